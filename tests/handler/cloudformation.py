@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-ACCOUNT = "000000000000"
+ACCOUNT = "123456789012"  # of the local AWS
 REGION = "us-east-1"
 SIGNATURE = "X-Amz-Signature=0123456789abcdef-not-for-logs"
 
@@ -39,7 +39,8 @@ class Context:
 class ResponseUrls:
     """The HTTPS server behind the ResponseURLs; it answers 200, or what `replies` says first."""
 
-    def __init__(self, certificate: Path) -> None:
+    def __init__(self, certificate: Path, bundle: Path) -> None:
+        self.bundle = bundle
         self.answers: list[dict[str, Any]] = []
         self.bodies: list[bytes] = []
         self.content_types: list[str | None] = []
