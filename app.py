@@ -1,0 +1,123 @@
+"""The example app: a virtual machine becomes an image, and a recipe builds on that image.
+
+    cdk deploy -c vm_import_task_id=import-ami-0123456789abcdef0
+
+Further context, all optional: image_name, semantic_version, platform (Windows, Linux or macOS),
+removal_policy (destroy, retain or retain_on_update_or_delete) and tags (key=value,key2=value2).
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import NoReturn, TypeVar
+
+import aws_cdk as cdk
+from aws_cdk import aws_imagebuilder as imagebuilder
+from constructs import Construct
+
+from cdk_vm_import import ImportedVmImage, Platform
+
+T = TypeVar("T")
+
+PLATFORMS = {platform.value.lower(): platform for platform in Platform}
+REMOVAL_POLICIES = {
+    "retain_on_update_or_delete": cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
+    "destroy": cdk.RemovalPolicy.DESTROY,
+    "retain": cdk.RemovalPolicy.RETAIN,
+}
+# Amazon's components that bring the operating system up to date; there is none for macOS.
+UPDATES = {Platform.LINUX: "update-linux", Platform.WINDOWS: "update-windows"}
+
+
+class GoldenImageStack(cdk.Stack):
+    """An imported image and a recipe on it."""
+
+    def __init__(  # noqa: PLR0913 - one a context value
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        vm_import_task_id: str,
+        image_name: str,
+        semantic_version: str,
+        platform: Platform,
+        removal_policy: cdk.RemovalPolicy,
+        image_tags: dict[str, str],
+    ) -> None:
+        """Import the image, and build the recipe on it."""
+        super().__init__(scope, construct_id)
+        image = ImportedVmImage(
+            self,
+            "Image",
+            image_name=image_name,
+            semantic_version=semantic_version,
+            platform=platform,
+            vm_import_task_id=vm_import_task_id,
+            removal_policy=removal_policy,
+            tags=image_tags,
+        )
+        component = imagebuilder.CfnImageRecipe.ComponentConfigurationProperty
+        recipe = imagebuilder.CfnImageRecipe(
+            self,
+            "Recipe",
+            # A recipe cannot change, nor two have one name and version: a new image, a new version.
+            # Not the name of the image: what the recipe builds is an image of the recipe's name.
+            name=f"{image_name}-updated",
+            version=semantic_version,
+            parent_image=image.image_arn,
+            components=[
+                component(
+                    component_arn=f"arn:{self.partition}:imagebuilder:{self.region}:aws:"
+                    f"component/{UPDATES[platform]}/x.x.x"
+                )
+            ]
+            if platform in UPDATES
+            else None,
+        )
+        cdk.CfnOutput(self, "RecipeArn", value=recipe.attr_arn)
+
+
+def main(app: cdk.App) -> None:
+    """Read the app's context and synthesize the stack."""
+    context = app.node.try_get_context
+    task_id = context("vm_import_task_id")
+    if not task_id:
+        stop("give the task to import: cdk deploy -c vm_import_task_id=import-ami-...")
+    GoldenImageStack(
+        app,
+        "GoldenImage",
+        vm_import_task_id=task_id,
+        image_name=context("image_name") or "rhel9-golden",
+        semantic_version=context("semantic_version") or "1.0.0",
+        platform=choose("platform", PLATFORMS, context("platform") or "Linux"),
+        removal_policy=choose(
+            "removal_policy",
+            REMOVAL_POLICIES,
+            context("removal_policy") or "retain_on_update_or_delete",
+        ),
+        image_tags=parse_tags(context("tags") or ""),
+    )
+    app.synth()
+
+
+def choose(argument: str, choices: Mapping[str, T], value: str) -> T:
+    """Look up what a context value stands for."""
+    if value.lower() not in choices:
+        stop(f"{argument} {value!r} is none of {', '.join(choices)}: -c {argument}=...")
+    return choices[value.lower()]
+
+
+def parse_tags(value: str) -> dict[str, str]:
+    """Read key=value,key2=value2."""
+    pairs = [pair.partition("=") for pair in value.split(",") if pair]
+    if not all(equals for _, equals, _ in pairs):
+        stop(f"tags {value!r} are not key=value,key2=value2: -c tags=...")
+    return {key: tag for key, _, tag in pairs}
+
+
+def stop(message: str) -> NoReturn:
+    """End with one line, in place of a stack trace."""
+    sys.exit(f"app.py: {message}")
+
+
+if __name__ == "__main__":
+    main(cdk.App())

@@ -1,0 +1,240 @@
+"""The Lambda function behind the custom resources, and what it may do."""
+
+from collections.abc import Sequence
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import Aws
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from cdk_vm_import._contract import OwnTag
+from cdk_vm_import._handler_asset import handler_code
+
+# CloudFormation refuses a resource whose ServiceToken changed, and the function's logical id is
+# made of this id: another one would brick every stack that is deployed.
+_ID = "VmImportProvider"
+
+
+@jsii.implements(iam.IGrantable)
+class VmImportProvider(Construct):
+    """The Lambda function that imports, tags and deletes images for the resources of one stack.
+
+    A stack makes one by itself. To choose its settings, make it before the first image, under the
+    id `VmImportProvider` in the stack: then every image of the stack uses it. Under another id it
+    is for the images that name it as their `provider`. Leave an image with the function that it
+    was deployed with: CloudFormation lets no resource change its function.
+
+    Its role allows to write only to images that carry the tag `cdk-vm-import:stack` of this stack.
+    """
+
+    def __init__(  # noqa: PLR0913 - flat arguments, as CDK's own
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        vpc: ec2.IVpc | None = None,
+        vpc_subnets: ec2.SubnetSelection | None = None,
+        security_groups: Sequence[ec2.ISecurityGroup] | None = None,
+        encryption_key: kms.IKey | None = None,
+        log_retention: logs.RetentionDays = logs.RetentionDays.THREE_MONTHS,
+        architecture: lambda_.Architecture = lambda_.Architecture.X86_64,
+        memory_size: int = 256,
+    ) -> None:
+        """Make the function, its role and its log group.
+
+        Args:
+            scope: The construct to put this one in.
+            construct_id: Its id there.
+            vpc: VPC that the function runs in. It must reach the APIs of Image Builder, EC2 and
+                CloudWatch Logs, and S3, where CloudFormation waits for answers: by NAT or by VPC
+                endpoints. Default: the function runs in no VPC.
+            vpc_subnets: Subnets of the VPC. Default: its private ones.
+            security_groups: Security groups in the VPC. Default: a new one that lets all out and
+                nothing in.
+            encryption_key: Key for the log group and for the function's code and environment. A
+                key of this app is made to let CloudWatch Logs use it; an imported one must do so
+                already, see
+                https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+                Default: keys that AWS owns.
+            log_retention: How long the function's log is kept. Default: three months.
+            architecture: Processor that the function runs on. Default: x86_64.
+            memory_size: Memory of the function in MiB, 128 to 10240. Default: 256.
+
+        Raises:
+            ValueError: Subnets or security groups are given, but no VPC.
+        """
+        if vpc is None and (vpc_subnets or security_groups):
+            raise ValueError(
+                f"wrong arguments for the provider {scope.node.path}/{construct_id}: "
+                "vpc_subnets and security_groups are of a VPC: give vpc too"
+            )
+        super().__init__(scope, construct_id)
+        log_group = logs.LogGroup(
+            self,
+            "LogGroup",
+            retention=log_retention,
+            encryption_key=encryption_key,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+        )
+        if encryption_key:
+            encryption_key.add_to_resource_policy(_logs_may_use_key())
+        statements = [*_statements(log_group), *([_network_interfaces()] if vpc else [])]
+        self._role = iam.Role(
+            self,
+            "Role",
+            description="What the import of virtual machines into EC2 Image Builder may do",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            # In the role itself, not a policy of its own: whatever depends on the function can
+            # count on the permissions, from the first create to the last delete.
+            inline_policies={"VmImport": iam.PolicyDocument(statements=statements)},
+        )
+        with handler_code(self) as code:
+            self._function = lambda_.Function(
+                self,
+                "Handler",
+                description="Imports virtual machines into EC2 Image Builder for CloudFormation",
+                runtime=lambda_.Runtime.PYTHON_3_13,
+                handler="index.handler",
+                code=code,
+                timeout=cdk.Duration.minutes(15),
+                memory_size=memory_size,
+                architecture=architecture,
+                role=self._role,
+                log_group=log_group,
+                environment_encryption=encryption_key,
+                vpc=vpc,
+                vpc_subnets=vpc_subnets,
+                security_groups=security_groups,
+            )
+
+    @classmethod
+    def get_or_create(cls, scope: Construct) -> "VmImportProvider":
+        """Give the provider of a stack, the same one every time.
+
+        Args:
+            scope: Any construct of the stack.
+
+        Returns:
+            The provider under the id `VmImportProvider` in the stack, made when there is none.
+
+        Raises:
+            ValueError: Something else has that id.
+        """
+        stack = cdk.Stack.of(scope)
+        child = stack.node.try_find_child(_ID)
+        if child is None:
+            return cls(stack, _ID)
+        if isinstance(child, cls):
+            return child
+        raise ValueError(
+            f"{child.node.path} is no VmImportProvider, but has the id of the one that the images "
+            "of the stack share: give it another id, or give the images a provider"
+        )
+
+    @property
+    def service_token(self) -> str:
+        """What a custom resource gives as its ServiceToken: the function's ARN."""
+        return self._function.function_arn
+
+    @property
+    def function(self) -> lambda_.Function:
+        """The function, for alarms on its metrics."""
+        return self._function
+
+    @property
+    def grant_principal(self) -> iam.IPrincipal:
+        """The function's role."""
+        return self._role.grant_principal
+
+
+def _statements(log_group: logs.ILogGroup) -> list[iam.PolicyStatement]:
+    images = f"arn:{Aws.PARTITION}:imagebuilder:{Aws.REGION}:{Aws.ACCOUNT_ID}:image/*"
+    roles = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/aws-service-role"
+    return [
+        # TagResource: ImportVmImage sets the tags, and asks for it as an action of its own.
+        iam.PolicyStatement(
+            sid="ImportImagesOfThisStack",
+            actions=["imagebuilder:ImportVmImage", "imagebuilder:TagResource"],
+            resources=[images],
+            conditions={"StringEquals": {f"aws:RequestTag/{OwnTag.STACK}": Aws.STACK_ID}},
+        ),
+        # A fence by tag, not by name: the policy stays as long for 400 images as for one.
+        iam.PolicyStatement(
+            sid="ChangeImagesOfThisStack",
+            actions=[
+                "imagebuilder:CancelImageCreation",
+                "imagebuilder:DeleteImage",
+                "imagebuilder:TagResource",
+                "imagebuilder:UntagResource",
+            ],
+            resources=[images],
+            conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
+        ),
+        # To find an image by its tags before making it. The list takes no condition, and what is
+        # gone has no tags to ask for.
+        iam.PolicyStatement(
+            sid="ReadImages",
+            actions=["imagebuilder:GetImage", "imagebuilder:ListImageBuildVersions"],
+            resources=[images],
+        ),
+        # ImportVmImage reads the task and its AMI as the caller, and the handler tells why a task
+        # failed. Neither action knows resources.
+        iam.PolicyStatement(
+            sid="ReadImportTasks",
+            actions=["ec2:DescribeImages", "ec2:DescribeImportImageTasks"],
+            resources=["*"],
+        ),
+        # The first import of an account makes the role that Image Builder follows the task with.
+        iam.PolicyStatement(
+            sid="CreateServiceLinkedRole",
+            actions=["iam:CreateServiceLinkedRole"],
+            resources=[f"{roles}/imagebuilder.amazonaws.com/AWSServiceRoleForImageBuilder"],
+            conditions={"StringEquals": {"iam:AWSServiceName": "imagebuilder.amazonaws.com"}},
+        ),
+        # In place of the managed policy, which reaches every log group of the account.
+        iam.PolicyStatement(
+            sid="WriteOwnLog",
+            actions=["logs:CreateLogStream", "logs:PutLogEvents"],
+            resources=[log_group.log_group_arn],
+        ),
+    ]
+
+
+def _network_interfaces() -> iam.PolicyStatement:
+    # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html - Lambda checks that the
+    # role has these on all resources.
+    return iam.PolicyStatement(
+        sid="RunInVpc",
+        actions=[
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:CreateNetworkInterface",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:UnassignPrivateIpAddresses",
+        ],
+        resources=["*"],
+    )
+
+
+def _logs_may_use_key() -> iam.PolicyStatement:
+    # CloudFormation names the log group, so the narrowest condition is the account's log groups.
+    log_groups = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:*"
+    return iam.PolicyStatement(
+        sid="EncryptLogs",
+        principals=[iam.ServicePrincipal(f"logs.{Aws.REGION}.{Aws.URL_SUFFIX}")],
+        actions=[
+            "kms:Decrypt*",
+            "kms:Describe*",
+            "kms:Encrypt*",
+            "kms:GenerateDataKey*",
+            "kms:ReEncrypt*",
+        ],
+        resources=["*"],
+        conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": log_groups}},
+    )

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+
+import app as example
+
+ROOT = Path(__file__).parents[2]
+TASK = {"vm_import_task_id": "import-ami-0123456789abcdef0"}
+
+
+def synthesize(folder: Path, **context: str) -> dict[str, Any]:
+    flags = json.loads((ROOT / "cdk.json").read_text())["context"]
+    example.main(cdk.App(outdir=str(folder), context=flags | TASK | context))
+    template: dict[str, Any] = json.loads((folder / "GoldenImage.template.json").read_text())
+    return template
+
+
+def resource(template: dict[str, Any], resource_type: str) -> dict[str, Any]:
+    (found,) = (r for r in template["Resources"].values() if r["Type"] == resource_type)
+    return dict(found)
+
+
+def test_the_task_alone_makes_an_image_and_a_recipe_on_it(tmp_path: Path) -> None:
+    template = synthesize(tmp_path)
+
+    image = resource(template, "Custom::ImportedVmImage")
+    recipe = resource(template, "AWS::ImageBuilder::ImageRecipe")["Properties"]
+    assert image["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert image["Properties"]["Name"] == "rhel9-golden"
+    assert recipe["ParentImage"] == {"Fn::GetAtt": ["Image9D742C96", "ImageArn"]}
+    assert recipe["Version"] == "1.0.0"
+    assert set(template["Outputs"]) == {"ImageImageArnCD42D5A5", "RecipeArn"}
+
+
+def test_the_context_says_what_to_import(tmp_path: Path) -> None:
+    template = synthesize(
+        tmp_path,
+        image_name="win",
+        semantic_version="2.0.1",
+        platform="windows",
+        removal_policy="destroy",
+        tags="team=platform,note=a=b",
+    )
+
+    image = resource(template, "Custom::ImportedVmImage")
+    recipe = resource(template, "AWS::ImageBuilder::ImageRecipe")["Properties"]
+    del image["Properties"]["ServiceToken"]
+    assert image["DeletionPolicy"] == "Delete"
+    assert image["Properties"] == {
+        "Name": "win",
+        "SemanticVersion": "2.0.1",
+        "Platform": "Windows",
+        "VmImportTaskId": TASK["vm_import_task_id"],
+        "Tags": {"team": "platform", "note": "a=b"},
+    }
+    assert recipe["Version"] == "2.0.1"
+    assert "component/update-windows/x.x.x" in json.dumps(recipe["Components"])
+
+
+def test_an_image_of_macos_gets_a_recipe_without_components(tmp_path: Path) -> None:
+    template = synthesize(tmp_path, platform="macOS")
+
+    assert "Components" not in resource(template, "AWS::ImageBuilder::ImageRecipe")["Properties"]
+
+
+@pytest.mark.parametrize(
+    ("context", "problem"),
+    [
+        ({"platform": "Solaris"}, "platform 'Solaris' is none of windows, linux, macos"),
+        (
+            {"removal_policy": "keep"},
+            "removal_policy 'keep' is none of retain_on_update_or_delete, destroy",
+        ),
+        ({"tags": "team"}, "tags 'team' are not key=value,key2=value2"),
+    ],
+)
+def test_a_wrong_context_value_ends_the_app_with_one_line(
+    tmp_path: Path, context: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(SystemExit, match=f"^app.py: {problem}.*$"):
+        synthesize(tmp_path, **context)
+
+
+def test_without_a_task_the_app_says_how_to_give_one() -> None:
+    run = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=os.environ | {"JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr.splitlines()[-1] == (
+        "app.py: give the task to import: cdk deploy -c vm_import_task_id=import-ami-..."
+    )
+
+
+def test_cfn_lint_has_nothing_to_say_about_the_template(tmp_path: Path) -> None:
+    synthesize(tmp_path, tags="team=platform")
+
+    # W3005: CDK lets a function depend on its role in so many words.
+    run = subprocess.run(
+        [
+            Path(sys.executable).with_name("cfn-lint"),
+            "--ignore-checks=W3005",
+            tmp_path / "GoldenImage.template.json",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (run.returncode, run.stdout) == (0, "")

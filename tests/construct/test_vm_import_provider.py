@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import assertions
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from cdk_nag import AwsSolutionsChecks
+from constructs import Construct
+
+from cdk_vm_import import VmImportProvider
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.construct.conftest import ImportImage, ResourcesOf
+
+FUNCTION = "AWS::Lambda::Function"
+ROLE = "AWS::IAM::Role"
+
+
+def function(stack: cdk.Stack) -> dict[str, Any]:
+    (found,) = assertions.Template.from_stack(stack).find_resources(FUNCTION).values()
+    properties: dict[str, Any] = found["Properties"]
+    return properties
+
+
+def statements(stack: cdk.Stack) -> dict[str, dict[str, Any]]:
+    (role,) = assertions.Template.from_stack(stack).find_resources(ROLE).values()
+    (policy,) = role["Properties"]["Policies"]
+    return {statement.pop("Sid"): statement for statement in policy["PolicyDocument"]["Statement"]}
+
+
+def arn(service: str, resource: str, region: str = "${AWS::Region}") -> object:
+    text = f"arn:${{AWS::Partition}}:{service}:{region}:${{AWS::AccountId}}:{resource}"
+    parts = [
+        {"Ref": part.removesuffix("}")} if part.endswith("}") else part
+        for piece in text.split("${")
+        for part in piece.replace("}", "}\0").split("\0")
+        if part
+    ]
+    return {"Fn::Join": ["", parts]}
+
+
+def test_two_images_share_one_function(
+    stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    import_image(stack, "First")
+    import_image(Construct(stack, "Deeper"), "Second", semantic_version="2.0.0")
+
+    images = resources_of(stack, "Custom::ImportedVmImage").values()
+    (function,) = resources_of(stack, FUNCTION)
+    assert [image["Properties"]["ServiceToken"] for image in images] == [
+        {"Fn::GetAtt": [function, "Arn"]}
+    ] * 2
+
+
+def test_each_stack_has_a_function_of_its_own(
+    app: cdk.App, stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    other = cdk.Stack(app, "Other")
+    import_image(stack)
+    import_image(other)
+
+    assert len(resources_of(stack, FUNCTION)) == 1
+    assert len(resources_of(other, FUNCTION)) == 1
+
+
+def test_a_nested_stack_has_a_function_of_its_own(
+    stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    nested = cdk.NestedStack(stack, "Nested")
+    import_image(stack)
+    import_image(nested)
+
+    assert len(resources_of(stack, FUNCTION)) == 1
+    assert len(resources_of(nested, FUNCTION)) == 1
+
+
+def test_images_in_stages_find_the_same_code(app: cdk.App, import_image: ImportImage) -> None:
+    stacks = [cdk.Stack(cdk.Stage(app, name), "Stack") for name in ("Test", "Live")]
+    for stack in stacks:
+        import_image(stack)
+
+    test, live = (function(stack)["Code"] for stack in stacks)
+    assert test == live
+
+
+def test_a_provider_made_first_under_the_shared_id_is_the_one_that_images_use(
+    stack: cdk.Stack, import_image: ImportImage
+) -> None:
+    provider = VmImportProvider(stack, "VmImportProvider", memory_size=512)
+    import_image(stack)
+
+    assert VmImportProvider.get_or_create(stack) is provider
+    assert function(stack)["MemorySize"] == 512
+
+
+def test_something_else_under_the_shared_id_is_told(
+    stack: cdk.Stack, import_image: ImportImage
+) -> None:
+    Construct(stack, "VmImportProvider")
+
+    with pytest.raises(ValueError, match="Stack/VmImportProvider is no VmImportProvider, but has"):
+        import_image(stack)
+
+
+def test_the_function_runs_the_handler(stack: cdk.Stack) -> None:
+    VmImportProvider(stack, "Provider")
+
+    found = function(stack)
+    assert found["Runtime"] == "python3.13"
+    assert found["Handler"] == "index.handler"
+    assert found["Timeout"] == 900
+    assert found["MemorySize"] == 256
+    assert found["Architectures"] == ["x86_64"]
+    assert "VpcConfig" not in found
+    assert "KmsKeyArn" not in found
+
+
+def test_architecture_memory_and_retention_can_be_chosen(stack: cdk.Stack) -> None:
+    VmImportProvider(
+        stack,
+        "Provider",
+        architecture=lambda_.Architecture.ARM_64,
+        memory_size=128,
+        log_retention=logs.RetentionDays.ONE_WEEK,
+    )
+
+    found = function(stack)
+    assert found["Architectures"] == ["arm64"]
+    assert found["MemorySize"] == 128
+    assertions.Template.from_stack(stack).has_resource_properties(
+        "AWS::Logs::LogGroup", {"RetentionInDays": 7}
+    )
+
+
+def test_the_log_is_kept_three_months_and_goes_with_the_stack(
+    stack: cdk.Stack, resources_of: ResourcesOf
+) -> None:
+    VmImportProvider(stack, "Provider")
+
+    ((logical_id, log_group),) = resources_of(stack, "AWS::Logs::LogGroup").items()
+    assert log_group["Properties"] == {"RetentionInDays": 90}
+    assert log_group["DeletionPolicy"] == "Delete"
+    assert function(stack)["LoggingConfig"] == {"LogGroup": {"Ref": logical_id}}
+
+
+def test_the_role_may_do_just_this(stack: cdk.Stack) -> None:
+    provider = VmImportProvider(stack, "Provider")
+
+    images = arn("imagebuilder", "image/*")
+    log_group = provider.node.find_child("LogGroup")
+    assert isinstance(log_group, logs.LogGroup)
+    assert statements(stack) == {
+        "ImportImagesOfThisStack": {
+            "Effect": "Allow",
+            "Action": ["imagebuilder:ImportVmImage", "imagebuilder:TagResource"],
+            "Resource": images,
+            "Condition": {
+                "StringEquals": {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+            },
+        },
+        "ChangeImagesOfThisStack": {
+            "Effect": "Allow",
+            "Action": [
+                "imagebuilder:CancelImageCreation",
+                "imagebuilder:DeleteImage",
+                "imagebuilder:TagResource",
+                "imagebuilder:UntagResource",
+            ],
+            "Resource": images,
+            "Condition": {
+                "StringEquals": {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+            },
+        },
+        "ReadImages": {
+            "Effect": "Allow",
+            "Action": ["imagebuilder:GetImage", "imagebuilder:ListImageBuildVersions"],
+            "Resource": images,
+        },
+        "ReadImportTasks": {
+            "Effect": "Allow",
+            "Action": ["ec2:DescribeImages", "ec2:DescribeImportImageTasks"],
+            "Resource": "*",
+        },
+        "CreateServiceLinkedRole": {
+            "Effect": "Allow",
+            "Action": "iam:CreateServiceLinkedRole",
+            "Resource": arn(
+                "iam",
+                "role/aws-service-role/imagebuilder.amazonaws.com/AWSServiceRoleForImageBuilder",
+                region="",
+            ),
+            "Condition": {"StringEquals": {"iam:AWSServiceName": "imagebuilder.amazonaws.com"}},
+        },
+        "WriteOwnLog": {
+            "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": stack.resolve(log_group.log_group_arn),
+        },
+    }
+
+
+def test_there_are_no_managed_policies_and_no_policies_beside_the_role(
+    stack: cdk.Stack, resources_of: ResourcesOf
+) -> None:
+    VmImportProvider(stack, "Provider", vpc=ec2.Vpc(stack, "Vpc"))
+
+    (role,) = resources_of(stack, ROLE).values()
+    assert "ManagedPolicyArns" not in role["Properties"]
+    assert resources_of(stack, "AWS::IAM::Policy") == {}
+    assert resources_of(stack, "AWS::IAM::ManagedPolicy") == {}
+
+
+def test_the_policy_is_as_long_for_forty_images_as_for_one(
+    app: cdk.App, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    one, forty = cdk.Stack(app, "One"), cdk.Stack(app, "Forty")
+    import_image(one)
+    for number in range(40):
+        import_image(forty, f"Image{number}", semantic_version=f"{number}.0.0")
+
+    (role,) = resources_of(one, ROLE).values()
+    assert list(resources_of(forty, ROLE).values()) == [role]
+    # IAM's limit for all inline policies of a role.
+    assert len(json.dumps(role["Properties"]["Policies"])) < 10_240
+
+
+def test_the_partition_is_never_taken_for_granted(
+    stack: cdk.Stack, import_image: ImportImage
+) -> None:
+    VmImportProvider(stack, "VmImportProvider", vpc=ec2.Vpc(stack, "Vpc"))
+    import_image(stack)
+
+    assert "arn:aws" not in json.dumps(assertions.Template.from_stack(stack).to_json())
+
+
+def test_in_a_vpc_the_role_may_manage_its_network_interfaces(stack: cdk.Stack) -> None:
+    VmImportProvider(stack, "Provider", vpc=ec2.Vpc(stack, "Vpc", max_azs=1))
+
+    assert statements(stack)["RunInVpc"] == {
+        "Effect": "Allow",
+        "Action": [
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:CreateNetworkInterface",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:UnassignPrivateIpAddresses",
+        ],
+        "Resource": "*",
+    }
+
+
+def test_the_function_runs_in_the_subnets_and_security_groups_it_is_given(
+    stack: cdk.Stack,
+) -> None:
+    vpc = ec2.Vpc(stack, "Vpc", max_azs=1)
+    group = ec2.SecurityGroup(stack, "Group", vpc=vpc)
+    VmImportProvider(
+        stack,
+        "Provider",
+        vpc=vpc,
+        vpc_subnets=ec2.SubnetSelection(subnets=vpc.private_subnets),
+        security_groups=[group],
+    )
+
+    assert function(stack)["VpcConfig"] == {
+        "SecurityGroupIds": [stack.resolve(group.security_group_id)],
+        "SubnetIds": [stack.resolve(vpc.private_subnets[0].subnet_id)],
+    }
+
+
+def test_subnets_without_their_vpc_are_refused(stack: cdk.Stack) -> None:
+    subnets = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC)
+
+    with pytest.raises(ValueError, match="Stack/Provider: vpc_subnets and security_groups are of"):
+        VmImportProvider(stack, "Provider", vpc_subnets=subnets)
+
+
+def test_a_key_encrypts_the_log_and_the_function(
+    stack: cdk.Stack, resources_of: ResourcesOf
+) -> None:
+    key = kms.Key(stack, "Key")
+    VmImportProvider(stack, "Provider", encryption_key=key)
+
+    (log_group,) = resources_of(stack, "AWS::Logs::LogGroup").values()
+    assert log_group["Properties"]["KmsKeyId"] == stack.resolve(key.key_arn)
+    assert function(stack)["KmsKeyArn"] == stack.resolve(key.key_arn)
+
+
+def test_a_key_of_the_app_lets_cloudwatch_logs_use_it(
+    stack: cdk.Stack, resources_of: ResourcesOf
+) -> None:
+    VmImportProvider(stack, "Provider", encryption_key=kms.Key(stack, "Key"))
+
+    (key,) = resources_of(stack, "AWS::KMS::Key").values()
+    assert key["Properties"]["KeyPolicy"]["Statement"][1] == {
+        "Sid": "EncryptLogs",
+        "Effect": "Allow",
+        "Principal": {
+            "Service": {
+                "Fn::Join": ["", ["logs.", {"Ref": "AWS::Region"}, ".", {"Ref": "AWS::URLSuffix"}]]
+            }
+        },
+        "Action": [
+            "kms:Decrypt*",
+            "kms:Describe*",
+            "kms:Encrypt*",
+            "kms:GenerateDataKey*",
+            "kms:ReEncrypt*",
+        ],
+        "Resource": "*",
+        "Condition": {
+            "ArnLike": {"kms:EncryptionContext:aws:logs:arn": arn("logs", "log-group:*")}
+        },
+    }
+
+
+def test_an_imported_key_is_used_as_it_is(stack: cdk.Stack) -> None:
+    key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    VmImportProvider(stack, "Provider", encryption_key=kms.Key.from_key_arn(stack, "Key", key_arn))
+
+    assert function(stack)["KmsKeyArn"] == key_arn
+
+
+def test_a_permissions_boundary_reaches_the_role(
+    stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    import_image(stack)
+    boundary = iam.ManagedPolicy.from_managed_policy_name(stack, "Boundary", "limit")
+    iam.PermissionsBoundary.of(stack).apply(boundary)
+
+    (role,) = resources_of(stack, ROLE).values()
+    assert role["Properties"]["PermissionsBoundary"] == stack.resolve(boundary.managed_policy_arn)
+
+
+def test_a_grant_to_the_provider_is_one_to_its_role(
+    stack: cdk.Stack, resources_of: ResourcesOf
+) -> None:
+    provider = VmImportProvider(stack, "Provider")
+    kms.Key(stack, "Key").grant_decrypt(provider)
+
+    (role,) = resources_of(stack, ROLE)
+    (policy,) = resources_of(stack, "AWS::IAM::Policy").values()
+    assert policy["Properties"]["Roles"] == [{"Ref": role}]
+
+
+def test_the_function_is_there_for_alarms(stack: cdk.Stack) -> None:
+    provider = VmImportProvider(stack, "Provider")
+    provider.function.metric_errors().create_alarm(
+        stack, "Alarm", threshold=1, evaluation_periods=1
+    )
+
+    assertions.Template.from_stack(stack).resource_count_is("AWS::CloudWatch::Alarm", 1)
+
+
+def test_cdk_nag_finds_nothing_that_has_no_reason(
+    tmp_path: Path, import_image: ImportImage
+) -> None:
+    """A library must not acknowledge these itself: CDK applies that to the whole app."""
+    app = cdk.App(outdir=str(tmp_path))
+    stack = cdk.Stack(app, "Stack")
+    VmImportProvider(
+        stack,
+        "VmImportProvider",
+        vpc=ec2.Vpc(stack, "Vpc", flow_logs={"All": ec2.FlowLogOptions()}),
+        encryption_key=kms.Key(stack, "Key", enable_key_rotation=True),
+    )
+    import_image(stack)
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+
+    with pytest.raises(RuntimeError, match="ValidationFailed"):
+        app.synth()
+
+    (report,) = tmp_path.glob("*validation-report.json")
+    found = {
+        violation["ruleName"]
+        for plugin in json.loads(report.read_text())["pluginReports"]
+        if plugin["pluginName"] == "AwsSolutions"
+        for violation in plugin["violations"]
+    }
+    images = "arn:<AWS::Partition>:imagebuilder:<AWS::Region>:<AWS::AccountId>:image/*"
+    reasons = {
+        f"AwsSolutions-IAM5[Resource::{images}]": "writes are fenced by the tag of the stack",
+        "AwsSolutions-IAM5[Resource::*]": "these actions of EC2 know no resources",
+        "AwsSolutions-L1": "python3.13 is the newest runtime that the handler is tested on",
+    }
+    assert found == reasons.keys()

@@ -1,0 +1,31 @@
+"""constructs/ and lambda/ are on sys.path, never packages: a package would shadow PyPI's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import constructs
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("folder", ["constructs", "lambda", "lambda/vm_import"])
+def test_a_source_root_is_no_package(folder: str) -> None:
+    assert (ROOT / folder).is_dir()
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_the_constructs_that_tests_import_are_those_of_pypi() -> None:
+    assert not Path(constructs.__file__).is_relative_to(ROOT / "constructs")
+
+
+def test_the_constructs_that_a_script_in_the_checkout_imports_are_those_of_pypi() -> None:
+    script = "import constructs; print(constructs.__file__, constructs.Construct.__name__)"
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert run.stdout.split() == [constructs.__file__, "Construct"]
