@@ -1,0 +1,46 @@
+"""The command line: `python -m local_aws up` and `python -m local_aws env`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+
+from local_aws.client import LocalAwsError, environment
+
+
+def main() -> int:
+    """Run a command; its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m local_aws", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="serve in the foreground; prints `ready URL` once it does")
+    up.add_argument("--speed", type=_positive, default=1.0, help="AWS seconds in a second (1)")
+    up.add_argument("--auth", action="store_true", help="enforce IAM")
+    env = commands.add_parser("env", help="print the export lines that point a shell at it")
+    for command in (up, env):
+        command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1 (4566)")
+    arguments = parser.parse_args()
+    if arguments.command == "up":
+        from local_aws.server import serve  # noqa: PLC0415 - `env` need not load a server
+
+        return serve(arguments.port, arguments.speed, auth=arguments.auth)
+    try:
+        variables = environment(arguments.port)
+    except LocalAwsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    lines = ["unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN AWS_SECURITY_TOKEN"]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise ValueError
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

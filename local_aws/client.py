@@ -1,0 +1,190 @@
+"""The outside of the local AWS: start it, point programs at it, steer and watch it."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import boto3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REGION: Final = "us-east-1"
+_CHECKOUT: Final = Path(__file__).resolve().parents[1]
+
+
+class LocalAwsError(Exception):
+    """The local AWS does not serve, or did not understand."""
+
+
+def state_folder(port: int) -> Path:
+    """Where the server on a port keeps its certificates and temporary files while it runs."""
+    return _CHECKOUT / ".local_aws" / str(port)
+
+
+def base_environment(port: int) -> dict[str, str]:
+    """The variables that point an AWS program at the server on a port, serving or not."""
+    folder = state_folder(port)
+    bypassed = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
+    no_proxy = ",".join(filter(None, [bypassed, "localhost,127.0.0.1"]))
+    return {
+        # by address: every SDK then names a bucket in the path, not in the host
+        "AWS_ENDPOINT_URL": f"https://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        # nothing of the user's own AWS set-up may answer
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_CA_BUNDLE": str(folder / "ca.pem"),
+        "SSL_CERT_FILE": str(folder / "bundle.pem"),
+        "REQUESTS_CA_BUNDLE": str(folder / "bundle.pem"),
+        "CURL_CA_BUNDLE": str(folder / "bundle.pem"),
+        "NODE_EXTRA_CA_CERTS": str(folder / "bundle.pem"),
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+    }
+
+
+def environment(port: int = 4566) -> dict[str, str]:
+    """The variables that point the CDK CLI, the AWS CLI and boto3 at a running server.
+
+    Args:
+        port: Where it serves. Default: 4566.
+
+    Raises:
+        LocalAwsError: Nothing of ours serves there.
+    """
+    LocalAws(port).knobs()
+    return base_environment(port)
+
+
+class LocalAws:
+    """A running local AWS, seen from a program that uses it.
+
+    Args:
+        port: Where it serves, on 127.0.0.1.
+    """
+
+    def __init__(self, port: int, process: subprocess.Popen[str] | None = None) -> None:
+        """Nothing is started and nothing is asked yet; see `start`."""
+        self.port = port
+        self.process = process
+
+    @classmethod
+    @contextmanager
+    def start(cls, *, port: int = 0, speed: float = 1.0, auth: bool = False) -> Iterator[LocalAws]:
+        """Run a server for the length of a `with` block.
+
+        Args:
+            port: The TCP port. Default: a free one.
+            speed: Seconds of AWS time in a real second. Default: 1.
+            auth: Whether IAM is enforced. Default: not.
+
+        Raises:
+            LocalAwsError: It did not come up.
+        """
+        command = [sys.executable, "-m", "local_aws", "up", "--port", str(port)]
+        command += ["--speed", str(speed), *(["--auth"] if auth else [])]
+        with subprocess.Popen(  # noqa: S603 - ourselves
+            command, cwd=_CHECKOUT, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                word, _, url = (process.stdout.readline() if process.stdout else "").partition(" ")
+                if word != "ready":
+                    raise LocalAwsError(f"the local AWS did not start: exit code {process.wait()}")
+                yield cls(int(url.rpartition(":")[2]), process)
+            finally:
+                process.terminate()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point a program at it."""
+        return base_environment(self.port)
+
+    def session(self) -> boto3.Session:
+        """A boto3 session whose clients speak to it, whatever this process's environment says.
+
+        A client made with `aws_access_key_id` of 12 digits works in that account: every account
+        exists, and is empty at first.
+        """
+        values = self.environment
+        session = boto3.Session(region_name=REGION)
+        core = session._session  # noqa: SLF001 - boto3 has no way to set these for all clients
+        core.set_config_variable("ca_bundle", values["AWS_CA_BUNDLE"])
+        session.client = partial(  # type: ignore[method-assign]
+            session.client,
+            endpoint_url=values["AWS_ENDPOINT_URL"],
+            aws_access_key_id=values["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=values["AWS_SECRET_ACCESS_KEY"],
+        )
+        return session
+
+    def fault(self, service: str, operation: str, **what: object) -> None:
+        """Have the next calls of an operation go wrong; see `world.Fault` for what can.
+
+        Args:
+            service: botocore's name of the service, such as `imagebuilder`.
+            operation: The operation, such as `ImportVmImage`.
+            what: `times`, and `error`, `throttle`, `lose_answer` or `delay`.
+        """
+        self._ask("POST", "faults", {"service": service, "operation": operation, **what})
+
+    def clear_faults(self) -> None:
+        """Have nothing go wrong any more."""
+        self._ask("DELETE", "faults")
+
+    def fail_import(
+        self, message: str | None, *, task_id: str | None = None, fail_at_progress: int = 28
+    ) -> None:
+        """Have a disk import fail.
+
+        Args:
+            message: EC2's StatusMessage, or None: the import never ends.
+            task_id: The task. Default: the first one that gets there.
+            fail_at_progress: At which progress, 0 to 100. Default: 28, converting.
+        """
+        failure = {"message": message, "task_id": task_id, "fail_at_progress": fail_at_progress}
+        self._ask("POST", "imports", failure)
+
+    def knobs(self, **changes: object) -> dict[str, Any]:
+        """The settings (knobs.Knobs), after changing some."""
+        answer: dict[str, Any] = self._ask("PUT", "knobs", changes)
+        return answer
+
+    def advance(self, seconds: float) -> None:
+        """Move AWS time forward."""
+        self._ask("POST", "clock", {"advance_seconds": seconds})
+
+    def calls(self, operation: str | None = None) -> list[dict[str, Any]]:
+        """The calls of our operations so far, oldest first; of one operation if named."""
+        calls: list[dict[str, Any]] = self._ask("GET", "calls")
+        return [call for call in calls if operation in (None, call["operation"])]
+
+    def _ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+        url = f"https://127.0.0.1:{self.port}/_local_aws/{path}"
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(url, data=data, method=method)
+        try:
+            context = ssl.create_default_context(cafile=self.environment["AWS_CA_BUNDLE"])
+            with urlopen(request, context=context, timeout=30) as answer:  # noqa: S310
+                return json.load(answer)
+        except HTTPError as error:
+            raise LocalAwsError(error.read().decode()) from None
+        except (OSError, URLError) as error:
+            raise LocalAwsError(
+                f"no local AWS serves on port {self.port} ({error}); "
+                f"start one: python -m local_aws up --port {self.port}"
+            ) from None

@@ -1,0 +1,71 @@
+"""What MiniStack's EC2 does more kindly than EC2: taking AMIs and their snapshots away.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/deregister-ami.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ministack.services import ec2
+
+from local_aws.service_model import ServiceError, refuse_dry_run
+
+if TYPE_CHECKING:
+    from local_aws.service_model import Operation
+
+
+def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
+    """DeregisterImage, with DeleteAssociatedSnapshots; one that another AMI uses is skipped."""
+    image_id = request["ImageId"]
+    image = ec2._images.get(image_id)  # noqa: SLF001 - MiniStack has no other way in
+    if image is None:
+        raise ServiceError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+    refuse_dry_run(request)
+    snapshots = _snapshots(image)
+    ec2._images.pop(image_id)  # noqa: SLF001
+    ec2._tags.pop(image_id, None)  # noqa: SLF001
+    if not request.get("DeleteAssociatedSnapshots"):
+        return {"Return": True}
+    results = []
+    for snapshot_id in snapshots:
+        used = _user(snapshot_id)
+        if not used:
+            ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
+        results.append({"SnapshotId": snapshot_id, "ReturnCode": "skipped" if used else "success"})
+    return {"Return": True, "DeleteSnapshotResults": results}
+
+
+def delete_snapshot(request: dict[str, Any]) -> dict[str, Any]:
+    """DeleteSnapshot; refused while an AMI uses it."""
+    snapshot_id = request["SnapshotId"]
+    if snapshot_id not in ec2._snapshots:  # noqa: SLF001
+        raise ServiceError(
+            "InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist."
+        )
+    if user := _user(snapshot_id):
+        raise ServiceError(
+            "InvalidSnapshot.InUse", f"The snapshot {snapshot_id} is currently in use by {user}"
+        )
+    refuse_dry_run(request)
+    ec2._snapshots.pop(snapshot_id)  # noqa: SLF001
+    return {}
+
+
+OPERATIONS: dict[str, Operation] = {
+    "DeregisterImage": deregister_image,
+    "DeleteSnapshot": delete_snapshot,
+}
+
+
+def _snapshots(image: dict[str, Any]) -> list[str]:
+    """The snapshots behind an AMI."""
+    mappings = image.get("BlockDeviceMappings") or []
+    found = [mapping.get("Ebs", {}).get("SnapshotId") for mapping in mappings]
+    return [snapshot_id for snapshot_id in found if snapshot_id]
+
+
+def _user(snapshot_id: str) -> str | None:
+    """An AMI that the snapshot is behind."""
+    images = ec2._images.values()  # noqa: SLF001
+    return next((image["ImageId"] for image in images if snapshot_id in _snapshots(image)), None)

@@ -1,0 +1,477 @@
+"""EC2 Image Builder: imported images, their tags, and image recipes.
+
+Behaviour: https://docs.aws.amazon.com/imagebuilder/latest/APIReference/ and botocore's model of
+the service, which says more; what neither says is a knob (knobs.py).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
+from ministack.services import ec2
+
+from local_aws.paging import page
+from local_aws.service_model import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from local_aws.service_model import Operation
+    from local_aws.vm_import import ImportTask, VmImport
+    from local_aws.world import World
+
+T = TypeVar("T")
+
+_TERMINAL: Final = ("AVAILABLE", "CANCELLED", "FAILED", "DEPRECATED", "DISABLED")
+_LARGEST_NODE: Final = 2**30 - 1
+_MOST_TAGS: Final = 50
+_NAME: Final = re.compile(r"[-_A-Za-z0-9][-_A-Za-z0-9 ]{1,126}[-_A-Za-z0-9]")
+_PAGE_SIZE: Final = 25
+
+
+@dataclass
+class Image:
+    """One build of an image version: the request that made it and what became of it."""
+
+    arn: str
+    request: dict[str, Any]
+    created: str
+    tags: dict[str, str]
+    status: str = "PENDING"
+    reason: str = ""
+    cancelling: bool = False
+    amis: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def version_arn(self) -> str:
+        """The ARN without the build number."""
+        return self.arn.rpartition("/")[0]
+
+    def summary(self) -> dict[str, Any]:
+        """The image as ListImageBuildVersions shows it; GetImage shows the same."""
+        return {
+            "arn": self.arn,
+            "type": "AMI",
+            "name": self.request["name"],
+            "version": "/".join(self.arn.split("/")[2:]),
+            "platform": self.request["platform"],
+            "state": {"status": self.status} | ({"reason": self.reason} if self.reason else {}),
+            "dateCreated": self.created,
+            "outputResources": {"amis": self.amis},
+            "buildType": "IMPORT",
+            "imageSource": "IMPORTED",
+            **{
+                name: self.request[name]
+                for name in ("osVersion", "loggingConfiguration")
+                if name in self.request
+            },
+            **({"tags": self.tags} if self.tags else {}),
+        }
+
+
+@dataclass
+class Recipe:
+    """An image recipe: what GetImageRecipe shows of it, but for the tags."""
+
+    arn: str
+    shown: dict[str, Any]
+    tags: dict[str, str]
+
+
+class ImageBuilder:
+    """Image Builder in every account and region of a server.
+
+    Args:
+        world: The state shared with the other services.
+        vm_import: Where the tasks are that images are imported from.
+    """
+
+    def __init__(self, world: World, vm_import: VmImport) -> None:
+        """Start with no images."""
+        self._world = world
+        self._vm_import = vm_import
+        self._images: dict[str, Image] = AccountRegionScopedDict()
+        self._recipes: dict[str, Recipe] = AccountRegionScopedDict()
+        self._last_builds: dict[str, int] = AccountRegionScopedDict()
+        self._tokens: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any], float]]
+        self._tokens = AccountRegionScopedDict()
+        self.operations: dict[str, Operation] = {
+            "ImportVmImage": partial(self._once, "ImportVmImage", self.import_vm_image),
+            "GetImage": self.get_image,
+            "ListImages": self.list_images,
+            "ListImageBuildVersions": self.list_image_build_versions,
+            "DeleteImage": self.delete_image,
+            "CancelImageCreation": self.cancel_image_creation,
+            "TagResource": self.tag_resource,
+            "UntagResource": self.untag_resource,
+            "ListTagsForResource": self.list_tags_for_resource,
+            "CreateImageRecipe": partial(self._once, "CreateImageRecipe", self.create_image_recipe),
+            "GetImageRecipe": self.get_image_recipe,
+            "DeleteImageRecipe": self.delete_image_recipe,
+        }
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for store in (self._images, self._recipes, self._last_builds, self._tokens):
+            store.clear()
+
+    def _once(self, operation: str, create: Operation, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what a client token asks for once, and answer the same from then on."""
+        key = (operation, request.pop("clientToken"))
+        knobs, now = self._world.knobs, self._world.clock.now()
+        first, answer, expiry = self._tokens.get(key, ({}, {}, 0.0))
+        if expiry > now and not self._starts_anew(answer):
+            if first != request and knobs.idempotency_mismatch == "refuse":
+                raise ServiceError(
+                    "IdempotentParameterMismatchException",
+                    "The client token was used before with other parameters.",
+                )
+            return answer
+        answer = {"clientToken": key[1], **create(request)}
+        self._tokens[key] = (request, answer, now + knobs.idempotency_seconds)
+        return answer
+
+    def _starts_anew(self, answer: dict[str, Any]) -> bool:
+        if "imageArn" not in answer or self._world.knobs.idempotency_of_dead_image == "replay":
+            return False
+        image = self._images.get(answer["imageArn"])
+        return image is None or image.status in ("FAILED", "CANCELLED")
+
+    # --- images ---
+
+    def import_vm_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ImportVmImage. Another token makes another build, never an error."""
+        _check_import(request)
+        task = self._vm_import.task(request["vmImportTaskId"])
+        if task is None and self._world.knobs.unknown_task == "refuse":
+            raise ServiceError(
+                "ClientException",
+                "The value supplied for parameter 'vmImportTaskId' is not valid: "
+                f"the VM import task {request['vmImportTaskId']} does not exist.",
+            )
+        version = _arn(f"image/{_slug(request['name'])}/{request['semanticVersion']}")
+        build = self._last_builds.get(version, 0) + 1
+        self._last_builds[version] = build
+        image = Image(
+            f"{version}/{build}",
+            request,
+            self._world.clock.timestamp(),
+            dict(request.get("tags", {})),
+        )
+        self._images[image.arn] = image
+
+        def watch() -> None:
+            delay = self._world.knobs.image_watch_seconds
+            self._world.call_in(delay, lambda: self._finish(image, task))
+
+        task.when_over(watch) if task else watch()
+        return {"imageArn": image.arn}
+
+    def _finish(self, image: Image, task: ImportTask | None) -> None:
+        if image.status != "PENDING" or image.cancelling:
+            return
+        if task is None:
+            image.status, image.reason = "FAILED", "The VM import task does not exist."
+        elif task.status != "completed":
+            image.status, image.reason = "FAILED", task.message[:1024]
+        else:
+            image.status = "AVAILABLE"
+            image.amis = [
+                {
+                    "region": get_region(),
+                    "image": task.image_id,
+                    "name": task.task_id,
+                    "accountId": get_account_id(),
+                }
+            ]
+            if description := image.request.get("description"):
+                image.amis[0]["description"] = description
+            if self._world.knobs.tag_imported_ami:
+                tag = {"Key": "CreatedBy", "Value": "EC2 Image Builder"}
+                ec2._tags.setdefault(task.image_id, []).append(tag)  # noqa: SLF001
+
+    def get_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        """GetImage. A version or wildcard ARN finds the newest build that became AVAILABLE."""
+        arn = request["imageBuildVersionArn"]
+        found = self._images.get(arn)
+        if found is None:
+            found = _newest(
+                (image.arn, image)
+                for image in self._images.values()
+                if image.status == "AVAILABLE" and _names(arn, image.version_arn)
+            )
+        if found is None:
+            raise _not_found(arn)
+        return {"image": found.summary(), "latestVersionReferences": _latest(found.version_arn)}
+
+    def list_images(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ListImages: one entry an image version."""
+        if request.get("byName"):
+            raise ServiceError("InvalidRequestException", "local_aws does not serve byName")
+        versions: dict[str, dict[str, Any]] = {}
+        shown = ("name", "type", "platform", "osVersion", "dateCreated", "buildType", "imageSource")
+        for image in self._images.values():
+            summary = image.summary()
+            versions[image.version_arn] = {
+                "arn": image.version_arn,
+                "version": image.request["semanticVersion"],
+                "owner": get_account_id(),
+                **{name: summary[name] for name in shown if name in summary},
+            }
+        mine = request.get("owner", "Self") == "Self"
+        return _listed("imageVersionList", list(versions.values()) if mine else [], request)
+
+    def list_image_build_versions(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ListImageBuildVersions."""
+        version = request.get("imageVersionArn")
+        strict = self._world.knobs.unknown_image_version == "not_found"
+        if version and version not in self._last_builds and strict:
+            raise _not_found(version)
+        builds = [
+            {**image.summary(), "owner": get_account_id()}
+            for image in self._images.values()
+            if version in (None, image.version_arn)
+        ]
+        return _listed("imageSummaryList", builds, request)
+
+    def delete_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DeleteImage: the record only, AMI and snapshots stay."""
+        arn = request["imageBuildVersionArn"]
+        image = self._image(arn)
+        parents = [recipe.shown["parentImage"] for recipe in self._recipes.values()]
+        wanted = self._world.knobs.dependants_block_delete and arn in parents
+        if image.status not in _TERMINAL or wanted:
+            raise ServiceError(
+                "ResourceDependencyException",
+                f"Resource dependency error: The resource ARN '{arn}' has other resources "
+                "depended on it.",
+            )
+        del self._images[arn]
+        return {"imageBuildVersionArn": arn}
+
+    def cancel_image_creation(self, request: dict[str, Any]) -> dict[str, Any]:
+        """CancelImageCreation: starts to; the image is CANCELLED later."""
+        arn, knobs = request["imageBuildVersionArn"], self._world.knobs
+        image = self._image(arn)
+        if image.status in _TERMINAL:
+            raise ServiceError(
+                knobs.cancel_terminal_error,
+                f"The image {arn} is {image.status} and cannot be cancelled.",
+            )
+        if knobs.cancel_import == "refuse":
+            raise ServiceError(
+                "InvalidRequestException", f"The image {arn} is an import and cannot be cancelled."
+            )
+
+        def cancel() -> None:
+            image.status = "CANCELLED"
+
+        if not image.cancelling:
+            image.cancelling = True
+            self._world.call_in(knobs.cancel_seconds, cancel)
+        return {"clientToken": request["clientToken"], "imageBuildVersionArn": arn}
+
+    def _image(self, arn: str) -> Image:
+        if image := self._images.get(arn):
+            return image
+        raise _not_found(arn)
+
+    # --- tags ---
+
+    def _tags(self, arn: str) -> dict[str, str]:
+        if resource := self._images.get(arn) or self._recipes.get(arn):
+            return resource.tags
+        raise _not_found(arn)
+
+    def tag_resource(self, request: dict[str, Any]) -> dict[str, Any]:
+        """TagResource."""
+        tags = self._tags(request["resourceArn"])
+        if len(tags | request["tags"]) > _MOST_TAGS:
+            raise ServiceError(
+                "InvalidParameterException", f"A resource has at most {_MOST_TAGS} tags."
+            )
+        tags |= request["tags"]
+        return {}
+
+    def untag_resource(self, request: dict[str, Any]) -> dict[str, Any]:
+        """UntagResource."""
+        tags = self._tags(request["resourceArn"])
+        for key in request["tagKeys"]:
+            tags.pop(key, None)
+        return {}
+
+    def list_tags_for_resource(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ListTagsForResource."""
+        tags = self._tags(request["resourceArn"])
+        return {"tags": tags} if tags else {}  # the model has no empty map of tags
+
+    # --- recipes ---
+
+    def create_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """CreateImageRecipe. Its parent may be an image that is still PENDING."""
+        parent = self._parent(request["parentImage"])
+        for component in request.get("components", []):
+            if component["componentArn"].split(":")[4] == get_account_id():
+                raise _invalid_parameter("componentArn", component["componentArn"])
+        series = _arn(f"image-recipe/{_slug(request['name'])}")
+        arn = f"{series}/{self._next_version(series, request['semanticVersion'])}"
+        if arn in self._recipes:
+            raise ServiceError(
+                "ResourceAlreadyExistsException",
+                f"The following resource 'ImageRecipe' already exists: '{arn}'.",
+            )
+        if request.get("dryRun"):
+            raise ServiceError("DryRunOperationException", "The request would have succeeded.")
+        kept = set(request) - {"dryRun", "semanticVersion", "tags"}
+        shown = {name: request[name] for name in kept} | {
+            "arn": arn,
+            "type": "AMI",
+            "version": arn.rpartition("/")[2],
+            "platform": parent.request["platform"] if parent else "Linux",
+            "owner": get_account_id(),
+            "dateCreated": self._world.clock.timestamp(),
+        }
+        self._recipes[arn] = Recipe(arn, shown, dict(request.get("tags", {})))
+        return {"imageRecipeArn": arn, "latestVersionReferences": _latest(arn)}
+
+    def _parent(self, parent: str) -> Image | None:
+        """The image that a parentImage names; None if it is no image of this account."""
+        if not parent.startswith("arn:") or f":{get_account_id()}:" not in parent:
+            return None
+        found = self._images.get(parent) or _newest(
+            (image.arn, image)
+            for image in self._images.values()
+            if _names(parent, image.version_arn)
+        )
+        if found is None:
+            raise _invalid_parameter("parentImage", parent)
+        return found
+
+    def _next_version(self, series: str, wanted: str) -> str:
+        """The version with each x, of the last nodes, replaced by the next free number."""
+        fixed = "" if wanted.startswith("x") else wanted.partition(".x")[0]
+        if fixed == wanted:
+            return wanted
+        known = [
+            tuple(map(int, arn.rpartition("/")[2].split(".")))
+            for arn in self._recipes
+            if arn.startswith(f"{series}/{fixed}")
+        ]
+        first = [int(node) for node in fixed.split(".") if node]
+        nodes = list(max(known)) if known else first + [0] * (3 - len(first))
+        nodes[2] += 1 if known else 0
+        return ".".join(map(str, nodes))
+
+    def get_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """GetImageRecipe; with x in the version, the newest one."""
+        arn = request["imageRecipeArn"]
+        found = _newest(
+            (known, recipe) for known, recipe in self._recipes.items() if _names(arn, known)
+        )
+        if found is None:
+            raise _not_found(arn)
+        shown = found.shown | ({"tags": found.tags} if found.tags else {})
+        return {"imageRecipe": shown, "latestVersionReferences": _latest(found.arn)}
+
+    def delete_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DeleteImageRecipe."""
+        arn = request["imageRecipeArn"]
+        if self._recipes.pop(arn, None) is None:
+            raise _not_found(arn)
+        return {"imageRecipeArn": arn}
+
+
+def _check_import(request: dict[str, Any]) -> None:
+    """What ImportVmImage wants beyond the shapes of its model."""
+
+    def refuse(name: str, why: str) -> None:
+        raise ServiceError(
+            "ClientException", f"The value supplied for parameter '{name}' is not valid: {why}."
+        )
+
+    if not _NAME.fullmatch(request["name"]):
+        refuse("name", f"it must match {_NAME.pattern}")
+    if any(int(node) > _LARGEST_NODE for node in request["semanticVersion"].split(".")):
+        refuse("semanticVersion", f"a node is at most {_LARGEST_NODE}")
+    group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
+    if not group.startswith("/aws/imagebuilder/"):
+        refuse("loggingConfiguration.logGroupName", "it must lie under /aws/imagebuilder/")
+
+
+def _arn(resource: str) -> str:
+    return f"arn:aws:imagebuilder:{get_region()}:{get_account_id()}:{resource}"
+
+
+def _slug(name: str) -> str:
+    """The name in an ARN: names that differ only in case, spaces or underscores are one image."""
+    return name.lower().replace(" ", "-").replace("_", "-")
+
+
+def _names(wanted: str, arn: str) -> bool:
+    """Whether an ARN, maybe with x for nodes of its version, names another."""
+    series, _, version = wanted.rpartition("/")
+    known_series, _, known = arn.rpartition("/")
+    nodes = zip(version.split("."), known.split("."), strict=False)
+    return series == known_series and all(want in ("x", node) for want, node in nodes)
+
+
+def _newest(found: Iterable[tuple[str, T]]) -> T | None:
+    """Of resources by ARN, the one with the highest version and build."""
+
+    def numbers(entry: tuple[str, T]) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", entry[0].split("/", 2)[2])]
+
+    return max(found, key=numbers, default=("", None))[1]
+
+
+def _latest(arn: str) -> dict[str, str]:
+    series, _, version = arn.rpartition("/")
+    major, minor, patch = version.split(".")
+    return {
+        "latestVersionArn": f"{series}/x.x.x",
+        "latestMajorVersionArn": f"{series}/{major}.x.x",
+        "latestMinorVersionArn": f"{series}/{major}.{minor}.x",
+        "latestPatchVersionArn": f"{series}/{major}.{minor}.{patch}",
+    }
+
+
+def _listed(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+    filters: dict[str, Callable[[dict[str, Any]], str]] = {
+        "name": lambda item: item["name"],
+        "osVersion": lambda item: item.get("osVersion", ""),
+        "platform": lambda item: item["platform"],
+        "type": lambda item: item["type"],
+        "version": lambda item: item["version"],
+    }
+    for wanted in request.get("filters", []):
+        read = filters.get(wanted.get("name", ""))
+        if read is None:
+            raise ServiceError(
+                "InvalidRequestException", f"The filter '{wanted.get('name')}' is not valid."
+            )
+        items = [item for item in items if read(item) in wanted.get("values", [])]
+    shown, token = page(
+        items,
+        request.get("maxResults", _PAGE_SIZE),
+        request.get("nextToken"),
+        "InvalidPaginationTokenException",
+    )
+    return {name: shown} | ({"nextToken": token} if token else {})
+
+
+def _not_found(arn: str) -> ServiceError:
+    return ServiceError(
+        "ResourceNotFoundException", f"The resource with ARN '{arn}' does not exist."
+    )
+
+
+def _invalid_parameter(name: str, value: str) -> ServiceError:
+    return ServiceError(
+        "InvalidParameterValueException",
+        f"The value supplied for parameter '{name}' is not valid: the resource with ARN '{value}' "
+        "does not exist.",
+    )

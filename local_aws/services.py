@@ -1,0 +1,98 @@
+"""MiniStack with our services in its registries, as one ASGI application."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ministack import app as ministack
+from ministack.core import iam_actions, router
+from ministack.services import ec2
+
+from local_aws import cloudformation_types, control, ec2_images
+from local_aws.imagebuilder import ImageBuilder
+from local_aws.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
+from local_aws.vm_import import VmImport
+from local_aws.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from local_aws.clock import Clock
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+def make_app(clock: Clock) -> App:
+    """The application; MiniStack's registries are changed for the whole process.
+
+    Args:
+        clock: The AWS time of our services.
+    """
+    world = World(clock)
+    vm_import = VmImport(world)
+    image_builder = ImageBuilder(world, vm_import)
+    image_builder_service = RestJsonService("imagebuilder", image_builder.operations, world)
+    ec2_service = Ec2QueryService(
+        vm_import.operations | ec2_images.OPERATIONS, world, ec2.handle_request
+    )
+
+    ministack.SERVICE_REGISTRY["imagebuilder"] = {"module": "imagebuilder"}
+    ministack.SERVICE_HANDLERS["imagebuilder"] = image_builder_service.handle_request
+    ministack.SERVICE_HANDLERS["ec2"] = ec2_service.handle_request
+    # what MiniStack asks of the module of a service: to forget on POST /_ministack/reset
+    ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=image_builder.reset)  # noqa: SLF001
+    router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
+    iam_actions.SERVICE_TO_IAM_NAMESPACE["imagebuilder"] = "imagebuilder"
+    iam_actions._BOTOCORE_SERVICE_MAP["imagebuilder"] = ["imagebuilder"]  # noqa: SLF001
+    cloudformation_types.register(image_builder_service)
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await ministack.app(scope, receive, send)
+        elif scope["path"].startswith(control.PREFIX):
+            status, body = control.respond(
+                world, scope["method"], scope["path"], await _body(receive)
+            )
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            with world.lock:
+                clock.settle()
+            await ministack.app(scope, receive, _with_our_request_id(send))
+
+    return app
+
+
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _with_our_request_id(send: Send) -> Send:
+    """MiniStack puts a request id of its own in the headers; ours is in the body already."""
+    ids: list[str] = []
+    REQUEST_IDS.set(ids)
+
+    async def send_with_id(message: Message) -> None:
+        if ids and message["type"] == "http.response.start":
+            message["headers"] = [
+                (
+                    name,
+                    ids[0].encode()
+                    if name in (b"x-amzn-requestid", b"x-amz-request-id")
+                    else value,
+                )
+                for name, value in message["headers"]
+            ]
+        await send(message)
+
+    return send_with_id

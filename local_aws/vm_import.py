@@ -1,0 +1,456 @@
+"""EC2's VM Import: ImportImage, DescribeImportImageTasks, CancelImportTask.
+
+Behaviour: https://docs.aws.amazon.com/vm-import/latest/userguide/vmimport-image-import.html and
+what public logs of import tasks show.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ministack.core import iam_evaluator
+from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
+from ministack.services import ec2, iam, s3
+
+from local_aws.disk_images import FORMATS, Disk, DiskError, read_disks
+from local_aws.paging import page
+from local_aws.service_model import ServiceError, refuse_dry_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from local_aws.service_model import Operation
+    from local_aws.world import ImportFailure, World
+
+# share of the duration, Progress, StatusMessage: the order and the numbers are observed, the
+# shares are not
+_STEPS: Final = (
+    (0.00, 2, "pending"),
+    (0.05, 2, "validating"),
+    (0.10, 2, "validated"),
+    (0.15, 28, "converting"),
+    (0.55, 34, "updating"),
+    (0.65, 34, "updated"),
+    (0.70, 58, "preparing to boot"),
+    (0.75, 58, "booting"),
+    (0.85, 58, "booted"),
+    (0.90, 84, "preparing ami"),
+)
+_PROGRESS_OF_PLATFORM: Final = 58
+_PROGRESS_OF_SNAPSHOTS: Final = 84
+_SECONDS_REMEMBERED: Final = 7 * 86400
+_FORBIDDEN: Final = (
+    "ClientError: Disk validation failed "
+    "[We do not have access to the given resource. Reason 403 Forbidden]"
+)
+
+
+@dataclass
+class ImportTask:
+    """An ImportImage task.
+
+    Attributes:
+        task_id: import-ami- and 17 hexadecimal digits.
+        request: The ImportImage request that made it.
+        details: Its SnapshotDetails, which grow as the import goes on.
+        status: active, completed, deleting or deleted.
+        progress: 0 to 100, while active.
+        message: StatusMessage, unless completed.
+        image_id: The AMI, once completed.
+        ended: When it was over, in AWS time.
+    """
+
+    task_id: str
+    request: dict[str, Any]
+    details: list[dict[str, Any]]
+    status: str = "active"
+    progress: int = 2
+    message: str = "pending"
+    image_id: str = ""
+    ended: float | None = None
+    watchers: list[Callable[[], None]] = field(default_factory=list)
+
+    def when_over(self, action: Callable[[], None]) -> None:
+        """Have `action` done when the task completes or fails; at once if it has."""
+        if self.status == "active":
+            self.watchers.append(action)
+        else:
+            action()
+
+    def view(self) -> dict[str, Any]:
+        """The task as DescribeImportImageTasks shows it."""
+        echoed = (
+            "Architecture", "BootMode", "Description", "Encrypted", "Hypervisor", "KmsKeyId",
+            "LicenseSpecifications", "LicenseType", "Platform", "UsageOperation",
+        )  # fmt: skip
+        shown = {name: self.request[name] for name in echoed if name in self.request}
+        if self.progress >= _PROGRESS_OF_PLATFORM or self.status == "completed":
+            shown = {"Architecture": "x86_64", "Platform": "Linux"} | shown
+        shown |= {
+            "ImportTaskId": self.task_id,
+            "SnapshotDetails": self.details,
+            "Status": self.status,
+            "Tags": ec2._tags.get(self.task_id, []),  # noqa: SLF001 - CreateTags is MiniStack's
+        }
+        if self.status == "active":
+            shown["Progress"] = str(self.progress)
+        if self.status == "completed":
+            shown["ImageId"] = self.image_id
+        elif self.message:
+            shown["StatusMessage"] = self.message
+        return shown
+
+
+class VmImport:
+    """VM Import of every account and region of a server."""
+
+    def __init__(self, world: World) -> None:
+        """Start with no tasks."""
+        self._world = world
+        self._tasks: dict[str, ImportTask] = AccountRegionScopedDict()
+        self._tokens: dict[str, tuple[dict[str, Any], str, float]] = AccountRegionScopedDict()
+        self.operations: dict[str, Operation] = {
+            "ImportImage": self.import_image,
+            "DescribeImportImageTasks": self.describe_import_image_tasks,
+            "CancelImportTask": self.cancel_import_task,
+        }
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._tasks.clear()
+        self._tokens.clear()
+
+    def task(self, task_id: str) -> ImportTask | None:
+        """The task, as long as EC2 knows it: until 7 days after its end."""
+        task = self._tasks.get(task_id)
+        if task and task.ended is not None:
+            age = self._world.clock.now() - task.ended
+            if age > _SECONDS_REMEMBERED:
+                return None
+        return task
+
+    def import_image(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ImportImage."""
+        token = request.pop("ClientToken", None)
+        if token and (task := self._replayed(token, request)):
+            return _without_boot_mode(task.view())
+        _check(request)
+        role = request.get("RoleName", "vmimport")
+        if not _vm_import_may_assume(role):
+            raise ServiceError(
+                "InvalidParameter",
+                f"The service role {role} does not exist or does not have sufficient permissions "
+                "for the service to continue",
+            )
+        refuse_dry_run(request)
+        task = ImportTask(
+            task_id=f"import-ami-{random.getrandbits(68):017x}",
+            request=request,
+            details=[_detail(container) for container in request["DiskContainers"]],
+        )
+        ec2._tags[task.task_id] = [  # noqa: SLF001
+            tag
+            for specification in request.get("TagSpecifications", [])
+            for tag in specification.get("Tags", [])
+        ]
+        self._tasks[task.task_id] = task
+        if token:
+            expiry = self._world.clock.now() + self._world.knobs.import_idempotency_seconds
+            self._tokens[token] = (request, task.task_id, expiry)
+        self._plan(task, 1)
+        return _without_boot_mode(task.view())
+
+    def describe_import_image_tasks(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DescribeImportImageTasks."""
+        refuse_dry_run(request)
+        if ids := request.get("ImportTaskIds"):
+            tasks = [self._known(task_id) for task_id in ids]
+        else:
+            tasks = [task for task_id in self._tasks if (task := self.task(task_id))]
+        for wanted in request.get("Filters", []):
+            if wanted.get("Name") != "task-state":
+                raise ServiceError(
+                    "InvalidParameterValue", f"The filter '{wanted.get('Name')}' is invalid"
+                )
+            tasks = [task for task in tasks if task.status in wanted.get("Values", [])]
+        shown, next_token = page(
+            [task.view() for task in tasks],
+            request.get("MaxResults", 1000),
+            request.get("NextToken"),
+            "InvalidNextToken",
+        )
+        return {"ImportImageTasks": shown} | ({"NextToken": next_token} if next_token else {})
+
+    def cancel_import_task(self, request: dict[str, Any]) -> dict[str, Any]:
+        """CancelImportTask."""
+        if "ImportTaskId" not in request:
+            raise ServiceError(
+                "MissingParameter", "The request must contain the parameter ImportTaskId"
+            )
+        task = self._known(request["ImportTaskId"])
+        refuse_dry_run(request)
+        if task.status != "active":
+            raise ServiceError(
+                "IncorrectState", f"The import task {task.task_id} is {task.status}, not active"
+            )
+        self.fail(task, request.get("CancelReason") or self._world.knobs.cancelled_task_message)
+        return {"ImportTaskId": task.task_id, "PreviousState": "active", "State": task.status}
+
+    def fail(self, task: ImportTask, message: str) -> None:
+        """End a task the way EC2 does: never a status of `failed`, but deleting, then deleted."""
+        task.status, task.message = "deleting", message
+        task.ended = self._world.clock.now()
+
+        def delete() -> None:
+            task.status = "deleted"
+
+        self._world.call_in(self._world.knobs.deleting_seconds, delete)
+        self._tell(task)
+
+    def _replayed(self, token: str, request: dict[str, Any]) -> ImportTask | None:
+        first, task_id, expiry = self._tokens.get(token, ({}, "", 0.0))
+        task = self.task(task_id)
+        if task is None or expiry <= self._world.clock.now():
+            return None
+        if first != request:
+            raise ServiceError(
+                "IdempotentParameterMismatch",
+                "The client token has been used before with other parameters",
+            )
+        return task
+
+    def _known(self, task_id: str) -> ImportTask:
+        if task := self.task(task_id):
+            return task
+        raise ServiceError(
+            "InvalidConversionTaskId.Malformed", f"The import task id '{task_id}' is malformed"
+        )
+
+    def _plan(self, task: ImportTask, step: int) -> None:
+        duration = self._world.knobs.import_seconds
+        begun = _STEPS[step - 1][0]
+        if step == len(_STEPS):
+            self._world.call_in(duration * (1 - begun), lambda: self._complete(task))
+        else:
+            share, *_ = _STEPS[step]
+            self._world.call_in(duration * (share - begun), lambda: self._step(task, step))
+
+    def _step(self, task: ImportTask, step: int) -> None:
+        if task.status != "active":
+            return
+        _, task.progress, task.message = _STEPS[step]
+        if failure := self._taken_failure(task):
+            if failure.message is not None:
+                self.fail(task, failure.message)
+            return
+        if task.message == "validating":
+            try:
+                task.details = _validated(task)
+            except DiskError as error:
+                self.fail(task, str(error))
+                return
+        if task.message == "preparing to boot":
+            for index, detail in enumerate(task.details):
+                detail.setdefault(
+                    "DeviceName", f"/dev/sd{'bcdefghijklmnop'[index - 1]}" if index else "/dev/sda1"
+                )
+        if task.progress == _PROGRESS_OF_SNAPSHOTS:
+            for detail in task.details:
+                detail.setdefault("SnapshotId", self._make_snapshot(task, detail))
+        self._plan(task, step + 1)
+
+    def _taken_failure(self, task: ImportTask) -> ImportFailure | None:
+        for failure in self._world.import_failures:
+            aimed = failure.task_id in (None, task.task_id)
+            if aimed and task.progress >= failure.fail_at_progress:
+                self._world.import_failures.remove(failure)
+                return failure
+        return None
+
+    def _make_snapshot(self, task: ImportTask, detail: dict[str, Any]) -> str:
+        snapshot_id = f"snap-{random.getrandbits(68):017x}"
+        ec2._snapshots[snapshot_id] = {  # noqa: SLF001 - MiniStack has no other way in
+            "SnapshotId": snapshot_id,
+            "VolumeId": "vol-ffffffff",
+            "VolumeSize": max(1, math.ceil(detail["DiskImageSize"] / 2**30)),
+            "Description": f"Created by AWS-VMImport service for {task.task_id}",
+            "State": "completed",
+            "StartTime": self._world.clock.timestamp(),
+            "Progress": "100%",
+            "OwnerId": get_account_id(),
+            "Encrypted": task.request.get("Encrypted", False),
+            "StorageTier": "standard",
+        }
+        return snapshot_id
+
+    def _complete(self, task: ImportTask) -> None:
+        if task.status != "active":
+            return
+        task.image_id = f"ami-{random.getrandbits(68):017x}"
+        for detail in task.details:
+            detail["Status"] = "completed"
+        ec2._images[task.image_id] = {  # noqa: SLF001
+            "ImageId": task.image_id,
+            "Name": task.task_id,
+            "Description": task.request.get("Description", ""),
+            "Architecture": task.request.get("Architecture", "x86_64"),
+            "ImageLocation": "",
+            "RootDeviceType": "ebs",
+            "RootDeviceName": task.details[0]["DeviceName"],
+            "BlockDeviceMappings": [
+                {
+                    "DeviceName": detail["DeviceName"],
+                    "Ebs": {
+                        "SnapshotId": detail["SnapshotId"],
+                        "VolumeSize": str(max(1, math.ceil(detail["DiskImageSize"] / 2**30))),
+                        "VolumeType": "gp2",
+                        "DeleteOnTermination": "true",
+                    },
+                }
+                for detail in task.details
+            ],
+            "VirtualizationType": "hvm",
+            "CreationDate": self._world.clock.timestamp(),
+            "OwnerId": get_account_id(),
+        }
+        task.status, task.ended = "completed", self._world.clock.now()
+        self._tell(task)
+
+    def _tell(self, task: ImportTask) -> None:
+        watchers, task.watchers = task.watchers, []
+        for watcher in watchers:
+            watcher()
+
+
+def _check(request: dict[str, Any]) -> None:  # noqa: C901 - one line a rule
+    def refuse(name: str, value: object, why: str) -> None:
+        raise ServiceError(
+            "InvalidParameter", f'The parameter {name}="{value}" has an invalid format: {why}'
+        )
+
+    containers = request.get("DiskContainers")
+    if not containers:
+        raise ServiceError(
+            "MissingParameter", "The request must contain the parameter DiskContainers"
+        )
+    for container in containers:
+        if sum(name in container for name in ("Url", "UserBucket", "SnapshotId")) != 1:
+            refuse("DiskContainers", container, "one of Url, UserBucket and SnapshotId is needed")
+        if container.get("Format", "RAW").upper() not in FORMATS:
+            refuse("format", container["Format"], f"it is one of {', '.join(FORMATS)}")
+        if "Url" in container and not _place(container):
+            refuse("url", container["Url"], "it is no address of an object in S3")
+        bucket = container.get("UserBucket")
+        if bucket is not None and not (bucket.get("S3Bucket") and bucket.get("S3Key")):
+            refuse("UserBucket", bucket, "S3Bucket and S3Key are needed")
+    for name, allowed in (
+        ("Architecture", ("i386", "x86_64")),
+        ("BootMode", ("legacy-bios", "uefi")),
+        ("Hypervisor", ("xen",)),
+        ("Platform", ("Windows", "Linux")),
+        ("LicenseType", ("BYOL",) if request.get("Platform") == "Linux" else ("AWS", "BYOL")),
+    ):
+        if name in request and request[name] not in allowed:
+            refuse(name.lower(), request[name], f"allowed: {', '.join(allowed)}")
+    if "KmsKeyId" in request and not request.get("Encrypted"):
+        refuse("KmsKeyId", request["KmsKeyId"], "Encrypted must be set with it")
+    for specification in request.get("TagSpecifications", []):
+        if specification.get("ResourceType") != "import-image-task":
+            refuse("ResourceType", specification.get("ResourceType"), "it is import-image-task")
+
+
+def _place(container: dict[str, Any]) -> tuple[str, str] | None:
+    """Bucket and key of a disk container, if it names an object."""
+    if bucket := container.get("UserBucket"):
+        return bucket["S3Bucket"], bucket["S3Key"]
+    match = re.fullmatch(
+        r"s3://([^/]+)/(.+)|https://([^./]+)\.s3[^/]*/(.+)|https://s3[^/]*/([^/]+)/(.+)",
+        container.get("Url", ""),
+    )
+    if not match:
+        return None
+    bucket_name, key = (group for group in match.groups() if group)
+    return bucket_name, key
+
+
+def _detail(container: dict[str, Any]) -> dict[str, Any]:
+    detail: dict[str, Any] = {
+        name: container[name]
+        for name in ("Description", "DeviceName", "SnapshotId", "Url", "UserBucket")
+        if name in container
+    }
+    if "Format" in container:
+        detail["Format"] = container["Format"].upper()
+    return detail | {"DiskImageSize": 0.0, "Status": "active"}
+
+
+def _validated(task: ImportTask) -> list[dict[str, Any]]:
+    """The details once the disks were read: sizes, and the disks of an OVA each by itself."""
+    details = []
+    for detail in task.details:
+        if snapshot := ec2._snapshots.get(detail.get("SnapshotId")):  # noqa: SLF001
+            disks = [Disk("RAW", snapshot["VolumeSize"] * 2**30)]
+        else:
+            disks = read_disks(detail.get("Format"), _disk_data(task, detail))
+        details += [
+            {**detail, "Format": disk.format, "DiskImageSize": float(disk.size)} for disk in disks
+        ]
+    return details
+
+
+def _disk_data(task: ImportTask, detail: dict[str, Any]) -> bytes:
+    place = _place(detail)
+    data: bytes | None = None
+    if place and _role_may_read(task.request.get("RoleName", "vmimport"), *place):
+        data = s3._get_object_data(*place)  # noqa: SLF001
+    if data is None:
+        raise DiskError(_FORBIDDEN)
+    return data
+
+
+def _context(action: str, resource: str, keys: dict[str, str]) -> Any:  # noqa: ANN401
+    return iam_evaluator.EvalContext(
+        principal_arn=f"arn:aws:sts::{get_account_id()}:assumed-role/vmimport/vmimport",
+        principal_type="AssumedRole",
+        principal_account=get_account_id(),
+        action=action,
+        resource_arn=resource,
+        region=get_region(),
+        service_context=keys,
+    )
+
+
+def _vm_import_may_assume(role_name: str) -> bool:
+    role = iam._roles.get(role_name)  # noqa: SLF001
+    if role is None:
+        return False
+    keys = {
+        "sts:externalid": "vmimport",
+        "aws:sourceaccount": get_account_id(),
+    }  # lower, as MiniStack looks them up
+    context = _context("sts:AssumeRole", role["Arn"], keys)
+    statements = json.loads(role["AssumeRolePolicyDocument"]).get("Statement", [])
+    return any(
+        statement.get("Effect") == "Allow"
+        and iam_evaluator._service_principal_matches(  # noqa: SLF001
+            statement.get("Principal"), "vmie.amazonaws.com"
+        )
+        and iam_evaluator._conditions_met(statement.get("Condition", {}), context)  # noqa: SLF001
+        for statement in ([statements] if isinstance(statements, dict) else statements)
+    )
+
+
+def _role_may_read(role_name: str, bucket: str, key: str) -> bool:
+    policies = iam_evaluator._gather_role_policies(role_name, get_account_id())  # noqa: SLF001
+    context = _context("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}", {})
+    return bool(iam_evaluator.evaluate(context, policies).decision == "Allow")
+
+
+def _without_boot_mode(view: dict[str, Any]) -> dict[str, Any]:
+    # the answer of ImportImage has no BootMode
+    return {name: value for name, value in view.items() if name != "BootMode"}
