@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import struct
 import sys
 import tempfile
 import time
@@ -13,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from local_aws.cdk_cli import CdkCli, CdkError
 from local_aws.client import LocalAws, LocalAwsError
+from local_aws.prerequisites import BUCKET, DISK, Prerequisites
 
 if TYPE_CHECKING:
     from types import FrameType
 
-BUCKET: Final = "my-vm-disks"
 # An hour of AWS time is a minute; the import takes half an hour of it.
 SPEED: Final = 60
 IMPORT_SECONDS: Final = 1800
@@ -69,8 +67,8 @@ class Demo:
         session = aws.session()
         clients: Any = session.client
         endpoint = aws.environment["AWS_ENDPOINT_URL"]
-        self.s3, self.iam, self.ec2, self.images = (
-            clients(name, endpoint_url=endpoint) for name in ("s3", "iam", "ec2", "imagebuilder")
+        self.ec2, self.images = (
+            clients(name, endpoint_url=endpoint) for name in ("ec2", "imagebuilder")
         )
         self.cdk = CdkCli(aws, folder)
         self.step = 0
@@ -78,13 +76,15 @@ class Demo:
     def run(self) -> None:
         """Do it all; raise DemoError as soon as something is not as said."""
         self.heading("A disk of a virtual machine, in a bucket that VM Import may read")
-        self.upload_disk()
+        prerequisites = Prerequisites(self.aws)
+        say(f"  s3://{BUCKET}/{DISK}")
 
         self.heading("cdk bootstrap")
         self.cdk.bootstrap()
 
         self.heading("aws ec2 import-image")
-        task = self.import_image()
+        task = prerequisites.import_image()
+        say(f"  {task}")
 
         self.heading("cdk deploy: the task becomes an image, and a recipe builds on it")
         image, recipe = self.deploy(task)
@@ -119,51 +119,6 @@ class Demo:
         self.cdk.destroy(vm_import_task_id=task)
         self.check(self.status(third) is None, f"{third} is gone")
         self.show_what_is_left(image)
-
-    def upload_disk(self) -> None:
-        """Make a disk and the service role `vmimport`, as VM Import's user guide says."""
-        disk = self.folder / "disk.raw"
-        write_raw_disk(disk)
-        self.s3.create_bucket(Bucket=BUCKET)
-        self.s3.upload_file(str(disk), BUCKET, disk.name)
-        # https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
-        trust = statement(
-            Principal={"Service": "vmie.amazonaws.com"},
-            Action="sts:AssumeRole",
-            Condition={"StringEquals": {"sts:Externalid": "vmimport"}},
-        )
-        may_read = statement(
-            Action=["s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"],
-            Resource=[f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"],
-        )
-        may_register = statement(
-            Action=[
-                "ec2:CopySnapshot",
-                "ec2:Describe*",
-                "ec2:ModifySnapshotAttribute",
-                "ec2:RegisterImage",
-            ],
-            Resource="*",
-        )
-        self.iam.create_role(RoleName="vmimport", AssumeRolePolicyDocument=policy(trust))
-        self.iam.put_role_policy(
-            RoleName="vmimport",
-            PolicyName="vmimport",
-            PolicyDocument=policy(may_read, may_register),
-        )
-        say(f"  s3://{BUCKET}/{disk.name}, {disk.stat().st_size // 2**20} MiB")
-
-    def import_image(self) -> str:
-        """Start the import of the disk."""
-        where = {"S3Bucket": BUCKET, "S3Key": "disk.raw"}
-        task = self.ec2.import_image(
-            Description="demo",
-            Platform="Linux",
-            LicenseType="BYOL",
-            DiskContainers=[{"Format": "RAW", "UserBucket": where}],
-        )
-        say(f"  {task['ImportTaskId']} is {task['Status']}: {task['StatusMessage']}")
-        return str(task["ImportTaskId"])
 
     def deploy(self, task: str, **context: str) -> tuple[str, str]:
         """Deploy the example app; return the ARNs of its image and its recipe."""
@@ -222,7 +177,7 @@ class Demo:
         )
         amis = self.ec2.describe_images(Owners=["self"])["Images"]
         self.check(len(amis) == 1, f"left in EC2: {amis[0]['ImageId']}, with its snapshot")
-        say(f"  left in S3: s3://{BUCKET}/disk.raw")
+        say(f"  left in S3: s3://{BUCKET}/{DISK}")
 
     def heading(self, text: str) -> None:
         """Begin a step."""
@@ -234,25 +189,6 @@ class Demo:
         if not holds:
             raise DemoError(f"not so: {text}")
         say(f"  ✓ {text}")
-
-
-def write_raw_disk(path: Path) -> None:
-    """Write a raw disk of 16 MiB: a master boot record and one Linux partition."""
-    sectors = 16 * 2**20 // 512
-    partition = struct.pack("<B3sB3sII", 0x80, b"\0\2\0", 0x83, b"\0\3\0", 2048, sectors - 2048)
-    with path.open("wb") as disk:
-        disk.write(b"\0" * 446 + partition + b"\0" * 48 + b"\x55\xaa")
-        disk.truncate(sectors * 512)
-
-
-def statement(**fields: object) -> dict[str, object]:
-    """Make a statement that allows."""
-    return {"Effect": "Allow", **fields}
-
-
-def policy(*statements: dict[str, object]) -> str:
-    """Make a policy document."""
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
 def say(text: str) -> None:

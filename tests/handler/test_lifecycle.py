@@ -393,7 +393,7 @@ def test_a_task_that_ec2_forgot_fails_the_create_and_says_so(
 def test_a_token_whose_image_is_gone_gives_way_to_the_next(
     aws: Aws, resource: CustomResource, knobs: Callable[..., None], knob: str
 ) -> None:
-    knobs(dead_image_token=knob)
+    knobs(idempotency_of_dead_image=knob)
     properties = aws.properties()
     gone = resource.create(properties)["PhysicalResourceId"]
     aws.local.advance(3600)
@@ -450,7 +450,7 @@ def test_a_used_up_token_of_the_users_is_a_clear_error(aws: Aws, resource: Custo
 def test_a_client_token_that_another_resource_used_is_a_clear_error(
     aws: Aws, resource: CustomResource, another: CustomResource, knobs: Callable[..., None]
 ) -> None:
-    knobs(token_mismatch="replay")
+    knobs(idempotency_mismatch="replay")
     properties = aws.properties(ClientToken="shared")
     theirs = another.create(properties)["PhysicalResourceId"]
 

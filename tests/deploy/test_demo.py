@@ -1,0 +1,75 @@
+"""`make demo`, as a new user sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import IO
+
+import psutil
+import pytest
+
+from local_aws.cdk_cli import CHECKOUT
+
+
+def start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "local_aws.demo"],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # it marks all that the demo starts
+        env={**os.environ, "STARTED_BY": "demo-under-test"},
+    )
+
+
+def left_behind() -> list[psutil.Process]:
+    """The processes that carry the mark."""
+    left = []
+    for process in psutil.process_iter():
+        # those of others, and those that end meanwhile
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("STARTED_BY") == "demo-under-test":
+                left.append(process)
+    return left
+
+
+def read_until(output: IO[str] | None, text: str) -> str:
+    assert output
+    seen = ""
+    for line in output:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(seen)
+
+
+def test_the_demo_ends_well_on_its_own() -> None:
+    process = start()
+
+    printed, _ = process.communicate(timeout=600)
+
+    assert process.returncode == 0, printed
+    assert "All as said" in printed
+    assert "Traceback" not in printed
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals) -> None:
+    process = start()
+    read_until(process.stdout, "$ cdk deploy")
+    # let the CDK CLI start the app, and the app start Node
+    time.sleep(3)
+
+    process.send_signal(number)
+
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "Traceback" not in printed
+    assert left_behind() == []
