@@ -15,6 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import boto3
+import botocore.session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,9 +122,15 @@ class LocalAws:
         exists, and is empty at first.
         """
         values = self.environment
-        session = boto3.Session(region_name=REGION)
-        core = session._session  # noqa: SLF001 - boto3 has no way to set these for all clients
-        core.set_config_variable("ca_bundle", values["AWS_CA_BUNDLE"])
+        core = botocore.session.Session(
+            {  # no variable, and what it is instead
+                "profile": (None, [], None, None),
+                "config_file": (None, [], values["AWS_CONFIG_FILE"], None),
+                "credentials_file": (None, [], values["AWS_SHARED_CREDENTIALS_FILE"], None),
+                "ca_bundle": (None, [], values["AWS_CA_BUNDLE"], None),
+            }
+        )
+        session = boto3.Session(botocore_session=core, region_name=REGION)
         session.client = partial(  # type: ignore[method-assign]
             session.client,
             endpoint_url=values["AWS_ENDPOINT_URL"],

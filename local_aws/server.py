@@ -12,6 +12,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -44,7 +45,8 @@ def serve(port: int, speed: float, *, auth: bool) -> int:
     for number in _SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))  # until the loop takes them
     folder = state_folder(port)
-    shutil.rmtree(folder, ignore_errors=True)  # of a server that was killed
+    _remove_leftovers(folder.parent)
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         (folder / "tmp").mkdir(parents=True)
         (folder / "pid").write_text(str(os.getpid()))
@@ -55,6 +57,17 @@ def serve(port: int, speed: float, *, auth: bool) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     # no plain return: MiniStack's threads wait for Lambda answers and timers that will not come
     os._exit(0)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove what servers that were killed left."""
+    for pid in parent.glob("*/pid"):
+        try:
+            os.kill(int(pid.read_text()), 0)
+        except ProcessLookupError:
+            shutil.rmtree(pid.parent, ignore_errors=True)
+        except (OSError, ValueError):  # another user's, or not written yet
+            continue
 
 
 def _make_certificates(folder: Path) -> None:
@@ -109,9 +122,10 @@ async def _serve(listener: socket.socket, port: int, clock: Clock) -> None:
     config.keyfile = os.environ["MINISTACK_SSL_KEY"]
     config.keep_alive_timeout = 75
     config.loglevel = "WARNING"
-    stop = asyncio.Event()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.set_exception_handler(_report)
     for number in _SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     # a trigger of our own, or hypercorn takes the signals and waits for idle connections
     serving = hypercorn_serve(make_app(clock), config, shutdown_trigger=asyncio.Event().wait)
     tasks = [asyncio.create_task(serving), asyncio.create_task(stop.wait())]
@@ -121,6 +135,12 @@ async def _serve(listener: socket.socket, port: int, clock: Clock) -> None:
     lambda_runtime.reset()
     for task in ended:
         task.result()  # raises what ended the server, if it did
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # a client that went away without closing TLS: nothing is wrong here
+    if "SSL shutdown timed out" not in str(context.get("exception")):
+        loop.default_exception_handler(context)
 
 
 async def _announce(port: int) -> None:

@@ -9,7 +9,7 @@ from ministack import app as ministack
 from ministack.core import iam_actions, router
 from ministack.services import ec2
 
-from local_aws import cloudformation_types, control, ec2_images
+from local_aws import cloudformation_types, control, ec2_images, lambda_functions
 from local_aws.imagebuilder import ImageBuilder
 from local_aws.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
 from local_aws.vm_import import VmImport
@@ -49,6 +49,7 @@ def make_app(clock: Clock) -> App:
     iam_actions.SERVICE_TO_IAM_NAMESPACE["imagebuilder"] = "imagebuilder"
     iam_actions._BOTOCORE_SERVICE_MAP["imagebuilder"] = ["imagebuilder"]  # noqa: SLF001
     cloudformation_types.register(image_builder_service)
+    lambda_functions.register()
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -1,0 +1,370 @@
+"""Image Builder's side: aws-facts sections 1, 3 and 5."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.local_aws.account import Account, refused
+
+
+def version_of(arn: str) -> str:
+    return arn.rpartition("/")[0]
+
+
+def test_an_import_answers_the_build_arn_the_token_and_the_request_id(aws: Account) -> None:
+    answer = aws.images.import_vm_image(
+        name="Golden Image",
+        semanticVersion="1.2.3",
+        platform="Linux",
+        vmImportTaskId=aws.start(),
+        clientToken="token",
+    )
+    arn = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image/golden-image/1.2.3/1"
+    assert (answer["imageArn"], answer["clientToken"]) == (arn, "token")
+    assert answer["requestId"] == answer["ResponseMetadata"]["RequestId"]
+
+
+def test_an_image_is_pending_until_its_task_completes(aws: Account) -> None:
+    task_id = aws.start()
+    arn = aws.import_image(task_id, osVersion="RHEL 9", description="d", tags={"a": "b"})
+    image = aws.image(arn)
+    assert image.pop("dateCreated").endswith("Z")
+    assert image == {
+        "arn": arn,
+        "type": "AMI",
+        "name": "golden",
+        "version": "1.0.0/1",
+        "platform": "Linux",
+        "osVersion": "RHEL 9",
+        "state": {"status": "PENDING"},
+        "outputResources": {"amis": []},
+        "tags": {"a": "b"},
+        "buildType": "IMPORT",
+        "imageSource": "IMPORTED",
+    }
+    aws.finish()
+    image = aws.image(arn)
+    assert image["state"] == {"status": "AVAILABLE"}
+    assert image["outputResources"]["amis"] == [
+        {
+            "region": "us-east-1",
+            "image": aws.task(task_id)["ImageId"],
+            "name": task_id,
+            "description": "d",
+            "accountId": aws.account_id,
+        }
+    ]
+
+
+def test_a_task_that_is_complete_already_makes_an_available_image_soon(aws: Account) -> None:
+    task_id = aws.start()
+    aws.finish()
+    arn = aws.import_image(task_id)
+    assert aws.status(arn) == "PENDING"
+    aws.server.advance(16)
+    assert aws.status(arn) == "AVAILABLE"
+
+
+def test_a_task_that_fails_fails_the_image_with_its_message(aws: Account) -> None:
+    arn = aws.import_image(aws.start(b"no disk"))
+    aws.finish()
+    message = "ClientError: No valid partitions. Not a valid volume."
+    assert aws.image(arn)["state"] == {"status": "FAILED", "reason": message}
+
+
+@pytest.mark.parametrize("wait", [0, 3600], ids=["deleting", "deleted"])
+def test_a_task_that_failed_before_fails_the_image(aws: Account, wait: int) -> None:
+    task_id = aws.start()
+    aws.ec2.cancel_import_task(ImportTaskId=task_id)
+    aws.server.advance(wait)
+    arn = aws.import_image(task_id)
+    aws.server.advance(16)
+    assert aws.image(arn)["state"] == {"status": "FAILED", "reason": "Cancelled by user"}
+
+
+def test_an_unknown_task_is_refused_or_fails_the_image(aws: Account) -> None:
+    refusal = refused(lambda: aws.import_image("import-ami-0123456789abcdef0"))
+    assert refusal[:2] == ("ClientException", 400)
+    aws.server.knobs(unknown_task="fail")
+    arn = aws.import_image("import-ami-0123456789abcdef0")
+    aws.server.advance(16)
+    assert aws.status(arn) == "FAILED"
+
+
+def test_build_numbers_count_by_name_and_version_and_are_never_used_again(aws: Account) -> None:
+    task_id = aws.start()
+    aws.finish()
+    arns = [aws.import_image(task_id), aws.import_image(task_id)]
+    aws.server.advance(16)
+    aws.images.delete_image(imageBuildVersionArn=arns[1])
+    arns.append(aws.import_image(task_id))
+    arns.append(aws.import_image(task_id, semanticVersion="1.0.1"))
+    numbers = [arn.split("/", 2)[2] for arn in arns]
+    assert numbers == ["1.0.0/1", "1.0.0/2", "1.0.0/3", "1.0.1/1"]
+
+
+def test_names_that_differ_in_case_spaces_or_underscores_are_one_image(aws: Account) -> None:
+    task_id = aws.start()
+    names = ["Dev Box_A", "dev-box-a", "DEV_BOX A"]
+    arns = [aws.import_image(task_id, name=name) for name in names]
+    assert [arn.split("/", 1)[1] for arn in arns] == [
+        f"dev-box-a/1.0.0/{build}" for build in (1, 2, 3)
+    ]
+    assert [aws.image(arn)["name"] for arn in arns] == names
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"name": "ab"},
+        {"name": "a.b.c"},
+        {"name": "x" * 129},
+        {"semanticVersion": "1.0"},
+        {"semanticVersion": "1.0.1073741824"},
+        {"platform": "BeOS"},
+        {"description": "x" * 1025},
+        {"clientToken": "x" * 65},
+        {"tags": {"aws:a": "b"}},
+        {"tags": {"a": "x" * 257}},
+        {"tags": {str(number): "" for number in range(51)}},
+        {"loggingConfiguration": {"logGroupName": "/aws/lambda/x"}},
+        {"loggingConfiguration": {"logGroupName": "/aws/imagebuilder/x y"}},
+    ],
+    ids=str,
+)
+def test_a_request_that_image_builder_refuses_is_a_client_exception(
+    aws: Account, more: dict[str, Any]
+) -> None:
+    assert refused(lambda: aws.import_image("import-ami-0", **more))[:2] == (
+        "ClientException",
+        400,
+    )
+    assert aws.images.list_image_build_versions()["imageSummaryList"] == []
+
+
+def test_the_log_group_is_kept(aws: Account) -> None:
+    logging = {"logGroupName": "/aws/imagebuilder/golden"}
+    assert (
+        aws.image(aws.import_image(loggingConfiguration=logging))["loggingConfiguration"] == logging
+    )
+
+
+def test_a_client_token_replays_the_first_answer(aws: Account) -> None:
+    task_id = aws.start()
+    first = aws.import_image(task_id, clientToken="token")
+    assert aws.import_image(task_id, clientToken="token") == first
+    assert len(aws.images.list_image_build_versions()["imageSummaryList"]) == 1
+
+
+def test_a_client_token_replays_the_arn_of_an_image_that_is_gone(aws: Account) -> None:
+    task_id = aws.start()
+    first = aws.import_image(task_id, clientToken="token")
+    aws.finish()
+    aws.images.delete_image(imageBuildVersionArn=first)
+    assert aws.import_image(task_id, clientToken="token") == first
+    assert refused(lambda: aws.image(first))[0] == "ResourceNotFoundException"
+    aws.server.knobs(idempotency_of_dead_image="import")
+    assert aws.import_image(task_id, clientToken="token") == f"{version_of(first)}/2"
+
+
+def test_a_client_token_is_forgotten_after_its_time(aws: Account) -> None:
+    task_id = aws.start()
+    first = aws.import_image(task_id, clientToken="token")
+    aws.server.advance(86401)
+    assert aws.import_image(task_id, clientToken="token") == f"{version_of(first)}/2"
+
+
+def test_a_client_token_with_other_parameters_is_a_mismatch(aws: Account) -> None:
+    task_id = aws.start()
+    first = aws.import_image(task_id, clientToken="token")
+    refusal = refused(lambda: aws.import_image(task_id, clientToken="token", description="d"))
+    assert refusal[:2] == ("IdempotentParameterMismatchException", 400)
+    aws.server.knobs(idempotency_mismatch="replay")
+    assert aws.import_image(task_id, clientToken="token", description="d") == first
+
+
+def test_a_version_or_wildcard_arn_finds_only_available_builds(aws: Account) -> None:
+    task_id = aws.start()
+    first = aws.import_image(task_id)
+    version = version_of(first)
+    series = version_of(version)
+    assert refused(lambda: aws.image(version))[:2] == ("ResourceNotFoundException", 404)
+    aws.finish()
+    second = aws.import_image(task_id)
+    newer = aws.import_image(task_id, semanticVersion="1.10.0")
+    assert aws.image(version)["arn"] == first
+    aws.finish()
+    assert aws.image(version)["arn"] == second
+    assert aws.image(f"{series}/1.0.x")["arn"] == second
+    assert aws.image(f"{series}/x.x.x")["arn"] == newer
+    assert refused(lambda: aws.image(f"{series}/2.x.x"))[0] == "ResourceNotFoundException"
+
+
+@pytest.mark.parametrize("operation", ["get_image", "delete_image", "cancel_image_creation"])
+def test_an_unknown_image_is_not_found(aws: Account, operation: str) -> None:
+    arn = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image/golden/1.0.0/1"
+    call = getattr(aws.images, operation)
+    assert refused(lambda: call(imageBuildVersionArn=arn))[:2] == (
+        "ResourceNotFoundException",
+        404,
+    )
+
+
+def test_deleting_an_image_leaves_ami_and_snapshots(aws: Account) -> None:
+    arn = aws.import_image()
+    aws.finish()
+    assert aws.images.delete_image(imageBuildVersionArn=arn)["imageBuildVersionArn"] == arn
+    assert refused(lambda: aws.image(arn))[0] == "ResourceNotFoundException"
+    assert len(aws.ec2.describe_images(Owners=["self"])["Images"]) == 1
+    assert len(aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 1
+
+
+def test_a_running_image_cannot_be_deleted(aws: Account) -> None:
+    arn = aws.import_image()
+    message = f"The resource ARN '{arn}' has other resources depended on it."
+    assert refused(lambda: aws.images.delete_image(imageBuildVersionArn=arn)) == (
+        "ResourceDependencyException",
+        400,
+        f"Resource dependency error: {message}",
+    )
+
+
+def test_only_a_build_arn_can_be_deleted(aws: Account) -> None:
+    arn = version_of(aws.import_image())
+    refusal = refused(lambda: aws.images.delete_image(imageBuildVersionArn=arn))
+    assert refusal[:2] == ("InvalidRequestException", 400)
+
+
+def test_cancelling_ends_in_cancelled_after_a_moment(aws: Account) -> None:
+    arn = aws.import_image()
+    answer = aws.images.cancel_image_creation(imageBuildVersionArn=arn, clientToken="c")
+    assert (answer["imageBuildVersionArn"], answer["clientToken"]) == (arn, "c")
+    aws.images.cancel_image_creation(imageBuildVersionArn=arn, clientToken="d")
+    assert aws.status(arn) == "PENDING"
+    refusal = refused(lambda: aws.images.delete_image(imageBuildVersionArn=arn))
+    assert refusal[0] == "ResourceDependencyException"
+    aws.server.advance(21)
+    assert aws.status(arn) == "CANCELLED"
+    aws.finish()
+    assert aws.status(arn) == "CANCELLED"
+    aws.images.delete_image(imageBuildVersionArn=arn)
+
+
+def test_cancelling_an_import_is_refused_if_so_set(aws: Account) -> None:
+    aws.server.knobs(cancel_import="refuse")
+    arn = aws.import_image()
+    refusal = refused(lambda: aws.cancel(arn))
+    assert refusal[:2] == ("InvalidRequestException", 400)
+    aws.finish()
+    assert aws.status(arn) == "AVAILABLE"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["InvalidRequestException", "ResourceInUseException", "InvalidParameterValueException"],
+)
+def test_a_terminal_image_cannot_be_cancelled(aws: Account, code: str) -> None:
+    aws.server.knobs(cancel_terminal_error=code)
+    arn = aws.import_image()
+    aws.finish()
+    refusal = refused(lambda: aws.cancel(arn))
+    assert refusal[:2] == (code, 400)
+
+
+def test_tags_are_set_shown_and_removed(aws: Account) -> None:
+    arn = aws.import_image(tags={"a": "1"})
+    aws.images.tag_resource(resourceArn=arn, tags={"a": "2", "b": "x"})
+    assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {"a": "2", "b": "x"}
+    assert aws.image(arn)["tags"] == {"a": "2", "b": "x"}
+    aws.images.untag_resource(resourceArn=arn, tagKeys=["a", "absent"])
+    assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {"b": "x"}
+
+
+def test_an_image_has_at_most_50_tags(aws: Account) -> None:
+    arn = aws.import_image(tags={str(number): "" for number in range(50)})
+    refusal = refused(lambda: aws.images.tag_resource(resourceArn=arn, tags={"one": "more"}))
+    assert refusal[:2] == ("InvalidParameterException", 400)
+
+
+def test_an_image_that_is_gone_has_no_tags(aws: Account) -> None:
+    arn = aws.import_image()
+    aws.finish()
+    aws.images.delete_image(imageBuildVersionArn=arn)
+    for call in (
+        lambda: aws.images.tag_resource(resourceArn=arn, tags={"a": "b"}),
+        lambda: aws.images.untag_resource(resourceArn=arn, tagKeys=["a"]),
+        lambda: aws.images.list_tags_for_resource(resourceArn=arn),
+    ):
+        assert refused(call)[:2] == ("ResourceNotFoundException", 404)
+
+
+def test_builds_are_listed_with_tags_and_states(aws: Account) -> None:
+    task_id = aws.start()
+    first = aws.import_image(task_id, tags={"a": "b"})
+    aws.import_image(task_id, semanticVersion="2.0.0")
+    listed = aws.images.list_image_build_versions(imageVersionArn=version_of(first))
+    (build,) = listed["imageSummaryList"]
+    assert build["arn"] == first
+    assert build["tags"] == {"a": "b"}
+    assert build["state"] == {"status": "PENDING"}
+    assert len(aws.images.list_image_build_versions()["imageSummaryList"]) == 2
+
+
+def test_builds_of_an_unknown_version_are_none_or_not_found(aws: Account) -> None:
+    arn = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image/golden/1.0.0"
+    listed = aws.images.list_image_build_versions(imageVersionArn=arn)
+    assert listed["imageSummaryList"] == []
+    aws.server.knobs(unknown_image_version="not_found")
+    refusal = refused(lambda: aws.images.list_image_build_versions(imageVersionArn=arn))
+    assert refusal[:2] == ("ResourceNotFoundException", 404)
+
+
+def test_images_are_listed_once_a_version(aws: Account) -> None:
+    task_id = aws.start()
+    arns = [aws.import_image(task_id, semanticVersion=f"1.0.{n}") for n in (0, 0, 1)]
+    listed = aws.images.list_images()["imageVersionList"]
+    assert [image["arn"] for image in listed] == [version_of(arns[0]), version_of(arns[2])]
+    named: Any = [{"name": "version", "values": ["1.0.1"]}]
+    (found,) = aws.images.list_images(filters=named)["imageVersionList"]
+    assert found["version"] == "1.0.1"
+    assert aws.images.list_images(owner="Amazon")["imageVersionList"] == []
+    wrong: Any = [{"name": "colour", "values": ["red"]}]
+    refusal = refused(lambda: aws.images.list_images(filters=wrong))
+    assert refusal[0] == "InvalidRequestException"
+
+
+def test_lists_come_in_pages(aws: Account) -> None:
+    task_id = aws.start()
+    arns = [aws.import_image(task_id) for _ in range(5)]
+    pages: list[list[str]] = []
+    token: dict[str, Any] = {}
+    while not pages or token["nextToken"]:
+        page: Any = aws.images.list_image_build_versions(maxResults=2, **token)
+        pages.append([build["arn"] for build in page["imageSummaryList"]])
+        token = {"nextToken": page.get("nextToken")}
+    assert pages == [arns[:2], arns[2:4], arns[4:]]
+    refusal = refused(lambda: aws.images.list_image_build_versions(nextToken="?"))
+    assert refusal[:2] == ("InvalidPaginationTokenException", 400)
+
+
+def test_the_ami_is_tagged_created_by_image_builder_only_if_so_set(aws: Account) -> None:
+    for tagged in (False, True):
+        aws.server.knobs(tag_imported_ami=tagged)
+        arn = aws.import_image()
+        aws.finish()
+        ami = aws.image(arn)["outputResources"]["amis"][0]["image"]
+        (found,) = aws.ec2.describe_images(ImageIds=[ami])["Images"]
+        expected = [{"Key": "CreatedBy", "Value": "EC2 Image Builder"}] if tagged else []
+        assert found.get("Tags", []) == expected
+
+
+def test_accounts_and_regions_see_nothing_of_each_other(aws: Account) -> None:
+    arn = aws.import_image()
+    session = aws.server.session()
+    stranger = session.client("imagebuilder", aws_access_key_id="999999999999")
+    refusal = refused(lambda: stranger.get_image(imageBuildVersionArn=arn))
+    assert refusal[0] == "ResourceNotFoundException"
+    away = session.client("imagebuilder", aws_access_key_id=aws.account_id, region_name="eu-west-1")
+    assert away.list_images()["imageVersionList"] == []

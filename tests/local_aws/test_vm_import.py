@@ -1,0 +1,391 @@
+"""EC2's side: aws-facts section 6."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.local_aws.account import RAW, READ, TRUST, Account, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORBIDDEN = (
+    "ClientError: Disk validation failed "
+    "[We do not have access to the given resource. Reason 403 Forbidden]"
+)
+VMDK = b"KDMV" + bytes(1020)
+VHD = bytes(1024) + b"conectix" + bytes(504)
+VHDX = b"vhdxfile" + bytes(1016)
+
+
+def ova(*names: str, named: str = "disk1.vmdk") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in ("box.ovf", *names):
+            text = f'<Envelope><References><File ovf:href="{named}"/></References></Envelope>'
+            data = text.encode() if name.endswith(".ovf") else VMDK
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def test_an_import_shows_the_observed_progress_and_messages(aws: Account) -> None:
+    task_id = aws.start(Description="a disk")
+    seen: list[tuple[str | None, ...]] = []
+    for _ in range(130):
+        task = aws.task(task_id)
+        step = (task["Status"], task.get("Progress"), task.get("StatusMessage"))
+        if not seen or seen[-1] != step:
+            seen.append(step)
+        aws.server.advance(10)
+    assert seen == [
+        ("active", "2", "pending"),
+        ("active", "2", "validating"),
+        ("active", "2", "validated"),
+        ("active", "28", "converting"),
+        ("active", "34", "updating"),
+        ("active", "34", "updated"),
+        ("active", "58", "preparing to boot"),
+        ("active", "58", "booting"),
+        ("active", "58", "booted"),
+        ("active", "84", "preparing ami"),
+        ("completed", None, None),
+    ]
+
+
+def test_details_of_a_task_appear_as_it_goes_on(aws: Account) -> None:
+    task_id = aws.start()
+    place = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
+    first = {"DiskImageSize": 0.0, "Format": "RAW", "Status": "active", "UserBucket": place}
+    assert aws.task(task_id)["SnapshotDetails"] == [first]
+    assert aws.task(task_id)["Tags"] == []
+    aws.server.advance(400)
+    assert aws.task(task_id)["SnapshotDetails"] == [{**first, "DiskImageSize": float(len(RAW))}]
+    assert "Platform" not in aws.task(task_id)
+    aws.server.advance(500)
+    task = aws.task(task_id)
+    assert (task["Platform"], task["Architecture"]) == ("Linux", "x86_64")
+    assert task["SnapshotDetails"][0]["DeviceName"] == "/dev/sda1"
+    assert "SnapshotId" not in task["SnapshotDetails"][0]
+    aws.server.advance(200)
+    assert aws.task(task_id)["SnapshotDetails"][0]["SnapshotId"].startswith("snap-")
+    assert "ImageId" not in aws.task(task_id)
+    aws.finish()
+    task = aws.task(task_id)
+    assert task["ImageId"].startswith("ami-")
+    assert task["SnapshotDetails"][0]["Status"] == "completed"
+    assert "Progress" not in task
+    assert "StatusMessage" not in task
+
+
+def test_the_import_takes_as_long_as_its_knob_says(aws: Account) -> None:
+    aws.server.knobs(import_seconds=60)
+    task_id = aws.start()
+    aws.server.advance(59)
+    assert aws.task(task_id)["Status"] == "active"
+    aws.server.advance(2)
+    assert aws.task(task_id)["Status"] == "completed"
+
+
+def test_ami_and_snapshot_of_an_import_are_found_in_ec2(aws: Account) -> None:
+    task_id = aws.start(Description="a disk")
+    aws.finish()
+    task = aws.task(task_id)
+    (ami,) = aws.ec2.describe_images(Owners=["self"])["Images"]
+    (snapshot,) = aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
+    assert (ami["ImageId"], ami["Name"], ami["Description"]) == (
+        task["ImageId"],
+        task_id,
+        "a disk",
+    )
+    assert ami["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] == snapshot["SnapshotId"]
+    assert task["SnapshotDetails"][0]["SnapshotId"] == snapshot["SnapshotId"]
+
+
+def test_deregistering_the_ami_leaves_its_snapshots(aws: Account) -> None:
+    task_id = aws.start()
+    aws.finish()
+    ami = aws.task(task_id)["ImageId"]
+    snapshot = aws.task(task_id)["SnapshotDetails"][0]["SnapshotId"]
+    in_use = refused(lambda: aws.ec2.delete_snapshot(SnapshotId=snapshot))
+    assert in_use[0] == "InvalidSnapshot.InUse"
+    aws.ec2.deregister_image(ImageId=ami)
+    assert aws.ec2.describe_images(Owners=["self"])["Images"] == []
+    aws.ec2.delete_snapshot(SnapshotId=snapshot)
+    assert aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
+    assert refused(lambda: aws.ec2.deregister_image(ImageId=ami))[0] == "InvalidAMIID.NotFound"
+    gone = refused(lambda: aws.ec2.delete_snapshot(SnapshotId=snapshot))
+    assert gone[0] == "InvalidSnapshot.NotFound"
+
+
+def test_deregistering_the_ami_takes_its_snapshots_along_when_asked(aws: Account) -> None:
+    task_id = aws.start()
+    aws.finish()
+    task = aws.task(task_id)
+    answer = aws.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
+    snapshot = task["SnapshotDetails"][0]["SnapshotId"]
+    assert answer["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "success"}]
+    assert aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
+
+
+def test_an_absent_object_fails_the_task(aws: Account) -> None:
+    aws.make_role()
+    place: Any = {"S3Bucket": aws.bucket, "S3Key": "absent"}
+    made = aws.ec2.import_image(DiskContainers=[{"Format": "RAW", "UserBucket": place}])
+    aws.server.advance(61)
+    task = aws.task(made["ImportTaskId"])
+    assert (task["Status"], task["StatusMessage"]) == ("deleting", FORBIDDEN)
+    assert "Progress" not in task
+    assert "ImageId" not in task
+    aws.server.advance(30)
+    task = aws.task(made["ImportTaskId"])
+    assert (task["Status"], task["StatusMessage"]) == ("deleted", FORBIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("disk_format", "data"),
+    [
+        ("RAW", RAW),
+        ("VMDK", VMDK),
+        ("VMDK", b"# Disk DescriptorFile\nversion=1\n"),
+        ("VHD", VHD),
+        ("VHD", b"conectix" + bytes(1024)),
+        ("VHDX", VHDX),
+        ("OVA", ova("disk1.vmdk")),
+        ("raw", RAW),
+    ],
+)
+def test_a_disk_that_is_what_its_format_says_is_imported(
+    aws: Account, disk_format: str, data: bytes
+) -> None:
+    task_id = aws.start(data, disk_format)
+    aws.finish()
+    assert aws.task(task_id)["Status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("disk_format", "data", "message"),
+    [
+        ("RAW", bytes(1024), "ClientError: No valid partitions. Not a valid volume."),
+        ("RAW", VMDK, "ClientError: No valid partitions. Not a valid volume."),
+        ("VMDK", RAW, "ClientError: Disk validation failed [Unsupported VMDK format]"),
+        ("VHD", VHDX, "ClientError: Disk validation failed [Unsupported VHD format]"),
+        ("VHDX", VHD, "ClientError: Disk validation failed [Unsupported VHDX format]"),
+        ("OVA", b"PK", "ClientError: Disk validation failed [Unsupported OVA format]"),
+        ("OVA", ova(), "ClientError: Disk validation failed [Unsupported OVA format]"),
+        ("OVA", ova("a.vmdk"), "ClientError: Disk validation failed [Unsupported OVA format]"),
+    ],
+)
+def test_a_disk_that_contradicts_its_format_fails_the_task(
+    aws: Account, disk_format: str, data: bytes, message: str
+) -> None:
+    task_id = aws.start(data, disk_format)
+    aws.finish()
+    task = aws.task(task_id)
+    assert (task["Status"], task["StatusMessage"]) == ("deleted", message)
+
+
+def test_an_ova_is_unpacked_into_its_disks(aws: Account) -> None:
+    task_id = aws.start(ova("disk1.vmdk"), "OVA")
+    aws.finish()
+    (detail,) = aws.task(task_id)["SnapshotDetails"]
+    assert (detail["Format"], detail["DiskImageSize"]) == ("VMDK", float(len(VMDK)))
+
+
+def test_a_disk_may_be_named_by_its_url(aws: Account) -> None:
+    url = f"s3://{aws.bucket}/disk.raw"
+    task_id = aws.start(DiskContainers=[{"Format": "RAW", "Url": url}])
+    aws.finish()
+    assert aws.task(task_id)["Status"] == "completed"
+
+
+def test_several_disks_make_several_snapshots(aws: Account) -> None:
+    place = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
+    task_id = aws.start(DiskContainers=[{"Format": "RAW", "UserBucket": place}] * 2)
+    aws.finish()
+    devices = [detail["DeviceName"] for detail in aws.task(task_id)["SnapshotDetails"]]
+    assert devices == ["/dev/sda1", "/dev/sdb"]
+    assert len(aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 2
+
+
+@pytest.mark.parametrize(
+    "break_role",
+    [
+        lambda _: None,
+        lambda aws: aws.make_role("other"),
+        lambda aws: aws.make_role(
+            "vmimport", {**TRUST, "Principal": {"Service": "ec2.amazonaws.com"}}
+        ),
+        lambda aws: aws.make_role(
+            "vmimport", {**TRUST, "Condition": {"StringEquals": {"sts:Externalid": "other"}}}
+        ),
+    ],
+    ids=["no role", "another role", "another trust", "another external id"],
+)
+def test_a_role_that_vm_import_may_not_assume_is_refused(
+    aws: Account, break_role: Callable[[Account], None]
+) -> None:
+    break_role(aws)
+    place: Any = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
+    refusal = refused(lambda: aws.ec2.import_image(DiskContainers=[{"UserBucket": place}]))
+    assert refusal == (
+        "InvalidParameter",
+        400,
+        (
+            "The service role vmimport does not exist or does not have sufficient permissions "
+            "for the service to continue"
+        ),
+    )
+
+
+def test_a_role_that_may_not_read_the_disk_fails_the_task(aws: Account) -> None:
+    aws.make_role("vmimport", TRUST, {**READ, "Resource": "arn:aws:s3:::other/*"})
+    task_id = aws.start()
+    aws.finish()
+    assert aws.task(task_id)["StatusMessage"] == FORBIDDEN
+
+
+def test_another_role_may_be_named(aws: Account) -> None:
+    aws.make_role("importer")
+    task_id = aws.start(RoleName="importer")
+    aws.finish()
+    assert aws.task(task_id)["Status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"Architecture": "arm64"}, "InvalidParameter"),
+        ({"BootMode": "uefi-preferred"}, "InvalidParameter"),
+        ({"BootMode": "bios"}, "InvalidParameterValue"),
+        ({"Hypervisor": "kvm"}, "InvalidParameter"),
+        ({"Platform": "macOS"}, "InvalidParameter"),
+        ({"Platform": "Linux", "LicenseType": "AWS"}, "InvalidParameter"),
+        ({"KmsKeyId": "alias/disks"}, "InvalidParameter"),
+        ({"DiskContainers": []}, "MissingParameter"),
+        ({"DiskContainers": [{"Format": "RAW"}]}, "InvalidParameter"),
+        ({"DiskContainers": [{"Format": "ISO", "Url": "s3://b/k"}]}, "InvalidParameter"),
+        ({"DiskContainers": [{"Format": "RAW", "Url": "ftp://b/k"}]}, "InvalidParameter"),
+        ({"DiskContainers": [{"UserBucket": {"S3Bucket": "b"}}]}, "InvalidParameter"),
+        ({"TagSpecifications": [{"ResourceType": "image"}]}, "InvalidParameter"),
+        ({"DryRun": True}, "DryRunOperation"),
+    ],
+)
+def test_an_import_that_ec2_refuses_is_refused(
+    aws: Account, more: dict[str, Any], code: str
+) -> None:
+    assert refused(lambda: aws.start(**more))[0] == code
+    assert aws.ec2.describe_import_image_tasks()["ImportImageTasks"] == []
+
+
+def test_the_request_is_echoed_by_the_task(aws: Account) -> None:
+    asked: dict[str, Any] = {
+        "Architecture": "i386",
+        "BootMode": "uefi",
+        "Description": "d",
+        "Encrypted": True,
+        "KmsKeyId": "alias/disks",
+        "Hypervisor": "xen",
+        "LicenseType": "BYOL",
+        "Platform": "Windows",
+        "UsageOperation": "RunInstances:0002",
+        "LicenseSpecifications": [{"LicenseConfigurationArn": "arn:l"}],
+    }
+    tags = [{"Key": "a", "Value": "b"}]
+    specification = {"ResourceType": "import-image-task", "Tags": tags}
+    task = aws.task(aws.start(**asked, TagSpecifications=[specification]))
+    assert {name: task[name] for name in asked} == asked
+    assert task["Tags"] == tags
+
+
+def test_the_same_client_token_starts_one_import(aws: Account) -> None:
+    first = aws.start(ClientToken="once")
+    assert aws.start(ClientToken="once") == first
+    other = refused(lambda: aws.start(ClientToken="once", Description="other"))
+    assert other[0] == "IdempotentParameterMismatch"
+    aws.server.knobs(import_idempotency_seconds=0)
+    assert aws.start(ClientToken="late") != aws.start(ClientToken="late")
+
+
+def test_a_task_is_forgotten_7_days_after_its_end(aws: Account) -> None:
+    task_id = aws.start()
+    aws.server.advance(1200 + 7 * 86400 - 60)
+    assert aws.task(task_id)["Status"] == "completed"
+    aws.server.advance(120)
+    assert refused(lambda: aws.task(task_id))[:2] == ("InvalidConversionTaskId.Malformed", 400)
+    assert aws.ec2.describe_import_image_tasks()["ImportImageTasks"] == []
+
+
+def test_an_unknown_task_id_is_malformed(aws: Account) -> None:
+    refusal = refused(lambda: aws.task("import-ami-0123456789abcdef0"))
+    assert refusal[:2] == ("InvalidConversionTaskId.Malformed", 400)
+
+
+def test_tasks_are_listed_by_state_and_in_pages(aws: Account) -> None:
+    done = [aws.start() for _ in range(3)]
+    aws.finish()
+    active = aws.start()
+    state: Any = [{"Name": "task-state", "Values": ["active"]}]
+    (found,) = aws.ec2.describe_import_image_tasks(Filters=state)["ImportImageTasks"]
+    assert found["ImportTaskId"] == active
+    pages = aws.ec2.get_paginator("describe_import_image_tasks").paginate(
+        PaginationConfig={"PageSize": 3}
+    )
+    listed = [[task["ImportTaskId"] for task in page["ImportImageTasks"]] for page in pages]
+    assert listed == [done, [active]]
+    wrong: Any = [{"Name": "state", "Values": ["active"]}]
+    refusal = refused(lambda: aws.ec2.describe_import_image_tasks(Filters=wrong))
+    assert refusal[0] == "InvalidParameterValue"
+    refusal = refused(lambda: aws.ec2.describe_import_image_tasks(NextToken="?"))
+    assert refusal[0] == "InvalidNextToken"
+
+
+def test_a_cancelled_task_is_deleting_then_deleted(aws: Account) -> None:
+    task_id = aws.start()
+    answer = aws.ec2.cancel_import_task(ImportTaskId=task_id, CancelReason="no need")
+    assert {name: answer[name] for name in ("ImportTaskId", "PreviousState", "State")} == {
+        "ImportTaskId": task_id,
+        "PreviousState": "active",
+        "State": "deleting",
+    }
+    aws.finish()
+    task = aws.task(task_id)
+    assert (task["Status"], task["StatusMessage"]) == ("deleted", "no need")
+
+
+def test_a_task_that_is_over_cannot_be_cancelled(aws: Account) -> None:
+    task_id = aws.start()
+    aws.finish()
+    refusal = refused(lambda: aws.ec2.cancel_import_task(ImportTaskId=task_id))
+    assert refusal[0] == "IncorrectState"
+
+
+def test_tags_of_a_task_are_those_of_ec2(aws: Account) -> None:
+    task_id = aws.start()
+    aws.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
+    assert aws.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+def test_an_import_fails_where_the_control_interface_says(aws: Account) -> None:
+    message = "ClientError: Unsupported kernel version 6.1"
+    other, task_id = aws.start(), aws.start()
+    aws.server.fail_import(message, task_id=task_id, fail_at_progress=58)
+    aws.server.advance(1200 * 0.69)
+    assert aws.task(task_id)["Progress"] == "34"
+    aws.finish()
+    task = aws.task(task_id)
+    assert (task["Status"], task["StatusMessage"]) == ("deleted", message)
+    assert aws.task(other)["Status"] == "completed"
+
+
+def test_an_import_never_ends_if_the_control_interface_says_so(aws: Account) -> None:
+    task_id = aws.start()
+    aws.server.fail_import(None, fail_at_progress=34)
+    aws.server.advance(86400)
+    task = aws.task(task_id)
+    assert (task["Status"], task["Progress"]) == ("active", "34")
