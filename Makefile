@@ -35,7 +35,7 @@ types: $(SETUP) ## mypy, strict
 	$(BIN)/mypy
 
 pytest: $(SETUP) ## all tests (some: make pytest ARGS='tests/handler -k token')
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 format: $(SETUP) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -33,7 +33,9 @@ def main() -> int:
     Returns:
         0 if every step was as said.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT too: a shell that runs the demo in the background has it ignored
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     started = time.monotonic()
     try:
         with (
