@@ -25,7 +25,7 @@ class Clock:
 
     def __init__(self, speed: float = 1.0) -> None:
         """Start at the real time of now."""
-        self._speed = speed
+        self.speed = speed
         self._started = time.monotonic()
         self._start = time.time()
         self._shown: float | None = None
@@ -36,7 +36,7 @@ class Clock:
         """Seconds since the epoch, in AWS time."""
         if self._shown is not None:
             return self._shown
-        return self._start + (time.monotonic() - self._started) * self._speed
+        return self._start + (time.monotonic() - self._started) * self.speed
 
     def timestamp(self) -> str:
         """The time of now as AWS writes it: ISO 8601, milliseconds, UTC."""

@@ -1,27 +1,44 @@
 """The CloudFormation types that MiniStack lacks, over the same operations that clients call.
 
-https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-imagebuilder-imagerecipe.html
+https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/AWS_ImageBuilder.html
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final
 
+from ministack.services import iam
 from ministack.services.cloudformation import provisioners
 
 from local_aws.service_model import ServiceError
+from local_aws.world import CALLER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from local_aws.service_model import Service
 
-_IMAGE_RECIPE = "AWS::ImageBuilder::ImageRecipe"
-# a change of one of these makes a new recipe; by the registry's schema all but tags and
-# AdditionalInstanceConfiguration
-_CREATE_ONLY = (
-    "Name", "Version", "Components", "Description", "ParentImage", "BlockDeviceMappings",
-    "WorkingDirectory",
-)  # fmt: skip
+# A change of one of these makes another resource, by the types' schemas in the registry.
+_CREATE_ONLY: Final = {
+    "ImageRecipe": (
+        "Name", "Version", "Components", "Description", "ParentImage", "BlockDeviceMappings",
+        "WorkingDirectory",
+    ),
+    "Component": (
+        "Name", "Version", "ChangeDescription", "Description", "Platform", "Data", "Uri",
+        "KmsKeyId", "SupportedOsVersions",
+    ),
+    "DistributionConfiguration": ("Name",),
+    "ImagePipeline": ("Name",),
+    "InfrastructureConfiguration": ("Name",),
+}  # fmt: skip
+# Properties that the API calls otherwise.
+_RENAMED: Final = {
+    "Version": "semanticVersion",
+    "LaunchPermissionConfiguration": "launchPermission",
+}
 
 
 def register(image_builder: Service) -> None:
@@ -30,38 +47,52 @@ def register(image_builder: Service) -> None:
     Args:
         image_builder: The service whose operations make the resources.
     """
-    recipes = _ImageRecipes(image_builder)
-    provisioners._RESOURCE_HANDLERS[_IMAGE_RECIPE] = {  # noqa: SLF001 - its registry
-        "create": recipes.create,
-        "update": recipes.update,
-        "delete": recipes.delete,
-    }
-    provisioners._REPLACING_PROPERTIES[_IMAGE_RECIPE] = _CREATE_ONLY  # noqa: SLF001
+    for kind, create_only in _CREATE_ONLY.items():
+        resources, name = _Resources(image_builder, kind), f"AWS::ImageBuilder::{kind}"
+        provisioners._RESOURCE_HANDLERS[name] = {  # noqa: SLF001 - its registry
+            "create": resources.create,
+            "update": resources.update,
+            "delete": resources.delete,
+        }
+        provisioners._REPLACING_PROPERTIES[name] = create_only  # noqa: SLF001
+    profiles = provisioners._RESOURCE_HANDLERS["AWS::IAM::InstanceProfile"]  # noqa: SLF001
+    for act in ("create", "update", "delete"):
+        profiles[act] = _by_name(profiles[act])
 
 
-class _ImageRecipes:
-    def __init__(self, image_builder: Service) -> None:
-        self._call = image_builder.call
-        self._shape = image_builder.model.operation_model("CreateImageRecipe").input_shape
+def _by_name(act: Callable[..., Any]) -> Callable[..., Any]:
+    """Have the Ref of an instance profile be its name, as documented; MiniStack gives the ARN."""
+
+    @wraps(act)
+    def by_name(first: str, *others: Any, **more: Any) -> Any:  # noqa: ANN401
+        known = iam._instance_profiles.get(first, {})  # noqa: SLF001
+        result = act(known.get("Arn", first), *others, **more)
+        return (result[0].rpartition("/")[2], result[1]) if result else result
+
+    return by_name
+
+
+class _Resources:
+    """The resources of one type, by Create…, Get…, Update… and Delete…."""
+
+    def __init__(self, image_builder: Service, kind: str) -> None:
+        self._service = image_builder
+        self._kind = kind
+        self._small = kind[:1].lower() + kind[1:]
+        self._arn = "componentBuildVersionArn" if kind == "Component" else f"{self._small}Arn"
 
     def create(
         self, _logical_id: str, properties: dict[str, Any], _stack_name: str
     ) -> tuple[str, dict[str, str]]:
-        renamed = {
-            "semanticVersion" if name == "Version" else name: value
-            for name, value in properties.items()
-        }
-        request = _request(self._shape, renamed)
-        made = self._call("CreateImageRecipe", request | {"clientToken": str(uuid.uuid4())})
-        return made["imageRecipeArn"], self._attributes(made["imageRecipeArn"])
+        arn = self._make("Create", properties)
+        return arn, self._attributes(arn)
 
     def update(
-        self,
-        arn: str,
-        old: dict[str, Any],
-        new: dict[str, Any],
-        _stack_name: str,
+        self, arn: str, old: dict[str, Any], new: dict[str, Any], _stack_name: str
     ) -> tuple[str, dict[str, str]]:
+        if f"Update{self._kind}" in self._service.operations:
+            untagged = {name: v for name, v in new.items() if name not in ("Name", "Tags")}
+            self._make("Update", untagged, {self._arn: arn})
         tags, gone = new.get("Tags", {}), set(old.get("Tags", {})) - set(new.get("Tags", {}))
         if tags:
             self._call("TagResource", {"resourceArn": arn, "tags": tags})
@@ -71,30 +102,51 @@ class _ImageRecipes:
 
     def delete(self, arn: str, _properties: dict[str, Any]) -> None:
         try:
-            self._call("DeleteImageRecipe", {"imageRecipeArn": arn})
+            self._call(f"Delete{self._kind}", {self._arn: arn})
         except ServiceError as error:
             if error.code != "ResourceNotFoundException":
                 raise
 
+    def _make(
+        self, verb: str, properties: dict[str, Any], more: dict[str, str] | None = None
+    ) -> str:
+        shape = self._service.model.operation_model(f"{verb}{self._kind}").input_shape
+        token = {"clientToken": str(uuid.uuid4())}
+        made = self._call(f"{verb}{self._kind}", _request(shape, properties) | token | (more or {}))
+        return str(made[self._arn])
+
+    def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        # not as the caller of CreateStack; MiniStack's engine takes no part in IAM
+        CALLER.set(None)
+        return self._service.call(operation, request)
+
     def _attributes(self, arn: str) -> dict[str, str]:
-        found = self._call("GetImageRecipe", {"imageRecipeArn": arn})
-        latest = found["latestVersionReferences"]
-        return {
-            "Arn": arn,
-            "Name": found["imageRecipe"]["name"],
-            "Version": found["imageRecipe"]["version"],
-            "LatestVersion.Arn": latest["latestVersionArn"],
-            "LatestVersion.Major": latest["latestMajorVersionArn"],
-            "LatestVersion.Minor": latest["latestMinorVersionArn"],
-            "LatestVersion.Patch": latest["latestPatchVersionArn"],
-        }
+        found = self._call(f"Get{self._kind}", {self._arn: arn})
+        shown, latest = found[self._small], found.get("latestVersionReferences", {})
+        attributes = {"Arn": arn, "Name": shown["name"]}
+        if self._kind == "ImageRecipe":
+            attributes["Version"] = shown["version"]
+        if self._kind == "Component":
+            attributes |= {"Type": shown["type"], "Encrypted": str(shown["encrypted"]).lower()}
+        for key, name in (
+            ("latestVersionArn", "Arn"),
+            ("latestMajorVersionArn", "Major"),
+            ("latestMinorVersionArn", "Minor"),
+            ("latestPatchVersionArn", "Patch"),
+        ):
+            if key in latest:
+                attributes[f"LatestVersion.{name}"] = latest[key]
+        return attributes
 
 
 def _request(shape: Any, value: Any) -> Any:  # noqa: ANN401 - JSON by a shape of the model
     """Properties of a template as the request: first letters small, scalars by their type."""
     match shape.type_name, value:
         case "structure", dict():
-            small = {name[:1].lower() + name[1:]: item for name, item in value.items()}
+            small = {
+                _RENAMED.get(name, name[:1].lower() + name[1:]): item
+                for name, item in value.items()
+            }
             return {
                 name: _request(shape.members[name], item) if name in shape.members else item
                 for name, item in small.items()

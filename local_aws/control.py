@@ -65,6 +65,10 @@ def _fault(world: World, fields: dict[str, Any]) -> Fault:
     fault = Fault(**fields)
     if (fault.service, fault.operation) not in world.operations:
         raise ValueError(f"local_aws does not serve {fault.service}:{fault.operation}")
+    if fault.duplicate != (fault.operation == "CustomResourceEvent"):
+        raise ValueError("duplicate is for CustomResourceEvent, which knows nothing else")
+    if fault.kill not in (None, "before", "after"):
+        raise ValueError(f"kill is before or after, not {fault.kill!r}")
     if fault.error is not None:
         ServiceError(**fault.error)  # or it would only be found out when it is due
     return fault

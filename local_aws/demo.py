@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,13 +15,12 @@ from local_aws.client import LocalAws, LocalAwsError
 from local_aws.prerequisites import BUCKET, DISK, Prerequisites
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from types import FrameType
 
 # An hour of AWS time is a minute; the import takes half an hour of it.
 SPEED: Final = 60
 IMPORT_SECONDS: Final = 1800
-# Long enough for the import on a slow machine, in real seconds.
-PATIENCE: Final = 300
 
 
 class DemoError(Exception):
@@ -40,7 +40,7 @@ def main() -> int:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="cdk-vm-import-demo-") as folder,
-            LocalAws.start(speed=SPEED) as aws,
+            LocalAws.start(speed=SPEED, auth=True) as aws,
         ):
             aws.knobs(import_seconds=IMPORT_SECONDS)
             Demo(aws, Path(folder)).run()
@@ -89,13 +89,15 @@ class Demo:
         say(f"  {task}")
 
         self.heading("cdk deploy: the task becomes an image, and a recipe builds on it")
-        image, recipe = self.deploy(task)
+        with ThreadPoolExecutor() as background:
+            deployment = background.submit(self.deploy, task)
+            self.show_progress(task, deployment)
+            image, recipe = deployment.result()
         parent = self.images.get_image_recipe(imageRecipeArn=recipe)["imageRecipe"]["parentImage"]
         self.check(parent == image, f"the recipe's parent image is {parent}")
-        say(f"  the image is {self.status(image)}: a recipe need not wait for it")
-
-        self.heading("Waiting until the image is AVAILABLE")
-        self.wait(task, image)
+        described = self.images.get_image(imageBuildVersionArn=image)["image"]
+        self.check(described["state"]["status"] == "AVAILABLE", "the image is AVAILABLE")
+        say(f"  AMI: {described['outputResources']['amis'][0]['image']}")
 
         self.heading("cdk deploy again")
         calls = len(self.aws.calls())
@@ -136,29 +138,19 @@ class Demo:
         """Say what a person would type."""
         say("  $ cdk " + " ".join(words))
 
-    def wait(self, task: str, image: str) -> None:
-        """Show EC2's progress until the image is AVAILABLE."""
+    def show_progress(self, task: str, deployment: Future[tuple[str, str]]) -> None:
+        """Show what EC2 tells of its import, until the deployment is done."""
         shown = ""
-        for _ in range(PATIENCE * 2):
-            status = self.status(image)
+        while not deployment.done():
             (described,) = self.ec2.describe_import_image_tasks(ImportTaskIds=[task])[
                 "ImportImageTasks"
             ]
             progress = f"{described['Progress']:>3} %" if "Progress" in described else "     "
-            message = described.get("StatusMessage", described["Status"])
-            line = f"  {progress}  {message:<20} image: {status}"
+            line = f"  {progress}  {described.get('StatusMessage', described['Status'])}"
             if line != shown:
                 say(line)
             shown = line
-            if status not in {"PENDING", "AVAILABLE"}:
-                raise DemoError(f"the image is {status}")
-            if status == "AVAILABLE":
-                break
             time.sleep(0.5)
-        else:
-            raise DemoError(f"the image was not AVAILABLE after {PATIENCE} seconds")
-        resources = self.images.get_image(imageBuildVersionArn=image)["image"]["outputResources"]
-        say(f"  AMI: {resources['amis'][0]['image']}")
 
     def status(self, image: str) -> str | None:
         """The state of an image; None if it is gone."""

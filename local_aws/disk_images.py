@@ -7,6 +7,8 @@ import re
 import tarfile
 from dataclasses import dataclass
 
+from local_aws.vmdk import is_whole
+
 FORMATS = ("OVA", "VHD", "VHDX", "VMDK", "RAW")
 
 
@@ -36,6 +38,8 @@ def read_disks(disk_format: str | None, data: bytes) -> list[Disk]:
     wanted = disk_format or found
     if wanted == "OVA" == found:
         return _disks_of_ova(data)
+    if wanted == found == "VMDK" and data[:4] == b"KDMV" and not is_whole(data):
+        raise DiskError("ClientError: Uncompressed data has invalid length")
     if wanted == found != "RAW":
         return [Disk(found, len(data))]
     if wanted == "RAW":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ministack.services import ec2
 
+from local_aws.authorization import delete_snapshot_check
 from local_aws.service_model import ServiceError, refuse_dry_run
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
         return {"Return": True}
     results = []
     for snapshot_id in snapshots:
-        used = _user(snapshot_id)
-        if not used:
+        code = "skipped" if _user(snapshot_id) else "success"
+        if delete_snapshot_check(snapshot_id).refusal:
+            code = "missing-permissions"
+        if code == "success":
             ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
-        results.append({"SnapshotId": snapshot_id, "ReturnCode": "skipped" if used else "success"})
+        results.append({"SnapshotId": snapshot_id, "ReturnCode": code})
     return {"Return": True, "DeleteSnapshotResults": results}
 
 

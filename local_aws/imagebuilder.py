@@ -1,4 +1,4 @@
-"""EC2 Image Builder: imported images, their tags, and image recipes.
+"""EC2 Image Builder: imported images, image recipes, and the tags of all.
 
 Behaviour: https://docs.aws.amazon.com/imagebuilder/latest/APIReference/ and botocore's model of
 the service, which says more; what neither says is a knob (knobs.py).
@@ -9,22 +9,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 from ministack.services import ec2
 
+from local_aws.arns import latest_versions, make_arn, names, newest, slug
+from local_aws.authorization import make_service_linked_role
 from local_aws.paging import page
+from local_aws.pipelines import KINDS, Pipelines, has_dependants, invalid_reference, not_found
 from local_aws.service_model import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    from local_aws.pipelines import Part
     from local_aws.service_model import Operation
     from local_aws.vm_import import ImportTask, VmImport
     from local_aws.world import World
-
-T = TypeVar("T")
 
 _TERMINAL: Final = ("AVAILABLE", "CANCELLED", "FAILED", "DEPRECATED", "DISABLED")
 _LARGEST_NODE: Final = 2**30 - 1
@@ -113,10 +115,17 @@ class ImageBuilder:
             "GetImageRecipe": self.get_image_recipe,
             "DeleteImageRecipe": self.delete_image_recipe,
         }
+        self._pipelines = Pipelines(
+            world, self.arn_to_be, self._recipe_exists, self._is_in_a_recipe
+        )
+        for name, operation in self._pipelines.operations.items():
+            makes = name.startswith(("Create", "Update"))
+            self.operations[name] = partial(self._once, name, operation) if makes else operation
 
     def reset(self) -> None:
         """Forget everything."""
-        for store in (self._images, self._recipes, self._last_builds, self._tokens):
+        parts = self._pipelines.parts
+        for store in (self._images, self._recipes, self._last_builds, self._tokens, parts):
             store.clear()
 
     def _once(self, operation: str, create: Operation, request: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +150,29 @@ class ImageBuilder:
         image = self._images.get(answer["imageArn"])
         return image is None or image.status in ("FAILED", "CANCELLED")
 
+    def arn_to_be(self, operation: str, request: dict[str, Any]) -> str:
+        """The ARN that a request to make something is about; of an image, without the build."""
+        kinds = {"ImportVmImage": "image", "CreateImageRecipe": "image-recipe"}
+        kind = kinds.get(operation) or KINDS[operation.removeprefix("Create")]
+        series = make_arn(f"{kind}/{slug(request['name'])}")
+        if "semanticVersion" not in request:
+            return series
+        version = self._next_version(series, request["semanticVersion"])
+        return f"{series}/{version}/1" if kind == "component" else f"{series}/{version}"
+
+    def next_build(self, version_arn: str) -> str:
+        """The ARN of the next build of an image version."""
+        return f"{version_arn}/{self._last_builds.get(version_arn, 0) + 1}"
+
+    def tags_of(self, arn: str) -> dict[str, str]:
+        """The tags of a resource; of none that is not there."""
+        resource = self._taggable(arn)
+        return resource.tags if resource else {}
+
+    def _taggable(self, arn: str) -> Image | Recipe | Part | None:
+        parts = self._pipelines.parts
+        return self._images.get(arn) or self._recipes.get(arn) or parts.get(arn)
+
     # --- images ---
 
     def import_vm_image(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -153,11 +185,12 @@ class ImageBuilder:
                 "The value supplied for parameter 'vmImportTaskId' is not valid: "
                 f"the VM import task {request['vmImportTaskId']} does not exist.",
             )
-        version = _arn(f"image/{_slug(request['name'])}/{request['semanticVersion']}")
-        build = self._last_builds.get(version, 0) + 1
-        self._last_builds[version] = build
+        version = self.arn_to_be("ImportVmImage", request)
+        arn = self.next_build(version)
+        self._last_builds[version] = int(arn.rpartition("/")[2])
+        make_service_linked_role(self._world.clock.timestamp())
         image = Image(
-            f"{version}/{build}",
+            arn,
             request,
             self._world.clock.timestamp(),
             dict(request.get("tags", {})),
@@ -199,14 +232,17 @@ class ImageBuilder:
         arn = request["imageBuildVersionArn"]
         found = self._images.get(arn)
         if found is None:
-            found = _newest(
+            found = newest(
                 (image.arn, image)
                 for image in self._images.values()
-                if image.status == "AVAILABLE" and _names(arn, image.version_arn)
+                if image.status == "AVAILABLE" and names(arn, image.version_arn)
             )
         if found is None:
-            raise _not_found(arn)
-        return {"image": found.summary(), "latestVersionReferences": _latest(found.version_arn)}
+            raise not_found(arn)
+        return {
+            "image": found.summary(),
+            "latestVersionReferences": latest_versions(found.version_arn),
+        }
 
     def list_images(self, request: dict[str, Any]) -> dict[str, Any]:
         """ListImages: one entry an image version."""
@@ -230,7 +266,7 @@ class ImageBuilder:
         version = request.get("imageVersionArn")
         strict = self._world.knobs.unknown_image_version == "not_found"
         if version and version not in self._last_builds and strict:
-            raise _not_found(version)
+            raise not_found(version)
         builds = [
             {**image.summary(), "owner": get_account_id()}
             for image in self._images.values()
@@ -245,11 +281,7 @@ class ImageBuilder:
         parents = [recipe.shown["parentImage"] for recipe in self._recipes.values()]
         wanted = self._world.knobs.dependants_block_delete and arn in parents
         if image.status not in _TERMINAL or wanted:
-            raise ServiceError(
-                "ResourceDependencyException",
-                f"Resource dependency error: The resource ARN '{arn}' has other resources "
-                "depended on it.",
-            )
+            raise has_dependants(arn)
         del self._images[arn]
         return {"imageBuildVersionArn": arn}
 
@@ -278,14 +310,14 @@ class ImageBuilder:
     def _image(self, arn: str) -> Image:
         if image := self._images.get(arn):
             return image
-        raise _not_found(arn)
+        raise not_found(arn)
 
     # --- tags ---
 
     def _tags(self, arn: str) -> dict[str, str]:
-        if resource := self._images.get(arn) or self._recipes.get(arn):
+        if resource := self._taggable(arn):
             return resource.tags
-        raise _not_found(arn)
+        raise not_found(arn)
 
     def tag_resource(self, request: dict[str, Any]) -> dict[str, Any]:
         """TagResource."""
@@ -315,10 +347,11 @@ class ImageBuilder:
         """CreateImageRecipe. Its parent may be an image that is still PENDING."""
         parent = self._parent(request["parentImage"])
         for component in request.get("components", []):
-            if component["componentArn"].split(":")[4] == get_account_id():
-                raise _invalid_parameter("componentArn", component["componentArn"])
-        series = _arn(f"image-recipe/{_slug(request['name'])}")
-        arn = f"{series}/{self._next_version(series, request['semanticVersion'])}"
+            wanted = component["componentArn"]
+            of_others = wanted.split(":")[4] != get_account_id()
+            if not of_others and not any(names(wanted, arn) for arn in self._pipelines.parts):
+                raise invalid_reference("componentArn", wanted)
+        arn = self.arn_to_be("CreateImageRecipe", request)
         if arn in self._recipes:
             raise ServiceError(
                 "ResourceAlreadyExistsException",
@@ -336,19 +369,19 @@ class ImageBuilder:
             "dateCreated": self._world.clock.timestamp(),
         }
         self._recipes[arn] = Recipe(arn, shown, dict(request.get("tags", {})))
-        return {"imageRecipeArn": arn, "latestVersionReferences": _latest(arn)}
+        return {"imageRecipeArn": arn, "latestVersionReferences": latest_versions(arn)}
 
     def _parent(self, parent: str) -> Image | None:
         """The image that a parentImage names; None if it is no image of this account."""
         if not parent.startswith("arn:") or f":{get_account_id()}:" not in parent:
             return None
-        found = self._images.get(parent) or _newest(
+        found = self._images.get(parent) or newest(
             (image.arn, image)
             for image in self._images.values()
-            if _names(parent, image.version_arn)
+            if names(parent, image.version_arn)
         )
         if found is None:
-            raise _invalid_parameter("parentImage", parent)
+            raise invalid_reference("parentImage", parent)
         return found
 
     def _next_version(self, series: str, wanted: str) -> str:
@@ -357,8 +390,8 @@ class ImageBuilder:
         if fixed == wanted:
             return wanted
         known = [
-            tuple(map(int, arn.rpartition("/")[2].split(".")))
-            for arn in self._recipes
+            tuple(map(int, arn.split("/")[2].split(".")))
+            for arn in (*self._recipes, *self._pipelines.parts)
             if arn.startswith(f"{series}/{fixed}")
         ]
         first = [int(node) for node in fixed.split(".") if node]
@@ -369,20 +402,33 @@ class ImageBuilder:
     def get_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
         """GetImageRecipe; with x in the version, the newest one."""
         arn = request["imageRecipeArn"]
-        found = _newest(
-            (known, recipe) for known, recipe in self._recipes.items() if _names(arn, known)
+        found = newest(
+            (known, recipe) for known, recipe in self._recipes.items() if names(arn, known)
         )
         if found is None:
-            raise _not_found(arn)
+            raise not_found(arn)
         shown = found.shown | ({"tags": found.tags} if found.tags else {})
-        return {"imageRecipe": shown, "latestVersionReferences": _latest(found.arn)}
+        return {"imageRecipe": shown, "latestVersionReferences": latest_versions(found.arn)}
 
     def delete_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
         """DeleteImageRecipe."""
         arn = request["imageRecipeArn"]
-        if self._recipes.pop(arn, None) is None:
-            raise _not_found(arn)
+        if arn not in self._recipes:
+            raise not_found(arn)
+        if self._pipelines.uses(arn):
+            raise has_dependants(arn)
+        del self._recipes[arn]
         return {"imageRecipeArn": arn}
+
+    def _recipe_exists(self, arn: str) -> bool:
+        return any(names(arn, known) for known in self._recipes)
+
+    def _is_in_a_recipe(self, component_arn: str) -> bool:
+        return any(
+            names(component["componentArn"], component_arn)
+            for recipe in self._recipes.values()
+            for component in recipe.shown.get("components", [])
+        )
 
 
 def _check_import(request: dict[str, Any]) -> None:
@@ -400,43 +446,6 @@ def _check_import(request: dict[str, Any]) -> None:
     group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
     if not group.startswith("/aws/imagebuilder/"):
         refuse("loggingConfiguration.logGroupName", "it must lie under /aws/imagebuilder/")
-
-
-def _arn(resource: str) -> str:
-    return f"arn:aws:imagebuilder:{get_region()}:{get_account_id()}:{resource}"
-
-
-def _slug(name: str) -> str:
-    """The name in an ARN: names that differ only in case, spaces or underscores are one image."""
-    return name.lower().replace(" ", "-").replace("_", "-")
-
-
-def _names(wanted: str, arn: str) -> bool:
-    """Whether an ARN, maybe with x for nodes of its version, names another."""
-    series, _, version = wanted.rpartition("/")
-    known_series, _, known = arn.rpartition("/")
-    nodes = zip(version.split("."), known.split("."), strict=False)
-    return series == known_series and all(want in ("x", node) for want, node in nodes)
-
-
-def _newest(found: Iterable[tuple[str, T]]) -> T | None:
-    """Of resources by ARN, the one with the highest version and build."""
-
-    def numbers(entry: tuple[str, T]) -> list[int]:
-        return [int(number) for number in re.findall(r"\d+", entry[0].split("/", 2)[2])]
-
-    return max(found, key=numbers, default=("", None))[1]
-
-
-def _latest(arn: str) -> dict[str, str]:
-    series, _, version = arn.rpartition("/")
-    major, minor, patch = version.split(".")
-    return {
-        "latestVersionArn": f"{series}/x.x.x",
-        "latestMajorVersionArn": f"{series}/{major}.x.x",
-        "latestMinorVersionArn": f"{series}/{major}.{minor}.x",
-        "latestPatchVersionArn": f"{series}/{major}.{minor}.{patch}",
-    }
 
 
 def _listed(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
@@ -461,17 +470,3 @@ def _listed(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> 
         "InvalidPaginationTokenException",
     )
     return {name: shown} | ({"nextToken": token} if token else {})
-
-
-def _not_found(arn: str) -> ServiceError:
-    return ServiceError(
-        "ResourceNotFoundException", f"The resource with ARN '{arn}' does not exist."
-    )
-
-
-def _invalid_parameter(name: str, value: str) -> ServiceError:
-    return ServiceError(
-        "InvalidParameterValueException",
-        f"The value supplied for parameter '{name}' is not valid: the resource with ARN '{value}' "
-        "does not exist.",
-    )

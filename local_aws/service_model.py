@@ -25,6 +25,9 @@ from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.serialize import SerializationContext, get_serializer_class
 from moto.core.utils import get_service_model
 
+from local_aws.lambda_functions import kill_caller
+from local_aws.world import CALLER
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
@@ -139,14 +142,22 @@ class Service(ABC):
         name: botocore's name of the service.
         operations: What we serve, by operation name.
         world: The state shared with the other services.
+        authorize: Raises what the service answers to a request that its caller may not make.
     """
 
     protocol: ClassVar[str]
 
-    def __init__(self, name: str, operations: Mapping[str, Operation], world: World) -> None:
+    def __init__(
+        self,
+        name: str,
+        operations: Mapping[str, Operation],
+        world: World,
+        authorize: Callable[[str, dict[str, Any]], None],
+    ) -> None:
         """Load the model."""
         self.name = name
         self.operations = operations
+        self._authorize = authorize
         self.model = get_service_model(name)
         self._world = world
         world.operations |= {(name, operation) for operation in operations}
@@ -174,6 +185,7 @@ class Service(ABC):
             raise self._refusal(operation, found)
         with self._world.lock:
             self._world.clock.settle()
+            self._authorize(name, request)
             answer = self.operations[name](copy.deepcopy(request))
         shape = operation.output_shape
         if shape and request_id and "requestId" in shape.members:
@@ -192,6 +204,9 @@ class Service(ABC):
         try:
             if fault:
                 await asyncio.sleep(fault.delay)
+                if fault.kill == "before":
+                    kill_caller(CALLER.get())
+                    return 500, {}, b""
                 if fault.throttle:
                     raise self._throttled()  # noqa: TRY301 - answered below like any other
                 if fault.error:
@@ -212,7 +227,9 @@ class Service(ABC):
             return self._write_error(
                 ServiceError("InternalFailure", f"local_aws is wrong: {error}", 500), request_id
             )
-        if fault and fault.lose_answer:
+        if fault and fault.kill:
+            kill_caller(CALLER.get())
+        if fault and (fault.lose_answer or fault.kill):
             return 500, {}, b""
         return response["status_code"], dict(response["headers"]), response["body"].encode()
 
@@ -224,9 +241,15 @@ class RestJsonService(Service):
     # the errors for a request that breaks the model, best first
     _REFUSALS = ("InvalidParameterException", "InvalidRequestException", "ClientException")
 
-    def __init__(self, name: str, operations: Mapping[str, Operation], world: World) -> None:
+    def __init__(
+        self,
+        name: str,
+        operations: Mapping[str, Operation],
+        world: World,
+        authorize: Callable[[str, dict[str, Any]], None],
+    ) -> None:
         """Compile the routes."""
-        super().__init__(name, operations, world)
+        super().__init__(name, operations, world, authorize)
         self._routes = []
         for operation_name in self.model.operation_names:
             http = self.model.operation_model(operation_name).http
@@ -320,14 +343,21 @@ class Ec2QueryService(Service):
     Args:
         operations: What we serve, by operation name.
         world: The state shared with the other services.
+        authorize: As of `Service`.
         others: MiniStack's own handler.
     """
 
     protocol = "ec2"
 
-    def __init__(self, operations: Mapping[str, Operation], world: World, others: Handler) -> None:
+    def __init__(
+        self,
+        operations: Mapping[str, Operation],
+        world: World,
+        authorize: Callable[[str, dict[str, Any]], None],
+        others: Handler,
+    ) -> None:
         """Keep MiniStack's handler for the rest."""
-        super().__init__("ec2", operations, world)
+        super().__init__("ec2", operations, world, authorize)
         self._others = others
 
     async def handle_request(

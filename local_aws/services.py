@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from ministack import app as ministack
-from ministack.core import iam_actions, router
+from ministack.core import router
 from ministack.services import ec2
 
-from local_aws import cloudformation_types, control, ec2_images, lambda_functions
+from local_aws import (
+    authorization,
+    cloudformation_types,
+    control,
+    ec2_images,
+    ec2_tags,
+    lambda_functions,
+    response_urls,
+    service_roles,
+)
 from local_aws.imagebuilder import ImageBuilder
 from local_aws.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
 from local_aws.vm_import import VmImport
-from local_aws.world import World
+from local_aws.world import CALLER, World
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -35,9 +45,25 @@ def make_app(clock: Clock) -> App:
     world = World(clock)
     vm_import = VmImport(world)
     image_builder = ImageBuilder(world, vm_import)
-    image_builder_service = RestJsonService("imagebuilder", image_builder.operations, world)
+    image_builder_checks = authorization.ImageBuilderChecks(image_builder)
+
+    def authorize_image_builder(operation: str, request: dict[str, Any]) -> None:
+        checks = image_builder_checks(operation, request)
+        authorization.authorize(checks, "AccessDeniedException")
+
+    def authorize_ec2(operation: str, request: dict[str, Any]) -> None:
+        checks = authorization.ec2_checks(operation, request)
+        preface = "You are not authorized to perform this operation. "
+        authorization.authorize(checks, "UnauthorizedOperation", preface)
+
+    image_builder_service = RestJsonService(
+        "imagebuilder", image_builder.operations, world, authorize_image_builder
+    )
     ec2_service = Ec2QueryService(
-        vm_import.operations | ec2_images.OPERATIONS, world, ec2.handle_request
+        vm_import.operations | ec2_images.OPERATIONS | ec2_tags.OPERATIONS,
+        world,
+        authorize_ec2,
+        ec2.handle_request,
     )
 
     ministack.SERVICE_REGISTRY["imagebuilder"] = {"module": "imagebuilder"}
@@ -46,10 +72,13 @@ def make_app(clock: Clock) -> App:
     # what MiniStack asks of the module of a service: to forget on POST /_ministack/reset
     ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=image_builder.reset)  # noqa: SLF001
     router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
-    iam_actions.SERVICE_TO_IAM_NAMESPACE["imagebuilder"] = "imagebuilder"
-    iam_actions._BOTOCORE_SERVICE_MAP["imagebuilder"] = ["imagebuilder"]  # noqa: SLF001
+    authorization.leave_to_us(world.operations)
     cloudformation_types.register(image_builder_service)
-    lambda_functions.register()
+    lambda_functions.register(world)
+    service_roles.register()
+    world.operations |= {
+        ("cloudformation", name) for name in ("CustomResourceEvent", "ResponseURL")
+    }
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,12 +90,20 @@ def make_app(clock: Clock) -> App:
             headers = [(b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+        elif fault := response_urls.fault(world, scope):
+            await response_urls.befall(fault, scope, receive, send)
         else:
             with world.lock:
                 clock.settle()
+            CALLER.set(_access_key(scope))
             await ministack.app(scope, receive, _with_our_request_id(send))
 
     return app
+
+
+def _access_key(scope: Message) -> str:
+    headers = {name.decode("latin-1").lower(): v.decode("latin-1") for name, v in scope["headers"]}
+    return str(router.extract_access_key_id(headers, parse_qs(scope["query_string"].decode())))
 
 
 async def _body(receive: Receive) -> bytes:

@@ -6,17 +6,16 @@ what public logs of import tasks show.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core import iam_evaluator
-from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
-from ministack.services import ec2, iam, s3
+from ministack.core.responses import AccountRegionScopedDict, get_account_id
+from ministack.services import ec2, iam, kms, s3
 
+from local_aws.authorization import pass_role_check, role_may, service_may
 from local_aws.disk_images import FORMATS, Disk, DiskError, read_disks
 from local_aws.paging import page
 from local_aws.service_model import ServiceError, refuse_dry_run
@@ -24,6 +23,7 @@ from local_aws.service_model import ServiceError, refuse_dry_run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from local_aws.authorization import Check
     from local_aws.service_model import Operation
     from local_aws.world import ImportFailure, World
 
@@ -44,6 +44,11 @@ _STEPS: Final = (
 _PROGRESS_OF_PLATFORM: Final = 58
 _PROGRESS_OF_SNAPSHOTS: Final = 84
 _SECONDS_REMEMBERED: Final = 7 * 86400
+# https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
+_ROLE_NEEDS: Final = ("CopySnapshot", "DescribeImages", "ModifySnapshotAttribute", "RegisterImage")
+_ROLE_NEEDS_OF_KEY: Final = (
+    "CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "ReEncryptFrom",
+)  # fmt: skip
 _FORBIDDEN: Final = (
     "ClientError: Disk validation failed "
     "[We do not have access to the given resource. Reason 403 Forbidden]"
@@ -141,7 +146,8 @@ class VmImport:
             return _without_boot_mode(task.view())
         _check(request)
         role = request.get("RoleName", "vmimport")
-        if not _vm_import_may_assume(role):
+        # one text for all: no such role, no trust in VM Import, a caller that may not pass it
+        if not _role_is_sufficient(role, request) or _pass_role(role).refusal:
             raise ServiceError(
                 "InvalidParameter",
                 f"The service role {role} does not exist or does not have sufficient permissions "
@@ -406,49 +412,42 @@ def _validated(task: ImportTask) -> list[dict[str, Any]]:
 def _disk_data(task: ImportTask, detail: dict[str, Any]) -> bytes:
     place = _place(detail)
     data: bytes | None = None
-    if place and _role_may_read(task.request.get("RoleName", "vmimport"), *place):
+    role = task.request.get("RoleName", "vmimport")
+    if place and _may_read(role, *place):
         data = s3._get_object_data(*place)  # noqa: SLF001
     if data is None:
         raise DiskError(_FORBIDDEN)
     return data
 
 
-def _context(action: str, resource: str, keys: dict[str, str]) -> Any:  # noqa: ANN401
-    return iam_evaluator.EvalContext(
-        principal_arn=f"arn:aws:sts::{get_account_id()}:assumed-role/vmimport/vmimport",
-        principal_type="AssumedRole",
-        principal_account=get_account_id(),
-        action=action,
-        resource_arn=resource,
-        region=get_region(),
-        service_context=keys,
-    )
-
-
 def _vm_import_may_assume(role_name: str) -> bool:
     role = iam._roles.get(role_name)  # noqa: SLF001
-    if role is None:
-        return False
-    keys = {
-        "sts:externalid": "vmimport",
-        "aws:sourceaccount": get_account_id(),
-    }  # lower, as MiniStack looks them up
-    context = _context("sts:AssumeRole", role["Arn"], keys)
-    statements = json.loads(role["AssumeRolePolicyDocument"]).get("Statement", [])
-    return any(
-        statement.get("Effect") == "Allow"
-        and iam_evaluator._service_principal_matches(  # noqa: SLF001
-            statement.get("Principal"), "vmie.amazonaws.com"
-        )
-        and iam_evaluator._conditions_met(statement.get("Condition", {}), context)  # noqa: SLF001
-        for statement in ([statements] if isinstance(statements, dict) else statements)
+    keys = {"sts:Externalid": "vmimport", "aws:SourceAccount": get_account_id()}
+    return role is not None and service_may(
+        "vmie.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"], keys
     )
 
 
-def _role_may_read(role_name: str, bucket: str, key: str) -> bool:
-    policies = iam_evaluator._gather_role_policies(role_name, get_account_id())  # noqa: SLF001
-    context = _context("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}", {})
-    return bool(iam_evaluator.evaluate(context, policies).decision == "Allow")
+def _role_is_sufficient(role_name: str, request: dict[str, Any]) -> bool:
+    actions = [(f"ec2:{action}", "*") for action in _ROLE_NEEDS]
+    if key := request.get("KmsKeyId"):
+        found = kms._resolve_key(key)  # noqa: SLF001
+        arn = found["Arn"] if found else key
+        actions += [(f"kms:{action}", arn) for action in _ROLE_NEEDS_OF_KEY]
+    return _vm_import_may_assume(role_name) and all(
+        role_may(role_name, action, resource) for action, resource in actions
+    )
+
+
+def _may_read(role_name: str, bucket: str, key: str) -> bool:
+    arn = f"arn:aws:s3:::{bucket}"
+    return role_may(role_name, "s3:GetObject", f"{arn}/{key}") and all(
+        role_may(role_name, f"s3:{action}", arn) for action in ("GetBucketLocation", "ListBucket")
+    )
+
+
+def _pass_role(role_name: str) -> Check:
+    return pass_role_check(iam._roles[role_name]["Arn"])  # noqa: SLF001
 
 
 def _without_boot_mode(view: dict[str, Any]) -> dict[str, Any]:

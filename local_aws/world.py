@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ministack.core.responses import get_account_id, get_region, request_scope
 
@@ -15,10 +16,16 @@ if TYPE_CHECKING:
 
     from local_aws.clock import Clock
 
+# The access key of the request under way; none in what CloudFormation's engine does.
+CALLER: ContextVar[str | None] = ContextVar("caller", default=None)
+
 
 @dataclass
 class Fault:
     """One thing that goes wrong with the next calls of an operation.
+
+    Two operations are none of an API: `cloudformation` `ResponseURL` is the answer that a
+    function PUTs, `cloudformation` `CustomResourceEvent` the event that it gets.
 
     Attributes:
         service: botocore's name of the service, such as `imagebuilder`.
@@ -28,6 +35,8 @@ class Fault:
         throttle: Answer the service's throttling error.
         lose_answer: Do what was asked, then answer an empty 500.
         delay: Real seconds to wait first.
+        kill: Kill the Lambda process that made the call, `before` it is performed, or `after`.
+        duplicate: Deliver the event twice; of `CustomResourceEvent`, and nothing else is.
     """
 
     service: str
@@ -37,6 +46,8 @@ class Fault:
     throttle: bool = False
     lose_answer: bool = False
     delay: float = 0.0
+    kill: Literal["before", "after"] | None = None
+    duplicate: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     """A bootstrapped local AWS."""
-    with LocalAws.start(speed=60) as local:
+    with LocalAws.start(speed=60, auth=True) as local:
         CdkCli(local, tmp_path_factory.mktemp("bootstrap")).bootstrap()
         yield local
 

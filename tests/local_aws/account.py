@@ -23,7 +23,22 @@ TRUST = {
     "Action": "sts:AssumeRole",
     "Condition": {"StringEquals": {"sts:Externalid": "vmimport"}},
 }
-READ = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::*"}
+READ = {
+    "Effect": "Allow",
+    "Action": ["s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"],
+    "Resource": "arn:aws:s3:::*",
+}
+REGISTER = {
+    "Effect": "Allow",
+    "Action": [
+        "ec2:CopySnapshot",
+        "ec2:Describe*",
+        "ec2:ModifySnapshotAttribute",
+        "ec2:RegisterImage",
+        "kms:*",
+    ],
+    "Resource": "*",
+}
 
 
 def policy(*statements: dict[str, Any]) -> str:
@@ -61,7 +76,7 @@ class Account:
             RoleName=name,
             AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}),
         )
-        document = {"Version": "2012-10-17", "Statement": list(may or (READ,))}
+        document = {"Version": "2012-10-17", "Statement": list(may or (READ, REGISTER))}
         self.iam.put_role_policy(
             RoleName=name, PolicyName="disks", PolicyDocument=json.dumps(document)
         )

@@ -25,6 +25,13 @@ def server() -> Iterator[LocalAws]:
 
 
 @pytest.fixture(scope="session")
+def enforcing() -> Iterator[LocalAws]:
+    """A server that enforces IAM, and where a minute is a tenth of a second."""
+    with LocalAws.start(speed=600, auth=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def session(server: LocalAws) -> boto3.Session:
     return server.session()
 

@@ -170,7 +170,7 @@ def test_an_answer_of_ours_that_breaks_the_model_is_our_error() -> None:
         operations=set(), calls=[], lock=RLock(), clock=Clock(), take_fault=lambda *_: None
     )
     wrong: Any = {"image": {"name": "golden", "platform": "BeOS"}}
-    service = RestJsonService("imagebuilder", {"GetImage": lambda _: wrong}, world)
+    service = RestJsonService("imagebuilder", {"GetImage": lambda _: wrong}, world, print)
     arn = "arn:aws:imagebuilder:us-east-1:123456789012:image/golden/1.0.0/1"
     asked = service.handle_request("GET", "/GetImage", {}, b"", {"imageBuildVersionArn": [arn]})
     status, headers, body = asyncio.run(asked)

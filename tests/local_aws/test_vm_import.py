@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.local_aws.account import RAW, READ, TRUST, Account, refused
+from tests.local_aws.account import RAW, READ, REGISTER, TRUST, Account, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,8 +224,9 @@ def test_several_disks_make_several_snapshots(aws: Account) -> None:
         lambda aws: aws.make_role(
             "vmimport", {**TRUST, "Condition": {"StringEquals": {"sts:Externalid": "other"}}}
         ),
+        lambda aws: aws.make_role("vmimport", TRUST, READ),
     ],
-    ids=["no role", "another role", "another trust", "another external id"],
+    ids=["no role", "another role", "another trust", "another external id", "no right to register"],
 )
 def test_a_role_that_vm_import_may_not_assume_is_refused(
     aws: Account, break_role: Callable[[Account], None]
@@ -244,10 +245,29 @@ def test_a_role_that_vm_import_may_not_assume_is_refused(
 
 
 def test_a_role_that_may_not_read_the_disk_fails_the_task(aws: Account) -> None:
-    aws.make_role("vmimport", TRUST, {**READ, "Resource": "arn:aws:s3:::other/*"})
+    aws.make_role("vmimport", TRUST, {**READ, "Resource": "arn:aws:s3:::other/*"}, REGISTER)
     task_id = aws.start()
     aws.finish()
     assert aws.task(task_id)["StatusMessage"] == FORBIDDEN
+
+
+@pytest.mark.parametrize("lacks", READ["Action"])
+def test_a_role_that_may_not_read_all_of_the_disks_bucket_fails_the_task(
+    aws: Account, lacks: str
+) -> None:
+    actions = [action for action in READ["Action"] if action != lacks]
+    aws.make_role("vmimport", TRUST, {**READ, "Action": actions}, REGISTER)
+    task_id = aws.start()
+    aws.finish()
+    assert aws.task(task_id)["StatusMessage"] == FORBIDDEN
+
+
+def test_a_role_that_may_not_use_the_key_is_refused(aws: Account) -> None:
+    without_key = {**REGISTER, "Action": [a for a in REGISTER["Action"] if a != "kms:*"]}
+    aws.make_role("vmimport", TRUST, READ, without_key)
+    refusal = refused(lambda: aws.start(Encrypted=True, KmsKeyId="alias/disks"))
+    assert refusal[0] == "InvalidParameter"
+    assert refusal[2].startswith("The service role vmimport does not exist or does not have")
 
 
 def test_another_role_may_be_named(aws: Account) -> None:

@@ -1,0 +1,365 @@
+"""No statement of our policies is missing, and none is superfluous.
+
+The statements are removed one by one, and each time a stack goes through the life that most
+stacks have: some step of it must be denied. With all of them no step is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import uuid
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from aws_cdk.assertions import Template
+
+from cdk_vm_import import ImportedVmImage, Platform, VmDisk, VmImportProvider, VmImportTask
+from local_aws import LocalAws
+from local_aws.prerequisites import BUCKET, DISK, Prerequisites, raw_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# The statements of our roles and keys, and the step that is denied without each.
+_FIRST = "first import of the account"
+STATEMENTS = {
+    "CallFunction": _FIRST,
+    "ChangeImagesOfThisStack": "change of tags",
+    "ChangeImportTasksOfThisStack": "change of tags",
+    "CreateServiceLinkedRole": _FIRST,
+    "DeleteAmisOfThisStack": "replacement of the task",
+    "EncryptAmi": _FIRST,
+    "EncryptExecutions": _FIRST,
+    "EncryptLogs": _FIRST,
+    "EndWaits": "event that overtakes another",
+    "FindDisks": _FIRST,
+    "ImportDisks": _FIRST,
+    "ImportDisksOfThisStack": _FIRST,
+    "ImportImagesOfThisStack": _FIRST,
+    "MakeAmi": _FIRST,
+    "PassRolesToVmImport": _FIRST,
+    "ReadDisks": _FIRST,
+    "ReadImages": _FIRST,
+    "ReadImportTasks": _FIRST,
+    "RunInVpc": _FIRST,
+    "SeeWhoUsesAmis": "replacement of the task",
+    "StartWaits": _FIRST,
+    "TagAmisOfThisStack": _FIRST,
+    "UntagAmisOfThisStack": "change of tags",
+    "WriteOwnLog": _FIRST,
+}
+DENIALS = (
+    "AccessDenied",
+    "UnauthorizedOperation",
+    "not authorized",
+    "not have permissions",
+    "not have sufficient permissions",
+    "not have access to the given resource",
+    "is not allowed to be used",
+)
+
+
+class DeniedError(Exception):
+    """A step was denied."""
+
+
+@dataclass
+class Aws:
+    """An account in which IAM is enforced."""
+
+    local: LocalAws
+    code: Path
+
+    def __post_init__(self) -> None:
+        self.prerequisites = Prerequisites(self.local)
+        session: Any = self.local.session()
+        self.cloudformation = session.client("cloudformation")
+        self.iam, self.logs = session.client("iam"), session.client("logs")
+        self.machines, self.functions = session.client("stepfunctions"), session.client("lambda")
+        buckets = session.client("s3")
+        buckets.put_object(Bucket=BUCKET, Key="other.raw", Body=raw_disk())
+        buckets.create_bucket(Bucket="code")
+        template(self.code)
+        (asset,) = self.code.glob("asset.*")
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for path in asset.rglob("*"):
+                archive.write(path, path.relative_to(asset))
+        buckets.put_object(Bucket="code", Key="code.zip", Body=packed.getvalue())
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with LocalAws.start(speed=60, auth=True) as local:
+        yield Aws(local, tmp_path_factory.mktemp("code"))
+
+
+def template(
+    folder: Path, disk: str = DISK, running: str | None = None, **arguments: Any
+) -> dict[str, Any]:
+    """The template of a stack that uses all that a provider can; its code is in the folder."""
+    app = cdk.App(outdir=str(folder))
+    synthesizer = cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False)
+    stack = cdk.Stack(app, "Stack", synthesizer=synthesizer)
+    vpc = ec2.Vpc.from_vpc_attributes(
+        stack,
+        "Vpc",
+        vpc_id="vpc-0123456789abcdef0",
+        availability_zones=["us-east-1a"],
+        private_subnet_ids=["subnet-0123456789abcdef0"],
+    )
+    key = kms.Key(stack, "Key")
+    provider = VmImportProvider(
+        stack,
+        "VmImportProvider",
+        vpc=vpc,
+        security_groups=[
+            ec2.SecurityGroup.from_security_group_id(stack, "Group", "sg-0123456789abcdef0")
+        ],
+        encryption_key=key,
+    )
+    disks = [VmDisk.from_bucket(s3.Bucket.from_bucket_name(stack, "Bucket", BUCKET), disk)]
+    tags = arguments.pop("tags", {"a": "1", "b": "1"})
+    task = VmImportTask(
+        stack,
+        "Task",
+        disks=disks,
+        platform=Platform.LINUX,
+        encryption_key=key,
+        tags=tags,
+        provider=provider,
+    )
+    ImportedVmImage(
+        stack,
+        "Image",
+        image_name="golden image",
+        platform=Platform.LINUX,
+        vm_import_task=task,
+        removal_policy=cdk.RemovalPolicy.DESTROY,
+        delete_ami=True,
+        provider=provider,
+        tags=tags,
+        **{"semantic_version": "1.0.0", **arguments},
+    )
+    if running:
+        ImportedVmImage(
+            stack,
+            "Running",
+            image_name="running",
+            semantic_version="1.0.0",
+            platform=Platform.LINUX,
+            vm_import_task_id=running,
+            wait_for_available=False,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+            provider=provider,
+        )
+    made = dict(Template.from_stack(stack).to_json())
+    for resource in made["Resources"].values():
+        if resource["Type"] == "AWS::Lambda::Function":
+            resource["Properties"]["Code"] = {"S3Bucket": "code", "S3Key": "code.zip"}
+    return made
+
+
+def documents(made: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The policies of a template: of roles, by themselves, and of keys."""
+    for resource in made["Resources"].values():
+        properties = resource.get("Properties", {})
+        for policy in properties.get("Policies", []):
+            yield policy["PolicyDocument"]
+        for name in ("PolicyDocument", "KeyPolicy"):
+            if name in properties:
+                yield properties[name]
+
+
+@dataclass
+class Stack:
+    """A stack whose policies lack a statement."""
+
+    aws: Aws
+    name: str
+    folder: Path
+    without: str | None
+
+    def live(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """The steps of the life that most stacks have."""
+        yield "first import of the account", self.first_import
+        changed, other = {"tags": {"a": "2"}}, {"disk": "other.raw"}
+        yield "change of tags", lambda: self.update(**changed)
+        yield "replacement", lambda: self.update(**changed, semantic_version="2.0.0")
+        yield "replacement of the task", lambda: self.update(**other)
+        self.aws.local.knobs(import_seconds=10**6)
+        yield "event that overtakes another", self.overtake
+        running = self.aws.prerequisites.import_image()
+        yield "image that is not waited for", lambda: self.update(**other, running=running)
+        yield "deletion of what runs", self.delete
+
+    def first_import(self) -> None:
+        role = "AWSServiceRoleForImageBuilder"
+        if role in str(self.aws.iam.list_roles()["Roles"]):
+            self.aws.iam.delete_service_linked_role(RoleName=role)
+        self.act("create_stack", self.template())
+        if not any("ImportVmImage" in line for line in self.log()):
+            raise DeniedError("the function is not authorized to log")
+        assert role in str(self.aws.iam.list_roles()["Roles"])
+
+    def update(self, **arguments: Any) -> None:
+        self.act("update_stack", self.template(**arguments))
+
+    def delete(self) -> None:
+        self.aws.cloudformation.delete_stack(StackName=self.id)
+        self.settle()
+
+    def overtake(self) -> None:
+        """Send the function a Delete while it still waits for the image of a Create."""
+        resources = self.resources()
+        (function,) = resources["AWS::Lambda::Function"]
+        (machine,) = resources["AWS::StepFunctions::StateMachine"]
+        properties = {
+            "ServiceToken": function,
+            "Name": "overtaken",
+            "SemanticVersion": "1.0.0",
+            "Platform": "Linux",
+            "VmImportTaskId": self.aws.prerequisites.import_image(),
+            "Waiter": machine,
+            "TimeoutSeconds": "3600",
+        }
+        for request_type in ("Create", "Delete"):
+            event = {
+                "RequestType": request_type,
+                "RequestId": str(uuid.uuid4()),
+                "StackId": self.id,
+                "LogicalResourceId": "Overtaken",
+                "PhysicalResourceId": "none",
+                "ResourceType": "Custom::ImportedVmImage",
+                "ResponseURL": f"https://localhost:{self.aws.local.port}/_ministack/cfn-response/no",
+                "ResourceProperties": properties,
+            }
+            self.aws.functions.invoke(FunctionName=function, Payload=json.dumps(event))
+        stopped: dict[str, Any] = {"stateMachineArn": machine, "statusFilter": "ABORTED"}
+        while not self.aws.machines.list_executions(**stopped)["executions"]:
+            self.check([])
+            time.sleep(0.1)
+
+    def resources(self) -> dict[str, list[str]]:
+        """The physical ids of its resources, by type."""
+        found: dict[str, list[str]] = {}
+        described = self.aws.cloudformation.describe_stack_resources(StackName=self.id)
+        for resource in described["StackResources"]:
+            id_ = resource.get("PhysicalResourceId", "")
+            found.setdefault(resource["ResourceType"], []).append(id_)
+        return found
+
+    def log(self) -> list[str]:
+        """What the function told so far."""
+        groups = self.resources().get("AWS::Logs::LogGroup", [])
+        known = {
+            group["logGroupName"] for group in self.aws.logs.describe_log_groups()["logGroups"]
+        }
+        return [
+            event["message"]
+            for group in groups
+            if group in known
+            for event in self.aws.logs.filter_log_events(logGroupName=group)["events"]
+        ]
+
+    def check(self, reasons: list[str]) -> None:
+        """See whether anything was denied."""
+        imports = self.aws.local.calls("ImportImage")
+        own = [call["error"] for call in imports if self.id in str(call["request"])]
+        if {"InvalidParameter", "UnauthorizedOperation"} & set(own):
+            # the handler tries again for two minutes, because a role may be too new for EC2
+            raise DeniedError("ImportImage: not authorized, or the role is not sufficient")
+        for reason in [*reasons, *self.causes(), *self.log()]:
+            if any(denial in reason for denial in DENIALS):
+                raise DeniedError(reason)
+
+    def template(self, **arguments: Any) -> str:
+        made = template(self.folder, **arguments)
+        for document in documents(made):
+            document["Statement"] = [
+                statement
+                for statement in document["Statement"]
+                if statement.get("Sid") != self.without or self.without is None
+            ]
+        for resource in made["Resources"].values():
+            policies = resource.get("Properties", {}).get("Policies", [])
+            policies[:] = [policy for policy in policies if policy["PolicyDocument"]["Statement"]]
+        return json.dumps(made)
+
+    def act(self, action: str, body: str) -> None:
+        answer = getattr(self.aws.cloudformation, action)(
+            StackName=self.name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"]
+        )
+        self.id = answer["StackId"]
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for the end of what is under way, or for a denial."""
+        while True:
+            (stack,) = self.aws.cloudformation.describe_stacks(StackName=self.id)["Stacks"]
+            status = stack["StackStatus"]
+            events = self.aws.cloudformation.describe_stack_events(StackName=self.id)
+            reasons = [e.get("ResourceStatusReason", "") for e in events["StackEvents"]]
+            self.check(reasons)
+            if not status.endswith("_IN_PROGRESS"):
+                break
+            time.sleep(0.1)
+        assert status in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}, reasons
+
+    def causes(self) -> Iterator[str]:
+        """Why tasks of the stack's state machine failed."""
+        for machine in self.aws.machines.list_state_machines()["stateMachines"]:
+            arn = machine["stateMachineArn"]
+            if self.id.rpartition("/")[2] not in arn:
+                continue
+            for execution in self.aws.machines.list_executions(stateMachineArn=arn)["executions"]:
+                history = self.aws.machines.get_execution_history(
+                    executionArn=execution["executionArn"]
+                )
+                for event in history["events"]:
+                    yield event.get("taskFailedEventDetails", {}).get("cause", "")
+
+
+@pytest.fixture
+def stack(aws: Aws, tmp_path: Path, request: pytest.FixtureRequest) -> Stack:
+    aws.local.knobs(import_seconds=60)
+    without = getattr(request, "param", None)
+    return Stack(aws, f"Without{without}", tmp_path, without)
+
+
+def test_with_all_statements_no_step_is_denied(stack: Stack) -> None:
+    for _, step in stack.live():
+        step()
+
+
+@pytest.mark.parametrize("stack", STATEMENTS, indirect=True)
+def test_without_a_statement_a_step_is_denied(stack: Stack) -> None:
+    for name, step in stack.live():
+        try:
+            step()
+        except DeniedError as denial:
+            print(f"without {stack.without}: {name}: {str(denial)[:300]}")  # noqa: T201 - the list is wanted
+            assert name == STATEMENTS[stack.without or ""]
+            return
+    pytest.fail(f"{stack.without} is superfluous")
+
+
+def test_each_statement_is_tried(tmp_path: Path) -> None:
+    made = template(tmp_path)
+    # CDK gives the key a statement for the account, and the roles their trust, without a name
+    found = [
+        statement["Sid"]
+        for document in documents(made)
+        for statement in document["Statement"]
+        if "Sid" in statement
+    ]
+    assert sorted(found) == sorted(STATEMENTS)

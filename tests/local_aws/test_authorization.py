@@ -1,0 +1,301 @@
+"""What each operation asks of IAM: aws-facts section 2."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.local_aws.account import Account, policy, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from local_aws import LocalAws
+
+STACK = "arn:aws:cloudformation:us-east-1:1:stack/a/b"
+READ_TASKS = ("ec2:DescribeImages", "ec2:DescribeImportImageTasks")
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def admin(enforcing: LocalAws) -> Account:
+    """The root of an account of its own, who may do all."""
+    return Account(enforcing, enforcing.session(), f"7{next(_numbers):011d}")
+
+
+def allow(*actions: str, on: str = "*", when: object = None) -> dict[str, Any]:
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": on}
+    return statement | ({"Condition": when} if when else {})
+
+
+def user(admin: Account, *statements: dict[str, Any]) -> Account:
+    """Someone who may do just that."""
+    name = f"user-{next(_numbers)}"
+    admin.iam.create_user(UserName=name)
+    if statements:
+        admin.iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=policy(*statements))
+    key = admin.iam.create_access_key(UserName=name)["AccessKey"]
+    secrets = {
+        "aws_access_key_id": key["AccessKeyId"],
+        "aws_secret_access_key": key["SecretAccessKey"],
+    }
+    someone = object.__new__(Account)
+    someone.__dict__ |= admin.__dict__
+    client: Any = admin.server.session().client
+    someone.ec2, someone.images = client("ec2", **secrets), client("imagebuilder", **secrets)
+    return someone
+
+
+def arn(admin: Account, resource: str) -> str:
+    return f"arn:aws:imagebuilder:us-east-1:{admin.account_id}:{resource}"
+
+
+def denied(call: Callable[[], object], action: str, resource: str = "") -> None:
+    """That a call of Image Builder is denied, and for what."""
+    code, status, message = refused(call)
+    assert (code, status) == ("AccessDeniedException", 403)
+    assert f"is not authorized to perform: {action} on resource: {resource}" in message
+
+
+def test_a_denial_of_image_builder_is_an_access_denied_exception(admin: Account) -> None:
+    denied(user(admin).images.list_images, "imagebuilder:ListImages", "*")
+
+
+def test_a_denial_of_ec2_is_an_unauthorized_operation(admin: Account) -> None:
+    code, status, message = refused(user(admin).ec2.describe_import_image_tasks)
+    assert (code, status) == ("UnauthorizedOperation", 403)
+    assert "is not authorized to perform: ec2:DescribeImportImageTasks on resource: *" in message
+
+
+def test_a_wrong_signature_is_refused_before_all_else(admin: Account) -> None:
+    admin.iam.create_user(UserName="someone")
+    key = admin.iam.create_access_key(UserName="someone")["AccessKey"]["AccessKeyId"]
+    client: Any = admin.server.session().client
+    forged = client("imagebuilder", aws_access_key_id=key, aws_secret_access_key="guess")
+    with pytest.raises(ClientError, match="signature"):
+        forged.list_images()
+
+
+def test_an_import_is_authorised_on_the_image_version(admin: Account) -> None:
+    version = arn(admin, "image/golden/1.0.0")
+    more = allow(*READ_TASKS, "iam:CreateServiceLinkedRole")
+    task = admin.start()
+    user(admin, allow("imagebuilder:ImportVmImage", on=version), more).import_image(task)
+    other = user(admin, allow("imagebuilder:ImportVmImage", on=f"{version}/1"), more)
+    denied(lambda: other.import_image(task), "imagebuilder:ImportVmImage", version)
+
+
+def test_tags_of_an_import_are_authorised_as_tag_resource_too(admin: Account) -> None:
+    may = allow("imagebuilder:ImportVmImage", "iam:CreateServiceLinkedRole", *READ_TASKS)
+    task = admin.start()
+    tags = {"stack": STACK}
+    build = arn(admin, "image/golden/1.0.0/1")
+    someone = user(admin, may)
+    denied(lambda: someone.import_image(task, tags=tags), "imagebuilder:TagResource", build)
+    someone.import_image(task)
+    tagging = allow(
+        "imagebuilder:TagResource", when={"StringEquals": {"aws:RequestTag/stack": STACK}}
+    )
+    user(admin, may, tagging).import_image(task, tags=tags)
+    denied(
+        lambda: user(admin, may, tagging).import_image(task, tags={"stack": "other"}),
+        "imagebuilder:TagResource",
+    )
+
+
+@pytest.mark.parametrize("action", READ_TASKS)
+def test_an_import_reads_the_task_and_its_ami_as_the_caller(admin: Account, action: str) -> None:
+    others = {"imagebuilder:ImportVmImage", "iam:CreateServiceLinkedRole", *READ_TASKS} - {action}
+    task = admin.start()
+    denied(lambda: user(admin, allow(*others)).import_image(task), action, "*")
+
+
+def test_the_first_import_of_an_account_makes_the_service_linked_role(admin: Account) -> None:
+    task = admin.start()
+    path = "aws-service-role/imagebuilder.amazonaws.com/AWSServiceRoleForImageBuilder"
+    role = f"arn:aws:iam::{admin.account_id}:role/{path}"
+    someone = user(admin, allow("imagebuilder:ImportVmImage", *READ_TASKS))
+    denied(lambda: someone.import_image(task), "iam:CreateServiceLinkedRole", role)
+    for name in ("other.amazonaws.com", "imagebuilder.amazonaws.com"):
+        first = allow(
+            "iam:CreateServiceLinkedRole",
+            on=role,
+            when={"StringEquals": {"iam:AWSServiceName": name}},
+        )
+        may = user(admin, allow("imagebuilder:ImportVmImage", *READ_TASKS), first)
+        if name.startswith("other"):
+            denied(lambda may=may: may.import_image(task), "iam:CreateServiceLinkedRole")  # type: ignore[misc]
+        else:
+            may.import_image(task)
+    made = admin.iam.get_role(RoleName="AWSServiceRoleForImageBuilder")["Role"]
+    assert made["Arn"] == role
+    someone.import_image(task)
+
+
+@pytest.mark.parametrize(
+    ("operation", "action"),
+    [
+        ("get_image", "GetImage"),
+        ("delete_image", "DeleteImage"),
+        ("cancel_image_creation", "CancelImageCreation"),
+    ],
+)
+def test_reading_and_ending_an_image_is_authorised_on_the_build_and_its_tags(
+    admin: Account, operation: str, action: str
+) -> None:
+    task = admin.start()
+    mine = admin.import_image(task, tags={"stack": STACK})
+    other = admin.import_image(task)
+    if operation == "delete_image":
+        admin.finish()
+    owned = {"StringEquals": {"aws:ResourceTag/stack": STACK}}
+    images = arn(admin, "image/golden/1.0.0/*")
+    someone = user(admin, allow(f"imagebuilder:{action}", on=images, when=owned))
+    call = getattr(someone.images, operation)
+    denied(lambda: call(imageBuildVersionArn=other), f"imagebuilder:{action}", other)
+    call(imageBuildVersionArn=mine)
+
+
+def test_what_is_gone_has_no_tags_to_be_allowed_by(admin: Account) -> None:
+    owned = {"StringEquals": {"aws:ResourceTag/stack": STACK}}
+    someone = user(admin, allow("imagebuilder:DeleteImage", when=owned))
+    gone = arn(admin, "image/golden/1.0.0/1")
+    denied(
+        lambda: someone.images.delete_image(imageBuildVersionArn=gone),
+        "imagebuilder:DeleteImage",
+        gone,
+    )
+
+
+def test_tagging_is_authorised_by_request_resource_and_keys(admin: Account) -> None:
+    image = admin.import_image(tags={"stack": STACK})
+    keys = {"ForAllValues:StringEquals": {"aws:TagKeys": ["a"]}}
+    someone = user(
+        admin,
+        allow("imagebuilder:TagResource", when={"StringEquals": {"aws:RequestTag/a": "1"}}),
+        allow("imagebuilder:UntagResource", when=keys),
+    )
+    someone.images.tag_resource(resourceArn=image, tags={"a": "1"})
+    denied(
+        lambda: someone.images.tag_resource(resourceArn=image, tags={"a": "2"}),
+        "imagebuilder:TagResource",
+        image,
+    )
+    someone.images.untag_resource(resourceArn=image, tagKeys=["a"])
+    denied(
+        lambda: someone.images.untag_resource(resourceArn=image, tagKeys=["a", "stack"]),
+        "imagebuilder:UntagResource",
+        image,
+    )
+
+
+def test_builds_are_listed_on_all_builds_of_the_version(admin: Account) -> None:
+    version = arn(admin, "image/golden/1.0.0")
+    action = "imagebuilder:ListImageBuildVersions"
+    someone = user(admin, allow(action, on=f"{version}/*"))
+    someone.images.list_image_build_versions(imageVersionArn=version)
+    other = user(admin, allow(action, on=version))
+    denied(
+        lambda: other.images.list_image_build_versions(imageVersionArn=version),
+        action,
+        f"{version}/*",
+    )
+
+
+def test_describe_knows_no_resources(admin: Account) -> None:
+    user(admin, allow("ec2:DescribeImportImageTasks")).ec2.describe_import_image_tasks()
+    someone = user(admin, allow("ec2:DescribeImportImageTasks", on="arn:aws:ec2:*:*:*/*"))
+    refusal = refused(someone.ec2.describe_import_image_tasks)
+    assert refusal[0] == "UnauthorizedOperation"
+
+
+def test_an_import_task_is_authorised_on_image_and_task_and_tags(admin: Account) -> None:
+    admin.make_role()
+    role = allow("iam:PassRole")
+    image, task = "arn:aws:ec2:*::image/*", "arn:aws:ec2:*:*:import-image-task/*"
+    tags = [{"ResourceType": "import-image-task", "Tags": [{"Key": "a", "Value": "b"}]}]
+    half = user(admin, role, allow("ec2:ImportImage", on=image))
+    assert refused(lambda: start(half))[0] == "UnauthorizedOperation"
+    both = [role, allow("ec2:ImportImage", on=image), allow("ec2:ImportImage", on=task)]
+    start(user(admin, *both))
+    untagged = user(admin, *both)
+    assert refused(lambda: start(untagged, TagSpecifications=tags))[0] == "UnauthorizedOperation"
+    on_create = {"StringEquals": {"ec2:CreateAction": "ImportImage"}}
+    start(
+        user(admin, *both, allow("ec2:CreateTags", on=task, when=on_create)), TagSpecifications=tags
+    )
+
+
+def start(someone: Account, **more: Any) -> str:
+    place: Any = {"S3Bucket": someone.bucket, "S3Key": "disk.raw"}
+    disks: Any = [{"Format": "RAW", "UserBucket": place}]
+    return str(someone.ec2.import_image(DiskContainers=disks, **more)["ImportTaskId"])
+
+
+def test_an_import_task_passes_the_role_on(admin: Account) -> None:
+    admin.make_role()
+    code, _, message = refused(lambda: start(user(admin, allow("ec2:ImportImage"))))
+    assert code == "InvalidParameter"
+    assert message.startswith("The service role vmimport does not exist or does not have")
+    to_vm_import = {"StringEquals": {"iam:PassedToService": "vmie.amazonaws.com"}}
+    role = f"arn:aws:iam::{admin.account_id}:role/vmimport"
+    start(user(admin, allow("ec2:ImportImage"), allow("iam:PassRole", on=role, when=to_vm_import)))
+
+
+def test_a_task_is_cancelled_by_its_tags(admin: Account) -> None:
+    specification = {"ResourceType": "import-image-task", "Tags": [{"Key": "a", "Value": "b"}]}
+    mine, other = admin.start(TagSpecifications=[specification]), admin.start()
+    owned = {"StringEquals": {"aws:ResourceTag/a": "b"}}
+    someone = user(admin, allow("ec2:CancelImportTask", when=owned))
+    someone.ec2.cancel_import_task(ImportTaskId=mine)
+    refusal = refused(lambda: someone.ec2.cancel_import_task(ImportTaskId=other))
+    assert refusal[0] == "UnauthorizedOperation"
+
+
+def test_amis_and_snapshots_have_no_account_in_their_arns(admin: Account) -> None:
+    task_id = admin.start()
+    admin.finish()
+    task = admin.task(task_id)
+    image, snapshot = task["ImageId"], task["SnapshotDetails"][0]["SnapshotId"]
+    with_account = user(
+        admin, allow("ec2:DeregisterImage", on=f"arn:aws:ec2:*:{admin.account_id}:image/*")
+    )
+    refusal = refused(lambda: with_account.ec2.deregister_image(ImageId=image))
+    assert refusal[0] == "UnauthorizedOperation"
+    someone = user(
+        admin,
+        allow("ec2:DeregisterImage", on="arn:aws:ec2:us-east-1::image/*"),
+        allow("ec2:DeleteSnapshot", on="arn:aws:ec2:us-east-1::snapshot/*"),
+    )
+    someone.ec2.deregister_image(ImageId=image)
+    someone.ec2.delete_snapshot(SnapshotId=snapshot)
+
+
+def test_snapshots_that_may_not_be_deleted_stay_when_their_ami_goes(admin: Account) -> None:
+    task_id = admin.start()
+    admin.finish()
+    task = admin.task(task_id)
+    snapshot = task["SnapshotDetails"][0]["SnapshotId"]
+    someone = user(admin, allow("ec2:DeregisterImage"))
+    answer = someone.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
+    assert answer["DeleteSnapshotResults"] == [
+        {"SnapshotId": snapshot, "ReturnCode": "missing-permissions"}
+    ]
+    assert len(admin.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 1
+
+
+def test_a_recipe_is_authorised_by_its_own_name(admin: Account) -> None:
+    recipe = arn(admin, "image-recipe/my-recipe/1.0.0")
+    someone = user(
+        admin, allow("imagebuilder:CreateImageRecipe", on=recipe), allow("ec2:DescribeImages")
+    )
+    wanted: Any = {"semanticVersion": "1.0.0", "parentImage": "ami-0123456789abcdef0"}
+    someone.images.create_image_recipe(name="My Recipe", **wanted)
+    denied(
+        lambda: someone.images.create_image_recipe(name="other", **wanted),
+        "imagebuilder:CreateImageRecipe",
+        arn(admin, "image-recipe/other/1.0.0"),
+    )

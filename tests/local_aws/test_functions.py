@@ -1,0 +1,219 @@
+"""Functions behind custom resources: their permissions, their ends, and their answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from local_aws import LocalAwsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from local_aws import LocalAws
+
+# Answers as CloudFormation asks, again and again until the answer is taken; tells what it did.
+CODE = """
+import json, logging, time, urllib.error, urllib.request
+import boto3
+def handler(event, context):
+    logging.warning("%s begins", event["RequestType"])
+    boto3.client("imagebuilder").list_images()
+    answer = {"Status": "SUCCESS", "PhysicalResourceId": "probe"}
+    answer |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
+    while True:
+        request = urllib.request.Request(
+            event["ResponseURL"], json.dumps(answer).encode(), method="PUT")
+        try:
+            urllib.request.urlopen(request)
+            logging.warning("%s ends", event["RequestType"])
+            return
+        except urllib.error.HTTPError as error:
+            logging.warning("refused with %s", error.code)
+"""
+LIST = {"Effect": "Allow", "Action": "imagebuilder:ListImages", "Resource": "*"}
+LOG = {
+    "Effect": "Allow",
+    "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+    "Resource": {"Fn::GetAtt": ["Log", "Arn"]},
+}
+
+
+def _message(event: dict[str, Any]) -> str:
+    return str(event["message"])
+
+
+@dataclass
+class Probe:
+    """A stack with a function and a custom resource of it."""
+
+    server: LocalAws
+    name: str
+    statements: list[dict[str, Any]] = field(default_factory=lambda: [LIST, LOG])
+    trusted: str = "lambda.amazonaws.com"
+    function: dict[str, Any] = field(default_factory=dict)
+    patience: int = 20
+
+    def __post_init__(self) -> None:
+        session: Any = self.server.session()
+        self.cloudformation = session.client("cloudformation")
+        self.logs = session.client("logs")
+
+    def template(self) -> str:
+        trust = {"Effect": "Allow", "Action": "sts:AssumeRole"}
+        trust |= {"Principal": {"Service": self.trusted}}  # type: ignore[dict-item]
+        log = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": self.name}}
+        role = {
+            "AssumeRolePolicyDocument": {"Statement": [trust]},
+            "Policies": [
+                {"PolicyName": "p", "PolicyDocument": {"Statement": self.statements}},
+            ],
+        }
+        function = {
+            "Runtime": "python3.13",
+            "Handler": "index.handler",
+            "Code": {"ZipFile": CODE},
+            "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+            "LoggingConfig": {"LogGroup": self.name},
+            "Timeout": 60,
+            **self.function,
+        }
+        token = {
+            "ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]},
+            "ServiceTimeout": self.patience,
+        }
+        resources: dict[str, Any] = {
+            "Log": log,
+            "Role": {"Type": "AWS::IAM::Role", "Properties": role},
+            "Function": {"Type": "AWS::Lambda::Function", "Properties": function},
+            "Probe": {"Type": "Custom::Probe", "Properties": token},
+        }
+        return json.dumps({"Resources": resources})
+
+    def create(self) -> str:
+        """Create the stack; its status."""
+        self.cloudformation.create_stack(
+            StackName=self.name, TemplateBody=self.template(), Capabilities=["CAPABILITY_IAM"]
+        )
+        while True:
+            (stack,) = self.cloudformation.describe_stacks(StackName=self.name)["Stacks"]
+            if not stack["StackStatus"].endswith("_IN_PROGRESS"):
+                return str(stack["StackStatus"])
+            time.sleep(0.05)
+
+    def reasons(self) -> str:
+        events = self.cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
+        return " ".join(event.get("ResourceStatusReason", "") for event in events)
+
+    def log(self, lines: int = 0) -> list[str]:
+        """What the function told, once there are so many lines of it."""
+        for _ in range(100):
+            events = self.logs.filter_log_events(logGroupName=self.name)["events"]
+            told = [line.rpartition("\t")[2] for line in map(_message, events) if "WARNING" in line]
+            if len(told) >= lines:
+                return told
+            time.sleep(0.05)
+        return told
+
+
+@pytest.fixture
+def probe(enforcing: LocalAws, request: pytest.FixtureRequest) -> Iterator[Probe]:
+    yield Probe(enforcing, "".join(c for c in request.node.name if c.isalnum())[-100:])
+    enforcing.clear_faults()
+
+
+def test_what_a_function_logs_reaches_its_log_group(probe: Probe) -> None:
+    assert probe.create() == "CREATE_COMPLETE"
+    assert probe.log(2) == ["Create begins", "Create ends"]
+
+
+def test_a_function_whose_role_may_not_log_tells_nothing(probe: Probe) -> None:
+    probe.statements = [LIST]
+    assert probe.create() == "CREATE_COMPLETE"
+    assert probe.log() == []
+
+
+def test_a_function_may_do_what_its_role_allows_and_no_more(probe: Probe) -> None:
+    probe.statements, probe.patience = [LOG], 2
+    assert probe.create() == "ROLLBACK_COMPLETE"
+    refused = probe.server.calls("ListImages")[-1]
+    assert refused["error"] == "AccessDeniedException"
+
+
+def test_a_role_that_lambda_may_not_assume_makes_no_function(probe: Probe) -> None:
+    probe.trusted = "ec2.amazonaws.com"
+    assert probe.create() == "ROLLBACK_COMPLETE"
+    assert "cannot be assumed by Lambda" in probe.reasons()
+
+
+def test_a_role_that_may_make_no_interfaces_makes_no_function_in_a_vpc(probe: Probe) -> None:
+    probe.function = {"VpcConfig": {"SubnetIds": ["subnet-0"], "SecurityGroupIds": ["sg-0"]}}
+    assert probe.create() == "ROLLBACK_COMPLETE"
+    assert "does not have permissions to call CreateNetworkInterface on EC2" in probe.reasons()
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_an_answer_may_be_refused_some_times(probe: Probe, status: int) -> None:
+    error = {"code": "AccessDenied", "message": "", "status": status}
+    probe.server.fault("cloudformation", "ResponseURL", times=2, error=error)
+    assert probe.create() == "CREATE_COMPLETE"
+    refused = [f"refused with {status}"] * 2
+    assert probe.log(4) == ["Create begins", *refused, "Create ends"]
+
+
+def test_an_answer_may_be_taken_and_not_confirmed(probe: Probe) -> None:
+    probe.server.fault("cloudformation", "ResponseURL", lose_answer=True)
+    assert probe.create() == "CREATE_COMPLETE"
+    assert probe.log(3) == ["Create begins", "refused with 500", "Create ends"]
+
+
+def test_an_answer_may_be_late(probe: Probe) -> None:
+    probe.server.fault("cloudformation", "ResponseURL", delay=1)
+    begun = time.monotonic()
+    assert probe.create() == "CREATE_COMPLETE"
+    assert time.monotonic() - begun > 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_killed_function_is_given_its_event_again(probe: Probe, when: str) -> None:
+    probe.server.fault("imagebuilder", "ListImages", kill=when)
+    calls = len(probe.server.calls("ListImages"))
+    assert probe.create() == "CREATE_COMPLETE"
+    assert len(probe.server.calls("ListImages")) - calls == 2
+    assert probe.log(2).count("Create begins") == 2
+
+
+def test_a_failing_event_comes_three_times_and_then_no_more(probe: Probe) -> None:
+    probe.server.fault("imagebuilder", "ListImages", times=9, kill="before")
+    calls = len(probe.server.calls("ListImages"))
+    probe.cloudformation.create_stack(
+        StackName=probe.name, TemplateBody=probe.template(), Capabilities=["CAPABILITY_IAM"]
+    )
+    probe.log(3)
+    time.sleep(1)
+    assert len(probe.server.calls("ListImages")) - calls == 3
+
+
+def test_an_event_may_come_twice(probe: Probe) -> None:
+    probe.server.fault("cloudformation", "CustomResourceEvent", duplicate=True)
+    assert probe.create() == "CREATE_COMPLETE"
+    assert sorted(probe.log(4)) == ["Create begins"] * 2 + ["Create ends"] * 2
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "what"),
+    [
+        ("imagebuilder", "GetImage", {"duplicate": True}),
+        ("imagebuilder", "GetImage", {"kill": "during"}),
+        ("cloudformation", "CustomResourceEvent", {"delay": 1}),
+    ],
+)
+def test_faults_of_events_and_processes_that_make_no_sense_are_refused(
+    enforcing: LocalAws, service: str, operation: str, what: dict[str, object]
+) -> None:
+    with pytest.raises(LocalAwsError):
+        enforcing.fault(service, operation, **what)
