@@ -3,7 +3,8 @@
     cdk deploy -c vm_import_task_id=import-ami-0123456789abcdef0
 
 Further context, all optional: image_name, semantic_version, platform (Windows, Linux or macOS),
-removal_policy (destroy, retain or retain_on_update_or_delete) and tags (key=value,key2=value2).
+removal_policy (destroy, retain or retain_on_update_or_delete), tags (key=value,key2=value2) and
+timeout_minutes (how long to wait until the image is AVAILABLE, up to 720; 0: not at all).
 """
 
 import sys
@@ -42,6 +43,7 @@ class GoldenImageStack(cdk.Stack):
         platform: Platform,
         removal_policy: cdk.RemovalPolicy,
         image_tags: dict[str, str],
+        timeout_minutes: int,
     ) -> None:
         """Import the image, and build the recipe on it."""
         super().__init__(scope, construct_id)
@@ -54,6 +56,8 @@ class GoldenImageStack(cdk.Stack):
             vm_import_task_id=vm_import_task_id,
             removal_policy=removal_policy,
             tags=image_tags,
+            wait_for_available=timeout_minutes > 0,
+            timeout=cdk.Duration.minutes(timeout_minutes or 60),
         )
         component = imagebuilder.CfnImageRecipe.ComponentConfigurationProperty
         recipe = imagebuilder.CfnImageRecipe(
@@ -95,6 +99,7 @@ def main(app: cdk.App) -> None:
             context("removal_policy") or "retain_on_update_or_delete",
         ),
         image_tags=parse_tags(context("tags") or ""),
+        timeout_minutes=parse_minutes(str(context("timeout_minutes") or "60")),
     )
     app.synth()
 
@@ -112,6 +117,13 @@ def parse_tags(value: str) -> dict[str, str]:
     if not all(equals for _, equals, _ in pairs):
         stop(f"tags {value!r} are not key=value,key2=value2: -c tags=...")
     return {key: tag for key, _, tag in pairs}
+
+
+def parse_minutes(value: str) -> int:
+    """Read a whole number; what is possible is the construct's to say."""
+    if not value.isdecimal():
+        stop(f"timeout_minutes {value!r} is no whole number: -c timeout_minutes=...")
+    return int(value)
 
 
 def stop(message: str) -> NoReturn:

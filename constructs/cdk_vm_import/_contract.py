@@ -20,6 +20,13 @@ class Property(StrEnum):
     LOGGING_CONFIGURATION = "LoggingConfiguration"
     TAGS = "Tags"
     CLIENT_TOKEN = "ClientToken"  # noqa: S105 - a name
+    # No part of the image's identity: how the deployment waits for it.
+    WAITER = "Waiter"
+    TIMEOUT_SECONDS = "TimeoutSeconds"
+    WAIT_HANDLE = "WaitHandle"
+    DELETE_AMI = "DeleteAmi"
+    # Whether CloudFormation keeps what is replaced or removed.
+    RETAIN = "Retain"
 
 
 LOG_GROUP_NAME: Final = "LogGroupName"
@@ -37,6 +44,7 @@ class Attribute(StrEnum):
     CLIENT_TOKEN = "ClientToken"  # noqa: S105 - a name
     VM_IMPORT_TASK_ID = "VmImportTaskId"
     REQUEST_ID = "RequestId"
+    IMAGE_ID = "ImageId"
 
 
 class OwnTag(StrEnum):
@@ -45,6 +53,35 @@ class OwnTag(StrEnum):
     TOKEN = "cdk-vm-import:token"  # noqa: S105 - a name
     STACK = "cdk-vm-import:stack"
     RESOURCE = "cdk-vm-import:resource"
+
+
+TASK_RESOURCE_TYPE: Final = "Custom::VmImportTask"
+
+
+class TaskProperty(StrEnum):
+    """Properties of Custom::VmImportTask, besides ServiceToken: what ImportImage calls them."""
+
+    DISK_CONTAINERS = "DiskContainers"
+    PLATFORM = "Platform"
+    ARCHITECTURE = "Architecture"
+    BOOT_MODE = "BootMode"
+    LICENSE_TYPE = "LicenseType"
+    USAGE_OPERATION = "UsageOperation"
+    LICENSE_SPECIFICATIONS = "LicenseSpecifications"
+    ENCRYPTED = "Encrypted"
+    KMS_KEY_ID = "KmsKeyId"
+    DESCRIPTION = "Description"
+    CLIENT_TOKEN = "ClientToken"  # noqa: S105 - a name
+    # No part of what is imported.
+    ROLE_NAME = "RoleName"
+    TAGS = "Tags"
+    DELETE_AMI = "DeleteAmi"
+
+
+class TaskAttribute(StrEnum):
+    """What Fn::GetAtt gives for a Custom::VmImportTask."""
+
+    IMPORT_TASK_ID = "ImportTaskId"
 
 
 def slug(image_name: str) -> str:

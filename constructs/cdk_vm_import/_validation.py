@@ -7,11 +7,15 @@ https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.h
 import re
 from collections.abc import Iterator, Mapping
 
-from aws_cdk import Token
+import jsii
+from aws_cdk import Duration, Stack, TagManager, Token
+from constructs import Construct, IValidation
 
 from cdk_vm_import._contract import RESERVED_TAG_PREFIX, OwnTag
 from cdk_vm_import.platform import Platform
 
+LONGEST_TIMEOUT = Duration.hours(12)
+SHORTEST_TIMEOUT = Duration.minutes(1)
 MAX_VERSION_NODE = 2**30 - 1
 MAX_TAGS = 50 - len(OwnTag)
 LOG_GROUP_PREFIX = "/aws/imagebuilder/"
@@ -106,6 +110,26 @@ def log_group_name(value: object) -> Iterator[str]:
         )
 
 
+def timeout(value: object) -> Iterator[str]:
+    """Check against the longest that CloudFormation waits for a signal."""
+    if not isinstance(value, Duration):
+        yield f"timeout {value!r} is no Duration: give one, such as Duration.hours(4)"
+    elif value.is_unresolved():
+        yield (
+            "timeout is a token, but it decides at synth how the stack waits: give a Duration of a "
+            "plain number"
+        )
+    elif not (
+        SHORTEST_TIMEOUT.to_milliseconds() <= value.to_milliseconds()
+        and value.to_milliseconds() <= LONGEST_TIMEOUT.to_milliseconds()
+    ):
+        yield (
+            f"timeout {value.to_human_string()} is not possible: give 1 minute to 12 hours, the "
+            "longest that CloudFormation waits for a resource; or wait_for_available=False, and "
+            "the deployment does not wait at all"
+        )
+
+
 def tags(value: object) -> Iterator[str]:
     """Check keys, values and number of tags against the model and against the reserved names."""
     if value is None:
@@ -121,6 +145,28 @@ def tags(value: object) -> Iterator[str]:
     for key, tag in value.items():
         yield from _tag_key(key)
         yield from _tag_value(key, tag)
+
+
+@jsii.implements(IValidation)
+class TagValidation:
+    """Checks the tags once `Tags.of()` has brought them all."""
+
+    def __init__(self, tags_of: TagManager) -> None:
+        """Take the manager of a resource's tags."""
+        self._tags = tags_of
+
+    def validate(self) -> list[str]:
+        """List the problems."""
+        return [*tags(self._tags.tag_values())]
+
+
+def provider(value: Construct | None, stack: Stack) -> Iterator[str]:
+    """Check that it is of the stack: its permissions end at what carries the stack's id."""
+    if value is not None and Stack.of(value) is not stack:
+        yield (
+            f"provider {value.node.path} belongs to another stack: give one of "
+            f"{stack.node.path or stack.stack_name}, or leave it out"
+        )
 
 
 def _tag_key(key: object) -> Iterator[str]:

@@ -1,34 +1,49 @@
 """A virtual machine, imported into EC2 Image Builder by the stack."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import aws_cdk as cdk
 import jsii
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
-from constructs import Construct, IValidation
+from constructs import Construct
 
 from cdk_vm_import import _validation
 from cdk_vm_import._contract import LOG_GROUP_NAME, RESOURCE_TYPE, Attribute, Property, slug
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_image import IVmImage, VmImageBase
 from cdk_vm_import.vm_import_provider import VmImportProvider
+from cdk_vm_import.vm_import_task import VmImportTask
 
 # Paths of the images of each stack, by what makes two of them builds of one version.
 _versions: WeakKeyDictionary[cdk.Stack, dict[tuple[str, str], str]] = WeakKeyDictionary()
+
+# CloudFormation waits no longer for the answer of a custom resource.
+_LONGEST_SERVICE_TIMEOUT: Final = 3600
+# What CloudFormation waits longer than the function: for the answer, and for the last clean-up.
+_GRACE: Final = 120
+# A deletion may have to wait for an import to be cancelled, however short the timeout is.
+_LEAST_SERVICE_TIMEOUT: Final = 900
+# CloudFormation waits no longer for a signal.
+_LONGEST_WAIT_CONDITION: Final = 43200
 
 
 @jsii.implements(cdk.ITaggableV2)
 class ImportedVmImage(VmImageBase):
     """An EC2 VM import task, turned into an image that Image Builder recipes can build on.
 
-    The image exists as soon as the resource does; Image Builder follows the task itself and makes
-    the image AVAILABLE when the task is done. Recipes may name the image before that.
+    Image Builder follows the task itself and makes the image AVAILABLE when the task is done. The
+    deployment waits for that, up to `timeout`, and fails at once, with EC2's own reason, when the
+    import does. Recipes may name the image before: with `wait_for_available=False` the deployment
+    does not wait.
 
     `Tags.of()` reaches the image. A change of tags is made in place. A change of any other
-    argument, but for `removal_policy` and `export_name`, imports a new image and lets go of the
-    old one as `removal_policy` says.
+    argument that describes the image imports a new one and lets go of the old one as
+    `removal_policy` says.
 
     Example:
         ```python
@@ -42,7 +57,9 @@ class ImportedVmImage(VmImageBase):
         )
         ```
 
-    See https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html
+    See https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html and, on
+    waiting,
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-waitcondition.html
     """
 
     def __init__(  # noqa: PLR0913 - the request has nine fields
@@ -53,20 +70,24 @@ class ImportedVmImage(VmImageBase):
         image_name: str,
         semantic_version: str,
         platform: Platform,
-        vm_import_task_id: str,
+        vm_import_task_id: str | None = None,
+        vm_import_task: VmImportTask | None = None,
         description: str | None = None,
         os_version: str | None = None,
         log_group: logs.ILogGroup | None = None,
         tags: Mapping[str, str] | None = None,
         client_token: str | None = None,
+        wait_for_available: bool = True,
+        timeout: cdk.Duration = cdk.Duration.hours(1),  # noqa: B008 - never changes
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
+        delete_ami: bool = False,
         export_name: str | None = None,
         provider: VmImportProvider | None = None,
     ) -> None:
         """Import the image of a VM import task.
 
-        Every argument may be, or hold, an unresolved token, but for `platform`, `removal_policy`
-        and `provider`.
+        Every argument may be, or hold, an unresolved token, but for `platform`,
+        `wait_for_available`, `timeout`, `removal_policy` and `provider`.
 
         Args:
             scope: The construct to put this one in.
@@ -77,7 +98,9 @@ class ImportedVmImage(VmImageBase):
                 leading zeros. The same name and version again make a new build of that version.
             platform: Operating system of the virtual machine.
             vm_import_task_id: Id of the EC2 ImportImage task, `import-ami-...`. It need not be
-                completed, but EC2 forgets tasks after about 7 days.
+                completed, but EC2 forgets tasks after about 7 days. Default: that of
+                `vm_import_task`; one of the two must be given.
+            vm_import_task: The task, of the same stack. Default: one from elsewhere.
             description: Description of the image, 1 to 1024 characters. Default: it has none.
             os_version: Version of the operating system, 1 to 1024 characters. Default: Image
                 Builder is told only the platform.
@@ -89,10 +112,22 @@ class ImportedVmImage(VmImageBase):
             client_token: Idempotency token of the import, 1 to 36 characters. Once an image of
                 this token failed or was deleted, AWS gives no other for it. Default: a token made
                 of the stack, the resource and the properties, and a new one when it is used up.
+            wait_for_available: Whether the deployment waits until the image is AVAILABLE. Without,
+                it goes on as soon as the import has begun, a failed import does not fail it, and
+                there is no `image_id`. Default: it waits.
+            timeout: How long the deployment waits, 1 minute to 12 hours. Then it fails and rolls
+                back; EC2's import goes on, and the next deployment takes it up. Over an hour
+                (from which two minutes are kept for the clean-up) CloudFormation waits by a wait
+                condition, of which each import needs a new one: with such a timeout, what
+                describes the image may change only with the template, not by a parameter alone.
+                Default: an hour.
             removal_policy: What becomes of the image when it is replaced or removed from the stack
-                (its AMI and snapshots stay in any case). `RETAIN` also keeps what a failed create
-                left behind; `SNAPSHOT` is not possible. Default: keep an image that was in use,
-                clean up after a failed create.
+                (its AMI and snapshots: see `delete_ami`). `RETAIN` also keeps it when its first
+                deployment fails elsewhere; `SNAPSHOT` is not possible. Default: keep an image that
+                was in use, clean up after a failed create.
+            delete_ami: Whether the AMI and its snapshots are deleted with the image; with a
+                `vm_import_task` they go with the task. While another image uses them, or they are
+                shared, they are kept, and the function's log says why. Default: they stay.
             export_name: Name under which the image ARN is exported from the stack, for
                 `Fn.import_value`. Default: the ARN is an output, but not exported.
             provider: The function that does the import, of the same stack. Default: the one
@@ -105,14 +140,15 @@ class ImportedVmImage(VmImageBase):
             *_validation.image_name(image_name),
             *_validation.semantic_version(semantic_version),
             *_validation.platform(platform),
-            *_validation.vm_import_task_id(vm_import_task_id),
+            *_task(vm_import_task_id, vm_import_task, platform, cdk.Stack.of(scope)),
             *_validation.text("description", description, 1024),
             *_validation.text("os_version", os_version, 1024),
             *_log_group(log_group),
             *_validation.tags(tags),
             *_validation.text("client_token", client_token, 36),
+            *_validation.timeout(timeout),
             *_removal_policy(removal_policy),
-            *_provider(provider, cdk.Stack.of(scope)),
+            *_validation.provider(provider, cdk.Stack.of(scope)),
         ]
         if problems:
             path = f"{scope.node.path}/{construct_id}"
@@ -120,27 +156,53 @@ class ImportedVmImage(VmImageBase):
 
         super().__init__(scope, construct_id)
         self._tags = cdk.TagManager(cdk.TagType.MAP, RESOURCE_TYPE, dict(tags or {}))
-        self.node.add_validation(_TagValidation(self._tags))
+        self.node.add_validation(_validation.TagValidation(self._tags))
+        self._platform = platform
         self._provider = provider or VmImportProvider.get_or_create(self)
+        if delete_ami:
+            self._provider.allow_deletion_of_amis()
+            if vm_import_task:
+                vm_import_task.delete_ami()
 
-        logging = {LOG_GROUP_NAME: log_group.log_group_name} if log_group else None
-        properties: dict[str, Any] = {
+        identity: dict[str, Any] = {
             Property.NAME: image_name,
             Property.SEMANTIC_VERSION: semantic_version,
             Property.DESCRIPTION: description,
             Property.PLATFORM: platform.value,
             Property.OS_VERSION: os_version,
-            Property.VM_IMPORT_TASK_ID: vm_import_task_id,
-            Property.LOGGING_CONFIGURATION: logging,
-            Property.TAGS: self._tags.rendered_tags,
+            Property.VM_IMPORT_TASK_ID: vm_import_task.import_task_id
+            if vm_import_task
+            else vm_import_task_id,
+            Property.LOGGING_CONFIGURATION: log_group
+            and {LOG_GROUP_NAME: log_group.log_group_name},
             Property.CLIENT_TOKEN: client_token,
         }
+        seconds = int(timeout.to_seconds()) if wait_for_available else 0
+        in_the_resource = 0 < seconds <= _LONGEST_SERVICE_TIMEOUT
+        handle = None
+        if seconds > _LONGEST_SERVICE_TIMEOUT:
+            # The task's id is only known when it is started, but what it imports is known now.
+            imported = vm_import_task.identity if vm_import_task else {}
+            name = f"Wait{self._hash({**identity, **imported}, seconds)}"
+            handle = cdk.CfnWaitConditionHandle(self, f"{name}Handle")
         self._resource = cdk.CustomResource(
             self,
             "Resource",
             resource_type=RESOURCE_TYPE,
             service_token=self._provider.service_token,
-            properties=properties,
+            properties={
+                **identity,
+                Property.TAGS: self._tags.rendered_tags,
+                Property.WAITER: self._provider.get_or_create_waiter() if seconds else None,
+                Property.TIMEOUT_SECONDS: seconds or None,
+                Property.WAIT_HANDLE: handle and handle.ref,
+                # Of a task of this stack, the task's: it goes after the image.
+                Property.DELETE_AMI: (delete_ami and not vm_import_task) or None,
+                Property.RETAIN: removal_policy is not cdk.RemovalPolicy.DESTROY or None,
+            },
+            service_timeout=cdk.Duration.seconds(_service_timeout(seconds))
+            if in_the_resource
+            else None,
             removal_policy=removal_policy,
         )
         self._image_arn = self._attribute(Attribute.IMAGE_ARN)
@@ -148,12 +210,30 @@ class ImportedVmImage(VmImageBase):
         self._latest_image_arn = self._attribute(Attribute.LATEST_IMAGE_ARN)
         self._image_name = self._attribute(Attribute.IMAGE_NAME)
         self._image_version = self._attribute(Attribute.IMAGE_VERSION)
+        self._image_id: str | None = None
+        if handle:
+            condition = cdk.CfnWaitCondition(
+                self,
+                name,
+                handle=handle.ref,
+                timeout=str(min(seconds + _GRACE, _LONGEST_WAIT_CONDITION)),
+            )
+            # Before, there is nothing to wait for; and a failed import fails the resource.
+            condition.node.add_dependency(self._resource)
+            # {"available":"||ami-0123456789abcdef0|"}: who uses a part depends on the condition.
+            signal = cdk.Fn.split("|", condition.attr_data.to_string())
+            self._image_arn = cdk.Fn.join("", [self._image_arn, cdk.Fn.select(1, signal)])
+            self._image_id = cdk.Fn.select(2, signal)
+        elif seconds:
+            self._image_id = self._attribute(Attribute.IMAGE_ID)
 
         cdk.CfnOutput(
             self,
             "ImageArn",
             description="ARN of the imported Image Builder image",
-            value=self.image_arn,
+            # Outputs come last in any case. And CDK warns of the wait condition's data in outputs,
+            # which are text but objects by their schema.
+            value=self._attribute(Attribute.IMAGE_ARN),
             export_name=export_name,
         )
         self._warn_of_same_version(image_name, semantic_version)
@@ -177,6 +257,32 @@ class ImportedVmImage(VmImageBase):
         return _ImageFromArn(scope, construct_id, image_arn)
 
     @property
+    def image_id(self) -> str:
+        """Id of the AMI that the import made.
+
+        Raises:
+            ValueError: The deployment does not wait for the image, so that nobody knows the id.
+        """
+        if self._image_id is None:
+            raise ValueError(
+                f"{self.node.path} has no image_id: with wait_for_available=False the deployment "
+                "ends before there is an AMI; let it wait, or read the AMI from Image Builder "
+                "once the image is AVAILABLE"
+            )
+        return self._image_id
+
+    def to_machine_image(self) -> ec2.IMachineImage:
+        """Give the AMI in the form that instances and launch templates of CDK launch from.
+
+        Returns:
+            The machine image. It brings empty user data, of the shell of the image's platform.
+
+        Raises:
+            ValueError: The deployment does not wait for the image.
+        """
+        return _MachineImage(self.image_id, self._platform)
+
+    @property
     def client_token(self) -> str:
         """Idempotency token under which the image was imported."""
         return self._attribute(Attribute.CLIENT_TOKEN)
@@ -196,6 +302,11 @@ class ImportedVmImage(VmImageBase):
         """The tags of the image; what `Tags.of()` adds to."""
         return self._tags
 
+    def _hash(self, identity: Mapping[str, Any], seconds: int) -> str:
+        """Tell waits apart: CloudFormation can neither change a wait condition nor use it twice."""
+        resolved = self.stack.resolve([identity, seconds])
+        return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:8]
+
     def _attribute(self, attribute: Attribute) -> str:
         return self._resource.get_att_string(attribute.value)
 
@@ -213,6 +324,21 @@ class ImportedVmImage(VmImageBase):
             )
 
 
+@jsii.implements(ec2.IMachineImage)
+class _MachineImage:
+    def __init__(self, image_id: str, platform: Platform) -> None:
+        self._image_id = image_id
+        self._windows = platform is Platform.WINDOWS
+
+    @jsii.member(jsii_name="getImage")
+    def get_image(self, _scope: Construct) -> ec2.MachineImageConfig:
+        if self._windows:
+            system, data = ec2.OperatingSystemType.WINDOWS, ec2.UserData.for_windows()
+        else:
+            system, data = ec2.OperatingSystemType.LINUX, ec2.UserData.for_linux()
+        return ec2.MachineImageConfig(image_id=self._image_id, os_type=system, user_data=data)
+
+
 class _ImageFromArn(VmImageBase):
     def __init__(self, scope: Construct, construct_id: str, image_arn: str) -> None:
         if problems := [*_validation.image_arn(image_arn)]:
@@ -226,15 +352,8 @@ class _ImageFromArn(VmImageBase):
         self._latest_image_arn = f"{prefix}/{self._image_name}/x.x.x"
 
 
-@jsii.implements(IValidation)
-class _TagValidation:
-    """Checks the tags once `Tags.of()` has brought them all."""
-
-    def __init__(self, tags: cdk.TagManager) -> None:
-        self._tags = tags
-
-    def validate(self) -> list[str]:
-        return [*_validation.tags(self._tags.tag_values())]
+def _service_timeout(seconds: int) -> int:
+    return min(max(seconds + _GRACE, _LEAST_SERVICE_TIMEOUT), _LONGEST_SERVICE_TIMEOUT)
 
 
 def _log_group(log_group: logs.ILogGroup | None) -> Iterator[str]:
@@ -255,10 +374,19 @@ def _removal_policy(removal_policy: cdk.RemovalPolicy) -> Iterator[str]:
         )
 
 
-def _provider(provider: VmImportProvider | None, stack: cdk.Stack) -> Iterator[str]:
-    # Its permissions end at the images that carry the id of its own stack.
-    if provider is not None and cdk.Stack.of(provider) is not stack:
+def _task(
+    task_id: str | None, task: VmImportTask | None, platform: Platform, stack: cdk.Stack
+) -> Iterator[str]:
+    if (task_id is None) is (task is None):
+        yield "give either vm_import_task or vm_import_task_id"
+    if task_id is not None:
+        yield from _validation.vm_import_task_id(task_id)
+    if task is None:
+        return
+    if task.stack is not stack:
         yield (
-            f"provider {provider.node.path} belongs to another stack: give one of "
-            f"{stack.node.path or stack.stack_name}, or leave it out"
+            f"vm_import_task {task.node.path} belongs to another stack: give its import_task_id "
+            "as vm_import_task_id"
         )
+    if task.platform not in {None, platform}:
+        yield f"platform {platform} is not that of vm_import_task, {task.platform}: give the same"

@@ -14,6 +14,7 @@ from constructs import Construct
 
 from cdk_vm_import._contract import OwnTag
 from cdk_vm_import._handler_asset import handler_code
+from cdk_vm_import._waiter import Waiter
 
 # CloudFormation refuses a resource whose ServiceToken changed, and the function's logical id is
 # made of this id: another one would brick every stack that is deployed.
@@ -23,6 +24,8 @@ _ID = "VmImportProvider"
 @jsii.implements(iam.IGrantable)
 class VmImportProvider(Construct):
     """The Lambda function that imports, tags and deletes images for the resources of one stack.
+
+    If a deployment waits for one of them, a state machine calls the function until it is over.
 
     A stack makes one by itself. To choose its settings, make it before the first image, under the
     id `VmImportProvider` in the stack: then every image of the stack uses it. Under another id it
@@ -56,9 +59,9 @@ class VmImportProvider(Construct):
             vpc_subnets: Subnets of the VPC. Default: its private ones.
             security_groups: Security groups in the VPC. Default: a new one that lets all out and
                 nothing in.
-            encryption_key: Key for the log group and for the function's code and environment. A
-                key of this app is made to let CloudWatch Logs use it; an imported one must do so
-                already, see
+            encryption_key: Key for the log group, for the function's code and environment, and for
+                the executions of the state machine that waits. A key of this app is made to let
+                CloudWatch Logs use it; an imported one must do so already, see
                 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
                 Default: keys that AWS owns.
             log_retention: How long the function's log is kept. Default: three months.
@@ -83,7 +86,12 @@ class VmImportProvider(Construct):
         )
         if encryption_key:
             encryption_key.add_to_resource_policy(_logs_may_use_key())
+        self._encryption_key = encryption_key
+        self._waiter: Waiter | None = None
+        self._passed_roles: iam.PolicyStatement | None = None
+        self._deletes_amis = False
         statements = [*_statements(log_group), *([_network_interfaces()] if vpc else [])]
+        self._policy = iam.PolicyDocument(statements=statements)
         self._role = iam.Role(
             self,
             "Role",
@@ -91,7 +99,7 @@ class VmImportProvider(Construct):
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             # In the role itself, not a policy of its own: whatever depends on the function can
             # count on the permissions, from the first create to the last delete.
-            inline_policies={"VmImport": iam.PolicyDocument(statements=statements)},
+            inline_policies={"VmImport": self._policy},
         )
         with handler_code(self) as code:
             self._function = lambda_.Function(
@@ -135,6 +143,37 @@ class VmImportProvider(Construct):
             f"{child.node.path} is no VmImportProvider, but has the id of the one that the images "
             "of the stack share: give it another id, or give the images a provider"
         )
+
+    def get_or_create_waiter(self) -> str:
+        """Give the state machine that waits for images, the same one every time.
+
+        Returns:
+            Its ARN. The first call makes the state machine and its role, and allows the function
+            to start executions.
+        """
+        if self._waiter is None:
+            self._waiter = Waiter(
+                self, "Waiter", function=self._function, encryption_key=self._encryption_key
+            )
+            self._policy.add_statements(*_start_and_end_waits(self._waiter))
+        return self._waiter.arn
+
+    def allow_imports(self, role: iam.IRole) -> None:
+        """Let the function start import tasks, and pass VM Import a role for them.
+
+        Args:
+            role: The role; no other that was not given may be passed.
+        """
+        if self._passed_roles is None:
+            self._passed_roles = _pass_to_vm_import()
+            self._policy.add_statements(*_import_disks(), self._passed_roles)
+        self._passed_roles.add_resources(role.role_arn)
+
+    def allow_deletion_of_amis(self) -> None:
+        """Let the function delete AMIs that the imports of this stack made, and their snapshots."""
+        if not self._deletes_amis:
+            self._deletes_amis = True
+            self._policy.add_statements(*_delete_amis())
 
     @property
     def service_token(self) -> str:
@@ -196,11 +235,102 @@ def _statements(log_group: logs.ILogGroup) -> list[iam.PolicyStatement]:
             resources=[f"{roles}/imagebuilder.amazonaws.com/AWSServiceRoleForImageBuilder"],
             conditions={"StringEquals": {"iam:AWSServiceName": "imagebuilder.amazonaws.com"}},
         ),
+        # ImportImage tags only the task. What has no tag of a stack yet may get this one's.
+        iam.PolicyStatement(
+            sid="TagAmisOfThisStack",
+            actions=["ec2:CreateTags"],
+            resources=[_of_ec2("image"), _of_ec2("snapshot")],
+            conditions={
+                "StringEquals": {f"aws:RequestTag/{OwnTag.STACK}": Aws.STACK_ID},
+                "StringEqualsIfExists": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID},
+            },
+        ),
+        iam.PolicyStatement(
+            sid="UntagAmisOfThisStack",
+            actions=["ec2:DeleteTags"],
+            resources=[_of_ec2("image"), _of_ec2("snapshot")],
+            conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
+        ),
         # In place of the managed policy, which reaches every log group of the account.
         iam.PolicyStatement(
             sid="WriteOwnLog",
             actions=["logs:CreateLogStream", "logs:PutLogEvents"],
             resources=[log_group.log_group_arn],
+        ),
+    ]
+
+
+def _import_disks() -> list[iam.PolicyStatement]:
+    own = {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}
+    tasks = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}:{Aws.ACCOUNT_ID}:import-image-task/*"
+    return [
+        # The tags are of the task, and ImportImage asks for them as an action of its own.
+        iam.PolicyStatement(
+            sid="ImportDisksOfThisStack",
+            actions=["ec2:ImportImage", "ec2:CreateTags"],
+            resources=[tasks],
+            conditions={"StringEquals": {f"aws:RequestTag/{OwnTag.STACK}": Aws.STACK_ID}},
+        ),
+        # What ImportImage makes, and the snapshots that it reads, carry no tag of the request.
+        iam.PolicyStatement(
+            sid="ImportDisks",
+            actions=["ec2:ImportImage"],
+            resources=[_of_ec2("image"), _of_ec2("snapshot")],
+        ),
+        iam.PolicyStatement(
+            sid="ChangeImportTasksOfThisStack",
+            actions=["ec2:CancelImportTask", "ec2:CreateTags", "ec2:DeleteTags"],
+            resources=[tasks],
+            conditions={"StringEquals": own},
+        ),
+    ]
+
+
+def _pass_to_vm_import() -> iam.PolicyStatement:
+    return iam.PolicyStatement(
+        sid="PassRolesToVmImport",
+        actions=["iam:PassRole"],
+        conditions={"StringEquals": {"iam:PassedToService": "vmie.amazonaws.com"}},
+    )
+
+
+def _delete_amis() -> list[iam.PolicyStatement]:
+    return [
+        iam.PolicyStatement(
+            sid="DeleteAmisOfThisStack",
+            actions=["ec2:DeleteSnapshot", "ec2:DeregisterImage"],
+            resources=[_of_ec2("image"), _of_ec2("snapshot")],
+            conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
+        ),
+        # To see whether anyone else uses them. None of these takes a condition.
+        iam.PolicyStatement(
+            sid="SeeWhoUsesAmis",
+            actions=[
+                "ec2:DescribeImageAttribute",
+                "ec2:DescribeSnapshots",
+                "imagebuilder:ListImages",
+            ],
+            resources=["*"],
+        ),
+    ]
+
+
+def _of_ec2(kind: str) -> str:
+    # AMIs and snapshots have no account in their ARN.
+    return f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}::{kind}/*"
+
+
+def _start_and_end_waits(waiter: Waiter) -> list[iam.PolicyStatement]:
+    return [
+        iam.PolicyStatement(
+            sid="StartWaits",
+            actions=["states:ListExecutions", "states:StartExecution"],
+            resources=[waiter.arn_by_name],
+        ),
+        iam.PolicyStatement(
+            sid="EndWaits",
+            actions=["states:StopExecution"],
+            resources=[waiter.executions_arn],
         ),
     ]
 

@@ -27,14 +27,23 @@ def properties(stack: cdk.Stack) -> dict[str, Any]:
 def test_the_required_arguments_alone_give_only_their_properties(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
-    import_image(stack)
+    import_image(stack, wait_for_available=False)
 
     assert properties(stack) == {
         "Name": "rhel9-golden",
         "SemanticVersion": "1.0.0",
         "Platform": "Linux",
         "VmImportTaskId": "import-ami-0123456789abcdef0",
+        "Retain": True,
     }
+
+
+def test_the_handler_is_told_whether_images_are_retained(
+    stack: cdk.Stack, import_image: ImportImage
+) -> None:
+    import_image(stack, wait_for_available=False, removal_policy=cdk.RemovalPolicy.DESTROY)
+
+    assert "Retain" not in properties(stack)
 
 
 def test_every_argument_becomes_a_property(stack: cdk.Stack) -> None:
@@ -50,6 +59,7 @@ def test_every_argument_becomes_a_property(stack: cdk.Stack) -> None:
         log_group=logs.LogGroup.from_log_group_name(stack, "Log", "/aws/imagebuilder/golden"),
         tags={"team": "platform", "cost center": ""},
         client_token="a-token-of-my-own",
+        wait_for_available=False,
     )
 
     assert properties(stack) == {
@@ -62,6 +72,7 @@ def test_every_argument_becomes_a_property(stack: cdk.Stack) -> None:
         "LoggingConfiguration": {"LogGroupName": "/aws/imagebuilder/golden"},
         "Tags": {"team": "platform", "cost center": ""},
         "ClientToken": "a-token-of-my-own",
+        "Retain": True,
     }
 
 
@@ -124,6 +135,7 @@ def test_a_log_group_of_the_same_stack_is_named_by_reference(
         ("client_token", "ClientToken"),
         ("vm_import_task_id", "VmImportTaskId"),
         ("request_id", "RequestId"),
+        ("image_id", "ImageId"),
     ],
 )
 def test_each_attribute_is_asked_of_the_resource(

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         ({"vm_import_task_id": "import-ami-"}, "give import-ami- and 8 to 17 hex digits"),
         ({"vm_import_task_id": "import-ami-0123456789ABCDEF0"}, "is not the id of an ImportImage"),
         ({"vm_import_task_id": "import-snap-0123456789abcdef0"}, "takes only ImportImage tasks"),
-        ({"vm_import_task_id": None}, "vm_import_task_id None is no string"),
+        ({"vm_import_task_id": None}, "give either vm_import_task or vm_import_task_id"),
         ({"description": ""}, "description has 0 characters: give 1 to 1024, or leave it out"),
         ({"description": "x" * 1025}, "description has 1025 characters: give 1 to 1024"),
         ({"os_version": ""}, "os_version has 0 characters"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import aws_cdk as cdk
@@ -35,6 +36,13 @@ def statements(stack: cdk.Stack) -> dict[str, dict[str, Any]]:
     (role,) = assertions.Template.from_stack(stack).find_resources(ROLE).values()
     (policy,) = role["Properties"]["Policies"]
     return {statement.pop("Sid"): statement for statement in policy["PolicyDocument"]["Statement"]}
+
+
+def policies(role: dict[str, Any]) -> str:
+    # the name of the state machine is made of the path of the stack
+    return re.sub(
+        "vm-import-[0-9a-f]{8}-", "vm-import-", json.dumps(role["Properties"]["Policies"])
+    )
 
 
 def arn(service: str, resource: str, region: str = "${AWS::Region}") -> object:
@@ -156,6 +164,10 @@ def test_the_role_may_do_just_this(stack: cdk.Stack) -> None:
     provider = VmImportProvider(stack, "Provider")
 
     images = arn("imagebuilder", "image/*")
+    amis_and_snapshots = [
+        {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, ":ec2:", {"Ref": "AWS::Region"}, of]]}
+        for of in ("::image/*", "::snapshot/*")
+    ]
     log_group = provider.node.find_child("LogGroup")
     assert isinstance(log_group, logs.LogGroup)
     assert statements(stack) == {
@@ -200,6 +212,25 @@ def test_the_role_may_do_just_this(stack: cdk.Stack) -> None:
             ),
             "Condition": {"StringEquals": {"iam:AWSServiceName": "imagebuilder.amazonaws.com"}},
         },
+        "TagAmisOfThisStack": {
+            "Effect": "Allow",
+            "Action": "ec2:CreateTags",
+            "Resource": amis_and_snapshots,
+            "Condition": {
+                "StringEquals": {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}},
+                "StringEqualsIfExists": {
+                    "aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}
+                },
+            },
+        },
+        "UntagAmisOfThisStack": {
+            "Effect": "Allow",
+            "Action": "ec2:DeleteTags",
+            "Resource": amis_and_snapshots,
+            "Condition": {
+                "StringEquals": {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+            },
+        },
         "WriteOwnLog": {
             "Effect": "Allow",
             "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -227,10 +258,10 @@ def test_the_policy_is_as_long_for_forty_images_as_for_one(
     for number in range(40):
         import_image(forty, f"Image{number}", semantic_version=f"{number}.0.0")
 
-    (role,) = resources_of(one, ROLE).values()
-    assert list(resources_of(forty, ROLE).values()) == [role]
+    roles = list(resources_of(one, ROLE).values())
+    assert [*map(policies, resources_of(forty, ROLE).values())] == [*map(policies, roles)]
     # IAM's limit for all inline policies of a role.
-    assert len(json.dumps(role["Properties"]["Policies"])) < 10_240
+    assert all(len(policies(role)) < 10_240 for role in roles)
 
 
 def test_the_partition_is_never_taken_for_granted(
@@ -338,8 +369,9 @@ def test_a_permissions_boundary_reaches_the_role(
     boundary = iam.ManagedPolicy.from_managed_policy_name(stack, "Boundary", "limit")
     iam.PermissionsBoundary.of(stack).apply(boundary)
 
-    (role,) = resources_of(stack, ROLE).values()
-    assert role["Properties"]["PermissionsBoundary"] == stack.resolve(boundary.managed_policy_arn)
+    roles = resources_of(stack, ROLE).values()
+    boundary_arn = stack.resolve(boundary.managed_policy_arn)
+    assert [role["Properties"]["PermissionsBoundary"] for role in roles] == [boundary_arn] * 2
 
 
 def test_a_grant_to_the_provider_is_one_to_its_role(
@@ -388,9 +420,22 @@ def test_cdk_nag_finds_nothing_that_has_no_reason(
         for violation in plugin["violations"]
     }
     images = "arn:<AWS::Partition>:imagebuilder:<AWS::Region>:<AWS::AccountId>:image/*"
+    executions = (
+        "arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>:execution:"
+        'vm-import-834f052d-{"Fn::Select":[2,{"Fn::Split":["/",{"Ref":"AWS::StackId"}]}]}:*'
+    )
     reasons = {
         f"AwsSolutions-IAM5[Resource::{images}]": "writes are fenced by the tag of the stack",
+        f"AwsSolutions-IAM5[Resource::{executions}]": "those of the provider's own state machine",
+        **{
+            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:<AWS::Region>::{kind}/*]": (
+                "only what has no other stack's tag gets tags"
+            )
+            for kind in ("image", "snapshot")
+        },
         "AwsSolutions-IAM5[Resource::*]": "these actions of EC2 know no resources",
+        "AwsSolutions-SF1": "the executions' data hold signed URLs, which belong in no log",
+        "AwsSolutions-SF2": "X-Ray's permissions know no resources, and each step logs itself",
         "AwsSolutions-L1": "python3.13 is the newest runtime that the handler is tested on",
     }
     assert found == reasons.keys()

@@ -1,0 +1,97 @@
+"""What an import leaves behind in EC2: the AMI and its snapshots."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from image_properties import RESOURCE_TAG, STACK_TAG, TOKEN_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from image_builder import ImageBuilder
+    from image_properties import Owner
+    from import_tasks import Ami, ImportTasks
+
+logger = logging.getLogger(__name__)
+
+
+class ImportedAmis:
+    """The AMIs of import tasks, as far as one CloudFormation resource may touch them."""
+
+    def __init__(
+        self, owner: Owner, import_tasks: ImportTasks, image_builder: ImageBuilder
+    ) -> None:
+        """Work for one resource.
+
+        Args:
+            owner: The resource.
+            import_tasks: The calls of EC2.
+            image_builder: The calls of Image Builder.
+        """
+        self._owner = owner
+        self._ec2 = import_tasks
+        self._image_builder = image_builder
+
+    def tag(self, task_id: str, tags: Mapping[str, str], before: Iterable[str]) -> None:
+        """Give what a task made the tags of its image: EC2 tags only the task.
+
+        Args:
+            task_id: The task. If it made nothing yet, nothing is tagged.
+            tags: The tags that the template names now.
+            before: The keys that it named before.
+        """
+        for ami in self._ec2.amis_of(task_id):
+            if any(ami.tags.get(key, own) != own for key, own in self._owner.tags.items()):
+                logger.info({"ami": ami.ami_id, "keeps the tags of": ami.tags.get(RESOURCE_TAG)})
+                continue
+            ids = [ami.ami_id, *ami.snapshots]
+            wanted = {**tags, **self._owner.tags}
+            if not wanted.items() <= ami.tags.items():
+                self._ec2.tag(ids, wanted)
+            if dropped := (set(before) - set(tags)) & set(ami.tags):
+                self._ec2.untag(ids, dropped)
+
+    def remove(self, task_id: str, disks: Collection[str] = ()) -> list[str]:
+        """Delete what a task made, unless someone still uses it.
+
+        Args:
+            task_id: The task. If it made nothing, or that is gone, nothing is deleted.
+            disks: Snapshots that the task was given, which are not its to delete.
+
+        Returns:
+            What is kept, and why.
+        """
+        kept: dict[str, str] = {}
+        for ami in self._ec2.amis_of(task_id):
+            if reason := self._reason_to_keep(ami):
+                kept[ami.ami_id] = reason
+                continue
+            # The function may delete only what is of this stack. And if it is killed half way, its
+            # next try finds the snapshots by their tags.
+            made = [snapshot for snapshot in ami.snapshots if snapshot not in disks]
+            doomed = {STACK_TAG: self._owner.stack_id, TOKEN_TAG: task_id}
+            self._ec2.tag([ami.ami_id, *made], doomed)
+            kept |= self._ec2.deregister(ami, disks)
+        if not kept:
+            left = self._ec2.snapshots_tagged(self._owner.stack_id, task_id)
+            kept = self._ec2.delete_snapshots(left)
+        refusals = [f"{what} is kept: {why}" for what, why in kept.items()]
+        for refusal in refusals:
+            logger.warning(refusal)
+        return refusals
+
+    def _reason_to_keep(self, ami: Ami) -> str:
+        stack_id = ami.tags.get(STACK_TAG, self._owner.stack_id)
+        if stack_id != self._owner.stack_id:
+            return f"it is of the stack {stack_id}"
+        if self._ec2.is_shared(ami):
+            return "it has launch permissions for others"
+        for image in self._image_builder.imports():
+            if image.ami == ami.ami_id and not image.is_dead:
+                return f"{image.arn} uses it"
+            # The AMI of an import shows when it is over, and it may be this one.
+            if image.is_running:
+                return f"{image.arn} may come to use it"
+        return ""

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import assertions
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+
+from cdk_vm_import import VmDisk, VmImportRole, VmImportTask
+
+if TYPE_CHECKING:
+    from tests.construct.conftest import ResourcesOf
+
+ROLE = "AWS::IAM::Role"
+BUCKET_ARN = "arn:aws:s3:::my-vm-disks"
+
+
+def role(stack: cdk.Stack) -> dict[str, Any]:
+    (found,) = assertions.Template.from_stack(stack).find_resources(ROLE).values()
+    properties: dict[str, Any] = found["Properties"]
+    return properties
+
+
+def statements(stack: cdk.Stack) -> dict[str, dict[str, Any]]:
+    (policy,) = role(stack)["Policies"]
+    return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+
+
+@pytest.fixture
+def bucket(stack: cdk.Stack) -> s3.IBucket:
+    return s3.Bucket.from_bucket_arn(stack, "Disks", BUCKET_ARN)
+
+
+def test_only_vm_import_may_assume_it_for_this_account(
+    stack: cdk.Stack, bucket: s3.IBucket
+) -> None:
+    VmImportRole(stack, "Role", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
+
+    (statement,) = role(stack)["AssumeRolePolicyDocument"]["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"Service": "vmie.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        "Condition": {
+            "StringEquals": {
+                "sts:Externalid": "vmimport",
+                "aws:SourceAccount": {"Ref": "AWS::AccountId"},
+            }
+        },
+    }
+
+
+def test_it_reads_the_named_objects_and_no_others(stack: cdk.Stack, bucket: s3.IBucket) -> None:
+    disks = [VmDisk.from_bucket(bucket, key) for key in ("a.vmdk", "b.vmdk", "a.vmdk")]
+    VmImportRole(stack, "Role", disks=disks)
+
+    found = statements(stack)
+    assert found.keys() == {"ReadDisks", "FindDisks", "MakeAmi"}
+    assert found["ReadDisks"] == {
+        "Sid": "ReadDisks",
+        "Effect": "Allow",
+        "Action": "s3:GetObject",
+        "Resource": [f"{BUCKET_ARN}/a.vmdk", f"{BUCKET_ARN}/b.vmdk"],
+    }
+    assert found["FindDisks"] == {
+        "Sid": "FindDisks",
+        "Effect": "Allow",
+        "Action": ["s3:GetBucketLocation", "s3:ListBucket"],
+        "Resource": BUCKET_ARN,
+    }
+    assert found["MakeAmi"]["Action"] == [
+        "ec2:CopySnapshot",
+        "ec2:Describe*",
+        "ec2:ModifySnapshotAttribute",
+        "ec2:RegisterImage",
+    ]
+
+
+def test_of_a_snapshot_it_reads_no_bucket(stack: cdk.Stack) -> None:
+    VmImportRole(stack, "Role", disks=[VmDisk.from_snapshot("snap-01234567")])
+
+    assert statements(stack).keys() == {"MakeAmi"}
+
+
+def test_it_may_decrypt_the_disks_with_the_keys_of_bucket_and_snapshot(stack: cdk.Stack) -> None:
+    of_bucket, of_snapshot = kms.Key(stack, "A"), kms.Key(stack, "B")
+    bucket = s3.Bucket(stack, "Disks", encryption_key=of_bucket)
+    disks = [
+        VmDisk.from_bucket(bucket, "a.vmdk"),
+        VmDisk.from_snapshot("snap-01234567", encryption_key=of_snapshot),
+    ]
+    VmImportRole(stack, "Role", disks=disks)
+
+    assert statements(stack)["DecryptDisks"] == {
+        "Sid": "DecryptDisks",
+        "Effect": "Allow",
+        "Action": ["kms:Decrypt", "kms:DescribeKey"],
+        "Resource": [stack.resolve(key.key_arn) for key in (of_bucket, of_snapshot)],
+    }
+
+
+def test_it_may_encrypt_the_ami_with_the_key_that_is_given(
+    stack: cdk.Stack, bucket: s3.IBucket
+) -> None:
+    key = kms.Key(stack, "Key")
+    disks = [VmDisk.from_bucket(bucket, "a.vmdk")]
+    VmImportRole(stack, "Role", disks=disks, encryption_key=key)
+
+    assert statements(stack)["EncryptAmi"] == {
+        "Sid": "EncryptAmi",
+        "Effect": "Allow",
+        "Action": [
+            "kms:CreateGrant",
+            "kms:Decrypt",
+            "kms:DescribeKey",
+            "kms:Encrypt",
+            "kms:GenerateDataKey*",
+            "kms:ReEncrypt*",
+        ],
+        "Resource": stack.resolve(key.key_arn),
+    }
+
+
+def test_it_attaches_licenses_only_if_there_are_some(stack: cdk.Stack, bucket: s3.IBucket) -> None:
+    disks = [VmDisk.from_bucket(bucket, "a.vmdk")]
+    VmImportRole(stack, "Role", disks=disks, license_configurations=["arn:aws:license-manager:x"])
+
+    assert statements(stack)["AttachLicenses"]["Action"] == [
+        "license-manager:GetLicenseConfiguration",
+        "license-manager:ListLicenseSpecificationsForResource",
+        "license-manager:UpdateLicenseSpecificationsForResource",
+    ]
+
+
+def test_wrong_disks_are_told(stack: cdk.Stack, bucket: s3.IBucket) -> None:
+    with pytest.raises(ValueError, match=r"for the role Stack/Role:\n- disk 'a[.]iso'"):
+        VmImportRole(stack, "Role", disks=[VmDisk.from_bucket(bucket, "a.iso")])
+
+
+def test_a_given_role_is_used_as_it_is(
+    stack: cdk.Stack, bucket: s3.IBucket, resources_of: ResourcesOf
+) -> None:
+    given = iam.Role.from_role_name(stack, "Role", "vmimport")
+    VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")], role=given)
+
+    assert len(resources_of(stack, ROLE)) == 1  # the function's
+    assert resources_of(stack, "AWS::IAM::Policy") == {}
+
+
+def test_one_role_may_serve_several_tasks(
+    stack: cdk.Stack, bucket: s3.IBucket, resources_of: ResourcesOf
+) -> None:
+    disks = [VmDisk.from_bucket(bucket, key) for key in ("a.vmdk", "b.vmdk")]
+    shared = VmImportRole(stack, "Role", disks=disks, role_name="vmimport")
+    for index, disk in enumerate(disks):
+        VmImportTask(stack, f"Import{index}", disks=[disk], role=shared)
+
+    assert len(resources_of(stack, ROLE)) == 2
+
+
+def test_the_partition_is_never_taken_for_granted(stack: cdk.Stack) -> None:
+    bucket = s3.Bucket(stack, "Disks")
+    VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
+
+    assert "arn:aws" not in json.dumps(assertions.Template.from_stack(stack).to_json())

@@ -1,0 +1,96 @@
+"""Each example is an app that synthesizes, and imports what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from local_aws.cdk_cli import CHECKOUT
+from tests.disks.real_disks import real_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+EXAMPLES = CHECKOUT / "examples"
+TASK = "Custom::VmImportTask"
+IMAGE = "Custom::ImportedVmImage"
+
+Resources = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "rhel9.vmdk"
+    path.write_bytes(real_disk("VMDK"))
+    return path
+
+
+@pytest.fixture
+def synthesize(tmp_path: Path) -> Callable[..., Resources]:
+    """Runs an example; gives the properties of its resources, by type."""
+
+    def synthesize(name: str, **context: str) -> Resources:
+        folder = tmp_path / "cdk.out"
+        # as the CDK CLI runs an app
+        cdk = {"CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": json.dumps(context)}
+        command = [sys.executable, str(EXAMPLES / f"{name}.py")]
+        subprocess.run(command, env={**os.environ, **cdk}, check=True)
+        resources: Resources = {}
+        for template in folder.rglob("*.template.json"):
+            for resource in json.loads(template.read_text())["Resources"].values():
+                properties = resource.get("Properties", {})
+                resources.setdefault(resource["Type"], []).append(properties)
+        return resources
+
+    return synthesize
+
+
+def test_the_disk_in_a_bucket(synthesize: Callable[..., Resources]) -> None:
+    resources = synthesize("disk_in_a_bucket", bucket="my-vm-disks", key="rhel9.vmdk")
+
+    (task,) = resources[TASK]
+    where = {"S3Bucket": "my-vm-disks", "S3Key": "rhel9.vmdk"}
+    assert task["DiskContainers"] == [{"Format": "VMDK", "UserBucket": where}]
+    assert len(resources[IMAGE]) == len(resources["AWS::ImageBuilder::ImageRecipe"]) == 1
+
+
+def test_the_local_file_encrypted(synthesize: Callable[..., Resources], disk: Path) -> None:
+    resources = synthesize("local_file_encrypted", disk=str(disk))
+
+    (task,) = resources[TASK]
+    (container,) = task["DiskContainers"]
+    assert container["Format"] == "VMDK"
+    assert container["UserBucket"]["S3Key"].endswith(".vmdk")
+    assert task["Encrypted"] is True
+    assert len(resources["AWS::KMS::Key"]) == 1
+
+
+def test_the_two_disk_windows_server(synthesize: Callable[..., Resources]) -> None:
+    resources = synthesize("two_disk_windows_server", bucket="my-vm-disks")
+
+    (task,) = resources[TASK]
+    assert [disk["DeviceName"] for disk in task["DiskContainers"]] == ["/dev/sda1", "/dev/sdf"]
+    assert len(resources["AWS::CloudFormation::WaitCondition"]) == 1
+
+
+def test_the_pipeline_stage(synthesize: Callable[..., Resources], disk: Path) -> None:
+    connection = "arn:aws:codeconnections:us-east-1:123456789012:connection/1234"
+
+    resources = synthesize(
+        "pipeline_stage", repository="my-org/images", connection=connection, disk=str(disk)
+    )
+
+    assert len(resources["AWS::CodePipeline::Pipeline"]) == 1
+    assert len(resources[TASK]) == len(resources[IMAGE]) == 1
+
+
+def test_every_example_is_tested() -> None:
+    tests = {name.removeprefix("test_the_") for name in globals()}
+
+    assert {path.stem for path in EXAMPLES.glob("*.py")} <= tests
