@@ -34,6 +34,10 @@ _LONGEST_PAUSE: Final = 30.0
 _LEAST_TIME: Final = 2.0
 
 
+class NotYetError(Exception):
+    """Raised by a function that will be called again for the event: nothing is answered now."""
+
+
 class UndeliveredAnswerError(Exception):
     """CloudFormation's ResponseURL took no answer until the function's time was up.
 
@@ -81,14 +85,16 @@ class CfnResource(crhelper.CfnResource):
         self._sam_local = before
         self._http = urllib3.PoolManager(retries=False)
         self._undelivered: UndeliveredAnswerError | None = None
+        self._not_yet = False
 
     def __call__(self, event: dict[str, Any], context: LambdaContext) -> None:
-        """Handle an event and deliver one answer to it.
+        """Handle an event and deliver one answer to it, or none if it is not yet time.
 
         Raises:
             UndeliveredAnswerError: The answer could not be delivered.
         """
         self._undelivered = None
+        self._not_yet = False
         super().__call__(event, context)
 
     def _set_timeout(self) -> None:
@@ -98,6 +104,8 @@ class CfnResource(crhelper.CfnResource):
         """Call the function; what it sets as physical id stays, whatever it returns or raises."""
         try:
             physical_id = func(self._event, self._context) if func else None
+        except NotYetError:
+            self._not_yet = True
         except Exception as error:
             logger.exception("%s failed", self._event["RequestType"])
             self.Reason = str(error) if isinstance(error, VmImportError) else repr(error)
@@ -114,6 +122,10 @@ class CfnResource(crhelper.CfnResource):
     def generate_physical_id(self, event: Mapping[str, Any]) -> str:
         """Return the request's id, which is the same when Lambda retries the event."""
         return str(event["RequestId"])
+
+    def _cfn_response(self, event: Mapping[str, Any]) -> None:
+        if not self._not_yet:
+            super()._cfn_response(event)  # type: ignore[misc]  # crhelper has no types
 
     def _send(self, status: str | None = None, reason: str = "") -> None:
         """Deliver the answer; crhelper calls this a second time for what the first call raises."""

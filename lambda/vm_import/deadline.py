@@ -27,16 +27,23 @@ class LambdaContext(Protocol):
         """Milliseconds until Lambda ends the invocation."""
 
 
-# What is kept back for the answer to CloudFormation.
-_FOR_THE_ANSWER: Final = 30.0
+# What is kept back, in seconds: a call to AWS that began just in time may take its four attempts
+# of 25 seconds each, and then there is the answer to CloudFormation.
+_FOR_THE_ANSWER: Final = 120.0
 
 
 class Deadline:
     """Ends waiting while there is still time to answer."""
 
-    def __init__(self, context: LambdaContext) -> None:
-        """Take the function's own limit as the deadline, less what the answer needs."""
+    def __init__(self, context: LambdaContext, at_most: float | None = None) -> None:
+        """Take the function's own limit as the deadline, less what the answer needs.
+
+        Args:
+            context: Of the invocation.
+            at_most: An earlier end, in seconds from now, for those that can come again.
+        """
         self._context = context
+        self._end = None if at_most is None else time.monotonic() + at_most
 
     def pauses(
         self, waiting_for: str, *, first: float = 1.0, longest: float = 15.0
@@ -51,15 +58,18 @@ class Deadline:
         Raises:
             OutOfTimeError: No time is left but for the answer.
         """
+        seconds = 0.0
         pause = first
         while True:
-            yield
-            seconds = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not cryptography
-            remaining = self._context.get_remaining_time_in_millis() / 1000
-            if remaining - _FOR_THE_ANSWER < seconds:
+            remaining = self._context.get_remaining_time_in_millis() / 1000 - _FOR_THE_ANSWER
+            if self._end is not None:
+                remaining = min(remaining, self._end - time.monotonic())
+            if remaining < seconds:
                 raise OutOfTimeError(
                     f"the function ran out of time waiting for {waiting_for}; nothing is lost: "
                     "run the stack operation again"
                 )
             time.sleep(seconds)
+            yield
+            seconds = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not cryptography
             pause = min(pause * 2, longest)

@@ -42,9 +42,13 @@ class AwsError(VmImportError):
             operation: The API operation, in AWS's spelling.
             error: What boto3 raised.
         """
-        response = getattr(error, "response", {})
+        # what says that nothing was answered has a response too: None
+        response = getattr(error, "response", None) or {}
         details = response.get("Error", {})
         self.code: str = details.get("Code", type(error).__name__)
+        # No answer at all, a fault inside AWS, or too many calls: later it may work.
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        self.is_transient = not response or status >= 500 or self.code in THROTTLED  # noqa: PLR2004
         text = f"{operation} failed: {self.code}: {details.get('Message') or error}"
         if request_id := response.get("ResponseMetadata", {}).get("RequestId"):
             text += f" (request id {request_id})"
@@ -57,7 +61,9 @@ class AwsError(VmImportError):
 # they are matched by code.
 NOT_FOUND: Final = frozenset({"ResourceNotFoundException"})
 TASK_NOT_FOUND: Final = frozenset({"InvalidConversionTaskId.Malformed"})
-TOKEN_USED_OTHERWISE: Final = frozenset({"IdempotentParameterMismatchException"})
+TOKEN_USED_OTHERWISE: Final = frozenset(
+    {"IdempotentParameterMismatchException", "IdempotentParameterMismatch"}
+)
 # the image ended before it could be cancelled, or an import cannot be cancelled
 NOT_CANCELLABLE: Final = frozenset(
     {"InvalidParameterValueException", "InvalidRequestException", "ResourceInUseException"}

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import functools
+import json
 import logging
+import time
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
+from aws_calls import AwsCalls
 from errors import (
     NOT_CANCELLABLE,
     NOT_FOUND,
     TASK_NOT_FOUND,
-    THROTTLED,
     AwsError,
 )
 from image_properties import TOKEN_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from deadline import Deadline
 
@@ -44,17 +42,25 @@ class Image:
     reason: str
     tags: Mapping[str, str]
     request_id: str
+    ami: str = ""
+    failure: str = ""
+    created: str = ""
 
     @classmethod
     def read(cls, described: Mapping[str, Any], request_id: str) -> Image:
         """Read an Image or an ImageSummary."""
         state = described.get("state", {})
+        amis = (described.get("outputResources") or {}).get("amis") or [{}]
+        failure = state.get("failureContext")
         return cls(
             arn=described["arn"],
             status=state.get("status", ""),
             reason=state.get("reason", ""),
             tags=described.get("tags", {}),
             request_id=request_id,
+            ami=amis[0].get("image", ""),
+            failure=json.dumps(failure) if failure else "",
+            created=described.get("dateCreated", ""),
         )
 
     @property
@@ -66,6 +72,14 @@ class Image:
     def is_dead(self) -> bool:
         """Whether it is, and stays, of no use. DEPRECATED and DISABLED ones are not dead."""
         return self.status in _DEAD
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was made; without end if AWS does not say when that was."""
+        try:
+            return time.time() - datetime.fromisoformat(self.created).timestamp()
+        except ValueError:
+            return float("inf")
 
     @property
     def build(self) -> int:
@@ -84,40 +98,17 @@ class ImportTask:
 
     status: str
     message: str
+    progress: str
 
 
-@functools.cache
-def _client(service: str) -> Any:  # noqa: ANN401 - boto3 makes its clients' types at run time
-    # Every write carries a client token or can be done twice, so all may be retried.
-    config = Config(
-        connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 4}
-    )
-    session: Any = boto3.Session()
-    return session.client(service, config=config)
-
-
-class ImageBuilder:
+class ImageBuilder(AwsCalls):
     """Image Builder in the account, Region and partition of the function."""
 
     def __init__(self, function_arn: str, deadline: Deadline) -> None:
         """Take account, Region and partition from the function's ARN."""
         _, partition, _, region, account, *_ = function_arn.split(":")
         self._images = f"arn:{partition}:imagebuilder:{region}:{account}:image"
-        self._deadline = deadline
-
-    def _call(self, service: str, operation: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Make a call, waiting out throttling for as long as there is time."""
-        client = _client(service)
-        method: Callable[..., dict[str, Any]] = getattr(client, operation)
-        name: str = client.meta.method_to_api_mapping[operation]
-        for _ in self._deadline.pauses(f"{name}, which AWS throttles"):
-            try:
-                return method(**request)
-            except (ClientError, BotoCoreError) as error:
-                failure = AwsError(name, error)
-                if failure.code not in THROTTLED:
-                    raise failure from error
-        raise AssertionError  # pauses() never ends by itself
+        super().__init__(deadline)
 
     def builds(self, slug: str, version: str) -> Sequence[Image]:
         """All builds of a version, with their states and tags."""
@@ -138,6 +129,19 @@ class ImageBuilder:
                 return builds
             request["nextToken"] = page["nextToken"]
 
+    def imports(self) -> Iterator[Image]:
+        """All builds of all imported images of the account, whoever made them."""
+        request: dict[str, Any] = {"owner": "Self"}
+        while True:
+            page = self._call("imagebuilder", "list_images", **request)
+            for version in page.get("imageVersionList", []):
+                if version.get("buildType", "IMPORT").startswith("IMPORT"):
+                    _, slug, number, *_ = version["arn"].split("/")
+                    yield from self.builds(slug, number)
+            if not page.get("nextToken"):
+                return
+            request["nextToken"] = page["nextToken"]
+
     def get(self, arn: str) -> Image | None:
         """The image, or None if Image Builder does not know it (any more)."""
         try:
@@ -146,7 +150,8 @@ class ImageBuilder:
             if error.code in NOT_FOUND:
                 return None
             raise
-        return Image.read(response["image"], response["requestId"])
+        image = Image.read(response["image"], response["requestId"])
+        return None if image.status == "DELETED" else image
 
     def import_vm_image(self, request: Mapping[str, Any]) -> tuple[str, str]:
         """Import, and return the image's ARN and the id of the request."""
@@ -198,7 +203,9 @@ class ImageBuilder:
                 return None
             raise
         for task in response.get("ImportImageTasks", []):
-            return ImportTask(task.get("Status", ""), task.get("StatusMessage", ""))
+            return ImportTask(
+                task.get("Status", ""), task.get("StatusMessage", ""), task.get("Progress", "")
+            )
         return None
 
 

@@ -26,8 +26,23 @@ _NAMESPACE: Final = uuid.UUID("5b0f7e0c-6f5d-5a43-9a39-0d3c1d1c8a52")
 _BUILD_ARN: Final = re.compile(
     r"arn:aws[^:]*:imagebuilder:[^:]+:[0-9]{12}:image/[a-z0-9_-]+/[0-9]+\.[0-9]+\.[0-9]+/[0-9]+"
 )
+# What GetImage's model allows; ImportVmImage allows more, and nobody says what comes of that.
+_NAME: Final = re.compile(r"[-_A-Za-z0-9][-_A-Za-z0-9 ]{1,126}[-_A-Za-z0-9]")
+_VERSION: Final = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 _PLACEHOLDER: Final = re.compile(
     r"(?P<slug>[a-z0-9_-]+)/(?P<version>\d+\.\d+\.\d+)/(?P<token>.+)", re.DOTALL
+)
+
+
+_SCALARS: Final = (
+    "Name",
+    "SemanticVersion",
+    "Platform",
+    "VmImportTaskId",
+    "Description",
+    "OsVersion",
+    "LogGroupName",
+    "ClientToken",
 )
 
 
@@ -49,6 +64,9 @@ class ImageProperties:
     """The properties of a Custom::ImportedVmImage, in the words of ImportVmImage.
 
     https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html
+
+    Beside them, `retained`: whether CloudFormation keeps images that are replaced or removed; and
+    `delete_ami`: whether AMI and snapshots go with the image.
     """
 
     name: str
@@ -60,13 +78,15 @@ class ImageProperties:
     log_group_name: str | None = None
     client_token: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    retained: bool = False
+    delete_ami: bool = False
 
     @classmethod
     def parse(cls, properties: Mapping[str, Any]) -> Self:
         """Read ResourceProperties or OldResourceProperties; unknown properties are passed over.
 
         Raises:
-            PropertyError: One that ImportVmImage needs is missing.
+            PropertyError: One is missing, or of a form that no import can be made with.
         """
         missing = [
             name
@@ -75,7 +95,21 @@ class ImageProperties:
         ]
         if missing:
             raise PropertyError(f"missing resource property: {', '.join(missing)}")
-        tags = dict(properties.get("Tags") or {})
+        tags = properties.get("Tags") or {}
+        logging = properties.get("LoggingConfiguration") or {}
+        scalars = {**properties, **logging} if isinstance(logging, dict) else properties
+        wrong = [
+            *(name for name in _SCALARS if not isinstance(scalars.get(name, ""), str)),
+            *(name for name in ("Tags",) if not _is_map_of_strings(tags)),
+            *(name for name in ("LoggingConfiguration",) if not isinstance(logging, dict)),
+        ]
+        if wrong:
+            raise PropertyError(f"resource property of a wrong type: {', '.join(wrong)}")
+        if not _NAME.fullmatch(properties["Name"]):
+            raise PropertyError(f"Name {properties['Name']!r} does not match {_NAME.pattern}")
+        if not _VERSION.fullmatch(properties["SemanticVersion"]):
+            version = properties["SemanticVersion"]
+            raise PropertyError(f"SemanticVersion {version!r} does not match {_VERSION.pattern}")
         if reserved := [key for key in tags if key.startswith(TAG_PREFIX)]:
             raise PropertyError(
                 f"tag keys that start with {TAG_PREFIX!r} are reserved: {', '.join(reserved)}"
@@ -87,9 +121,11 @@ class ImageProperties:
             vm_import_task_id=properties["VmImportTaskId"],
             description=properties.get("Description"),
             os_version=properties.get("OsVersion"),
-            log_group_name=(properties.get("LoggingConfiguration") or {}).get("LogGroupName"),
+            log_group_name=logging.get("LogGroupName"),
             client_token=properties.get("ClientToken"),
             tags=tags,
+            retained=str(properties.get("Retain")).lower() == "true",
+            delete_ami=str(properties.get("DeleteAmi")).lower() == "true",
         )
 
     @property
@@ -113,15 +149,13 @@ class ImageProperties:
         return re.sub("[ _]", "-", self.name.lower())
 
     def tokens(self, owner: Owner) -> tuple[str, ...]:
-        """The client tokens under which this image may exist, in the order in which to use them.
+        """The tokens under which this image may exist, in the order in which to use them.
 
         They depend on the resource and the identity alone, so a retry, a duplicate and a
-        rollback arrive at the same image.
+        rollback arrive at the same image. Each is a tag of its image, and its client token too
+        unless the user gave one.
         """
-        if self.client_token:
-            return (self.client_token,)
-        text = json.dumps([owner.stack_id, owner.logical_id, self.identity], sort_keys=True)
-        return generations(str(uuid.uuid5(_NAMESPACE, text)))
+        return tokens_of(owner, self.identity)
 
     def placeholder(self, owner: Owner) -> str:
         """The physical id of an image that may or may not exist: enough to find and remove it."""
@@ -138,7 +172,7 @@ class ImageProperties:
             "osVersion": self.os_version,
             "loggingConfiguration": self.log_group_name and {"logGroupName": self.log_group_name},
             "tags": {**self.tags, **owner.tags, TOKEN_TAG: token},
-            "clientToken": token,
+            "clientToken": self.client_token or token,
         }
         return {name: value for name, value in request.items() if value}
 
@@ -163,9 +197,19 @@ class Sought:
         return match and cls(match["slug"], match["version"], generations(match["token"]))
 
 
+def _is_map_of_strings(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
 def is_image_arn(physical_id: str) -> bool:
     """Whether this is the ARN of a build of an image, the physical id of one that exists."""
     return _BUILD_ARN.fullmatch(physical_id) is not None
+
+
+def tokens_of(owner: Owner, identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tokens of all generations of what a resource makes of an identity."""
+    text = json.dumps([owner.stack_id, owner.logical_id, identity], sort_keys=True)
+    return generations(str(uuid.uuid5(_NAMESPACE, text)))
 
 
 def generations(first: str) -> tuple[str, ...]:

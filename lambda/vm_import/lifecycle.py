@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from errors import (
     TOKEN_USED_OTHERWISE,
@@ -12,8 +12,10 @@ from errors import (
     ClientTokenError,
     ImageFailedError,
     ImportTaskError,
+    OutOfTimeError,
+    VmImportError,
 )
-from image_properties import Sought, is_image_arn
+from image_properties import TOKEN_TAG, Sought, is_image_arn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,8 +26,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How often an image that was just imported, or is just not listed, is looked for again.
-_LOOKS = 4
+T = TypeVar("T")
+
+# How often an image that was just imported, or is just not listed, is looked for: about 5 s.
+_LOOKS: Final = 4
+# How often one is looked for that another event may be making right now: 30 to 60 s, longer than
+# a Create takes that finds four tokens burnt.
+_LOOKS_FOR_OTHERS: Final = 8
+# CloudFormation deletes a retained image only in a rollback, as a newcomer. An older one is no
+# newcomer, whatever CloudFormation says: it was retained before, and found instead of imported.
+_OLDEST_NEWCOMER: Final = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -66,20 +76,30 @@ class Lifecycle:
         self._answer_with(properties.placeholder(self._owner))
         return self._ensure(properties)
 
+    def is_there(self, properties: ImageProperties) -> bool:
+        """Whether the image that the properties describe exists, so that none is imported."""
+        sought = Sought.by_properties(properties, self._owner)
+        return any(not image.is_dead for image in self._own(sought))
+
     def update(
         self, physical_id: str, properties: ImageProperties, old: ImageProperties | None
     ) -> ImportedImage:
         """Change tags in place; for another identity, return another image.
 
-        Nothing is deleted here: CloudFormation deletes the old image in its clean-up, or, when
-        it rolls back, the new one.
+        The image in use is never deleted here: CloudFormation does that in its clean-up.
         """
-        if old and old.identity == properties.identity and is_image_arn(physical_id):
-            image = self._aws.get(physical_id)
-            if image and not image.is_dead:
-                self._change_tags(image, properties.tags, old.tags)
+        if old and old.identity == properties.identity:
+            image = self._aws.get(physical_id) if is_image_arn(physical_id) else None
+            if image and not image.is_dead and not self._is_of_another(image):
+                self._change_tags(image, properties, old.tags)
                 return self._result(image, properties)
-        return self._ensure(properties, old)
+            return self._ensure(properties, physical_id, old.tags)
+        result = self._ensure(
+            properties, physical_id, old.tags if old else (), properties.placeholder(self._owner)
+        )
+        if old and physical_id in {result.arn, old.placeholder(self._owner)}:
+            self._sweep_untaken(old)
+        return result
 
     def delete(self, physical_id: str, properties: ImageProperties | None) -> None:
         """Remove the image, and what earlier generations of it left; none is success.
@@ -89,36 +109,74 @@ class Lifecycle:
                 Create in flight, an id that CloudFormation invented. Then the properties tell.
             properties: None if they are of no known form, so that no import was made with them.
         """
-        by_properties = properties and Sought.by_properties(properties, self._owner)
-        if not is_image_arn(physical_id):
-            sought = Sought.by_placeholder(physical_id) or by_properties
-            doomed = self._own(sought) if sought else []
-        else:
+        doomed: list[Image] = []
+        if is_image_arn(physical_id):
             image = self._aws.get(physical_id)
-            earlier = self._own(by_properties) if by_properties else []
+            if image and self._is_own(image):
+                doomed.append(image)
+            elif image:
+                logger.warning("%s does not carry this resource's tags and is left", physical_id)
             # A later generation took this image's place, and stays.
             build = int(physical_id.rsplit("/", 1)[1])
-            doomed = [other for other in earlier if other.build < build]
-            if image:
-                doomed.append(image)
+            others = self._own_by_properties(properties) if properties else []
+            doomed += [other for other in others if other.is_dead and other.build < build]
+        elif sought := Sought.by_placeholder(physical_id):
+            doomed += self._own(sought)
+        elif properties:
+            doomed += (
+                self._look(_LOOKS_FOR_OTHERS, lambda: self._own_by_properties(properties)) or []
+            )
         for image in doomed:
-            self._remove(image)
+            if _is_kept(image, properties):
+                logger.warning("%s was there before the stack operation and is left", image.arn)
+            else:
+                self._remove(image)
 
     def _ensure(
-        self, properties: ImageProperties, old: ImageProperties | None = None
+        self,
+        properties: ImageProperties,
+        physical_id: str = "",
+        tags_before: Iterable[str] = (),
+        failed_id: str | None = None,
     ) -> ImportedImage:
+        """Return the image that the properties describe; import it if none is alive.
+
+        Of this identity only that image is left, and the one that CloudFormation knows.
+
+        Args:
+            properties: What the template says now.
+            physical_id: What CloudFormation knows the resource by, and cleans up itself.
+            tags_before: The tags that the template named before.
+            failed_id: The id to answer with if it fails once an import may have been made.
+        """
         sought = Sought.by_properties(properties, self._owner)
         own = self._own(sought)
-        for image in own:
-            if not image.is_dead:
-                self._change_tags(image, properties.tags, old.tags if old else ())
-                return self._result(image, properties)
-        self._answer_with(properties.placeholder(self._owner))
-        self._check_import_task(properties.vm_import_task_id)
-        burnt = {image.token for image in own}
-        for token in sought.tokens:
-            if token not in burnt and (new := self._import(properties, token, sought)):
-                return self._result(new, properties)
+        doomed = [image for image in own if image.is_dead and image.arn != physical_id]
+        try:
+            if image := next((image for image in own if not image.is_dead), None):
+                self._change_tags(image, properties, tags_before)
+            else:
+                self._check_import_task(properties.vm_import_task_id)
+                if failed_id:
+                    self._answer_with(failed_id)
+                burnt = {image.token for image in own}
+                image = self._make(properties, sought, burnt, doomed)
+        finally:
+            self._sweep(doomed)
+        return self._result(image, properties)
+
+    def _make(
+        self, properties: ImageProperties, sought: Sought, burnt: set[str], doomed: list[Image]
+    ) -> Image:
+        """Import under the first token that is not burnt; what fails is doomed."""
+        for token in sought.tokens[: 1 if properties.client_token else None]:
+            if token not in burnt and (new := self._import(properties, token)):
+                if not new.is_dead:
+                    return new
+                doomed.append(new)
+                raise ImageFailedError(
+                    f"{new.arn} is {new.status}: {new.reason or 'Image Builder gives no reason'}"
+                )
         if properties.client_token:
             raise ClientTokenError(
                 f"the image that was imported with client token {properties.client_token!r} is "
@@ -136,6 +194,9 @@ class Lifecycle:
             for image in self._aws.builds(sought.slug, sought.version)
             if image.token in sought.tokens and self._is_own(image)
         ]
+
+    def _own_by_properties(self, properties: ImageProperties) -> list[Image]:
+        return self._own(Sought.by_properties(properties, self._owner))
 
     def _is_own(self, image: Image) -> bool:
         return self._owner.tags.items() <= image.tags.items()
@@ -159,50 +220,78 @@ class Lifecycle:
                 "ec2:ImportImage again and deploy with the new task's id"
             )
 
-    def _import(self, properties: ImageProperties, token: str, sought: Sought) -> Image | None:
+    def _import(self, properties: ImageProperties, token: str) -> Image | None:
         """Import under a token; None if the token is burnt: its image is gone."""
         try:
             arn, request_id = self._aws.import_vm_image(properties.request(self._owner, token))
+            image = self._look(_LOOKS, lambda: self._aws.get(arn))
         except AwsError as error:
-            if error.code not in TOKEN_USED_OTHERWISE or properties.client_token:
-                raise
-            # Only tags can differ. If the image lives, it is listed sooner or later.
-            return self._look(
-                lambda: next(
-                    (i for i in self._own(sought) if i.token == token and not i.is_dead), None
+            # A fault may hide a success. And to a token that was used with other tags AWS answers
+            # with an error, but the image that it made may live.
+            mismatch = error.code in TOKEN_USED_OTHERWISE
+            looks = _LOOKS if mismatch or error.is_transient else 1
+            own = self._look(looks, lambda: self._alive(properties, token))
+            if own or (mismatch and not properties.client_token):
+                return own
+            raise
+        if image and (self._is_of_another(image) or image.token not in {"", token}):
+            if properties.client_token:
+                raise ClientTokenError(
+                    f"AWS answered client token {properties.client_token!r} with {arn}, which "
+                    "belongs to another resource or has other properties. Hint: leave "
+                    "client_token out, or give each image its own"
                 )
-            )
-        image = self._look(lambda: self._aws.get(arn))
-        if image is None or image.status == "DELETED":
             return None
-        if self._is_of_another(image):
-            raise ClientTokenError(
-                f"AWS answered client token {token!r} with {arn}, which belongs to another "
-                "resource. Hint: leave client_token out, or give each image its own"
-            )
-        self._answer_with(arn)
-        if image.is_dead:
-            self._remove(image)
-            raise ImageFailedError(
-                f"{arn} is {image.status}: {image.reason or 'Image Builder gives no reason'}"
-            )
-        return replace(image, request_id=request_id)
+        return image and replace(image, request_id=request_id)
 
-    def _look(self, look: Callable[[], Image | None]) -> Image | None:
-        """Look a few times: what was just written may be read a moment later."""
-        for attempt, _ in enumerate(self._deadline.pauses("Image Builder to show the image"), 1):
-            if (image := look()) or attempt == _LOOKS:
-                return image
-        raise AssertionError  # pauses() never ends by itself
+    def _alive(self, properties: ImageProperties, token: str) -> Image | None:
+        own = self._own_by_properties(properties)
+        return next((i for i in own if i.token == token and not i.is_dead), None)
 
-    def _change_tags(self, image: Image, wanted: Mapping[str, str], before: Iterable[str]) -> None:
+    def _look(self, looks: int, look: Callable[[], T | None]) -> T | None:
+        """Look so many times, as time permits: others write too, and reads lag behind writes."""
+        found = None
+        try:
+            for attempt, _ in enumerate(self._deadline.pauses("Image Builder's answers"), 1):
+                if (found := look()) or attempt == looks:
+                    break
+        except OutOfTimeError:
+            if found is None:
+                raise
+        return found
+
+    def _change_tags(
+        self, image: Image, properties: ImageProperties, before: Iterable[str]
+    ) -> None:
         """Give the image its tags. Tags that the template never named are left alone."""
+        token = image.token or properties.tokens(self._owner)[0]
+        wanted = {**properties.tags, **self._owner.tags, TOKEN_TAG: token}
         changed = {key: value for key, value in wanted.items() if image.tags.get(key) != value}
         if changed:
             self._aws.tag(image.arn, changed)
         dropped = sorted((set(before) - set(wanted)) & set(image.tags))
         if dropped:
             self._aws.untag(image.arn, dropped)
+
+    def _sweep_untaken(self, old: ImageProperties) -> None:
+        """Remove the images of properties that CloudFormation goes back from, and never took to.
+
+        The update that made them failed or never answered, and maybe still runs.
+        """
+        try:
+            images = self._look(_LOOKS_FOR_OTHERS, lambda: self._own_by_properties(old)) or []
+        except VmImportError as error:
+            logger.warning("not known what the update left behind: %s", error)
+        else:
+            self._sweep(image for image in images if not _is_kept(image, old))
+
+    def _sweep(self, images: Iterable[Image]) -> None:
+        """Remove what is of no use, as far as it goes: the event is about something else."""
+        for image in images:
+            try:
+                self._remove(image)
+            except VmImportError as error:
+                logger.warning("%s is left behind: %s", image.arn, error)
 
     def _remove(self, image: Image) -> None:
         """Delete the image; a running one is cancelled first."""
@@ -226,8 +315,16 @@ class Lifecycle:
                 "LatestImageArn": f"{version_arn.rsplit('/', 1)[0]}/x.x.x",
                 "ImageName": properties.name,
                 "ImageVersion": properties.semantic_version,
-                "ClientToken": image.token or properties.tokens(self._owner)[0],
+                "ClientToken": (
+                    properties.client_token or image.token or properties.tokens(self._owner)[0]
+                ),
                 "VmImportTaskId": properties.vm_import_task_id,
                 "RequestId": image.request_id,
             },
         )
+
+
+def _is_kept(image: Image, properties: ImageProperties | None) -> bool:
+    """Whether CloudFormation retained the image before, and asks for its end by mistake."""
+    retained = properties is not None and properties.retained
+    return retained and not image.is_dead and image.age > _OLDEST_NEWCOMER

@@ -85,7 +85,7 @@ class CustomResource:
     """One resource of one stack, through its life."""
 
     urls: ResponseUrls
-    handler: Callable[[dict[str, Any], Any], None]
+    handler: Callable[[dict[str, Any], Any], object]
     properties: Mapping[str, Any] = field(default_factory=dict)
     logical_id: str = "GoldenImageF00D"
     stack_id: str = field(

@@ -98,8 +98,12 @@ def test_another_resource_has_another_token(owner: Owner) -> None:
 
 def test_a_client_token_that_the_user_gave_is_used_as_it_is() -> None:
     image = dataclasses.replace(IMAGE, client_token="my token")
+    token, *_ = image.tokens(OWNER)
 
-    assert image.tokens(OWNER) == ("my token",)
+    request = image.request(OWNER, token)
+
+    assert request["clientToken"] == "my token"
+    assert request["tags"]["cdk-vm-import:token"] == token
 
 
 def test_generations_do_not_repeat() -> None:

@@ -1,0 +1,502 @@
+"""Sequences that once went wrong, or nearly, each by its name."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
+
+if TYPE_CHECKING:
+    from tests.lifecycle.aws_in_process import Aws
+    from tests.lifecycle.cloudformation_driver import Answer, Event
+
+DAY = 86400
+INVENTED = "images-GoldenImageF00D-1ABCDEFGHIJKL"
+FIXTURES = Path(__file__).parents[1] / "handler" / "fixtures"
+
+
+class Stack(Resource):
+    """A resource whose events are all answered in time."""
+
+    def __init__(self, aws: Aws, policy: Policy = Policy.DESTROY, **more: Any) -> None:
+        super().__init__(self.deliver, self.overtake, Order.DOCUMENTED, policy, **more)
+        self.aws = aws
+        self.properties = {
+            "Name": "rhel 9",
+            "SemanticVersion": "1.0.0",
+            "Platform": "Linux",
+            "VmImportTaskId": aws.import_task(),
+            "Retain": "false" if policy is Policy.DESTROY else "true",
+        }
+        self.answer: Answer = {}
+
+    def deliver(self, event: Event) -> Answer | None:
+        self.aws.deliver(event)
+        self.answer = next(iter(self.aws.answers.get(event["ResponseURL"], [])), {})
+        return self.answer or None
+
+    def overtake(self, running: Event, event: Event) -> Answer | None:
+        chance = random.Random(0)  # noqa: S311
+        self.aws.deliver_at_once(running, event, chance=chance, head_start=1)
+        return self.aws.answers[event["ResponseURL"]][0]
+
+    def change(self, **changes: Any) -> dict[str, Any]:
+        return {**self.properties, **changes}
+
+
+@pytest.fixture
+def stack(aws: Aws) -> Stack:
+    stack = Stack(aws)
+    assert stack.create(stack.properties)
+    return stack
+
+
+@pytest.fixture
+def retaining(aws: Aws) -> Stack:
+    return Stack(aws, Policy.RETAIN_ON_UPDATE_OR_DELETE)
+
+
+def images(aws: Aws) -> list[str]:
+    return list(aws.images)
+
+
+@pytest.mark.parametrize("fault", ["killed before", "killed after"])
+@pytest.mark.parametrize("call", range(8))
+def test_a_create_killed_at_any_call_makes_one_image_on_its_retry(
+    aws: Aws, call: int, fault: str
+) -> None:
+    stack = Stack(aws)
+    aws.expect({call: fault})
+
+    assert stack.create(stack.properties)
+
+    assert images(aws) == [stack.physical_id]
+
+
+@pytest.mark.parametrize("fault", ["killed before", "killed after"])
+@pytest.mark.parametrize("call", range(12))
+def test_a_replacement_killed_at_any_call_leaves_the_new_image_on_its_retry(
+    aws: Aws, stack: Stack, call: int, fault: str
+) -> None:
+    aws.expect({call: fault})
+
+    assert stack.update(stack.change(SemanticVersion="2.0.0"))
+
+    assert images(aws) == [stack.physical_id]
+
+
+@pytest.mark.parametrize("fault", ["killed before", "killed after"])
+@pytest.mark.parametrize("call", range(8))
+def test_a_delete_killed_at_any_call_leaves_nothing_on_its_retry(
+    aws: Aws, stack: Stack, call: int, fault: str
+) -> None:
+    aws.expect({call: fault})
+
+    stack.remove()
+
+    assert images(aws) == []
+
+
+def test_an_import_whose_answer_is_lost_for_good_is_found_by_its_token(aws: Aws) -> None:
+    stack = Stack(aws)
+    aws.expect(dict.fromkeys(range(2, 6), "answer lost"))
+
+    assert stack.create(stack.properties)
+
+    assert images(aws) == [stack.physical_id]
+
+
+def test_an_image_that_may_be_listed_but_not_read_is_answered(aws: Aws) -> None:
+    stack = Stack(aws)
+    aws.expect(denied={"GetImage"})
+
+    assert stack.create(stack.properties)
+
+
+def test_a_fault_of_aws_is_waited_out_where_nothing_can_be_made_twice(aws: Aws) -> None:
+    stack = Stack(aws)
+    aws.expect({0: "outage"})
+
+    assert stack.create(stack.properties)
+
+
+def test_an_event_that_runs_out_of_time_is_answered_with_what_it_waited_for(
+    aws: Aws, stack: Stack
+) -> None:
+    aws.expect(dict.fromkeys(range(1000), "throttled"))
+    start = aws.clock.now()
+
+    stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=stack.physical_id))
+
+    assert stack.answer["Status"] == "FAILED"
+    assert "ran out of time waiting for GetImage" in stack.answer["Reason"]
+    assert "TooManyRequestsException" in stack.answer["Reason"]
+    assert 700 < aws.clock.now() - start < 800
+
+
+def test_a_rollback_sweeps_what_an_update_made_that_never_answered(aws: Aws, stack: Stack) -> None:
+    first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
+    aws.expect(answer_faults=dict.fromkeys(range(300), "500"))
+    assert stack.deliver(stack._update(str(first), newer, stack.properties)) is None
+    assert len(images(aws)) == 2
+    aws.expect()
+
+    stack.deliver(stack._update(str(first), stack.properties, newer))
+
+    assert stack.answer["PhysicalResourceId"] == first
+    assert images(aws) == [first]
+
+
+def test_a_rollback_waits_for_the_update_that_still_runs(aws: Aws, stack: Stack) -> None:
+    first = stack.physical_id
+
+    stack.update(stack.change(SemanticVersion="2.0.0"), in_flight=True)
+
+    assert stack.physical_id == first
+    assert images(aws) == [first]
+
+
+def test_a_rollback_from_a_placeholder_sweeps_what_it_stands_for(aws: Aws, stack: Stack) -> None:
+    first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
+    stack.deliver(stack._update(str(first), newer, stack.properties))
+    token = aws.images[stack.answer["PhysicalResourceId"]].tags["cdk-vm-import:token"]
+
+    stack.deliver(stack._update(f"rhel-9/2.0.0/{token}", stack.properties, newer))
+
+    assert images(aws) == [first]
+
+
+def test_an_update_never_sweeps_the_image_that_it_replaces(aws: Aws, stack: Stack) -> None:
+    first = str(stack.physical_id)
+    event = stack._update(first, stack.change(SemanticVersion="2.0.0"), stack.properties)
+
+    stack.deliver(event)
+
+    assert first in images(aws)
+
+
+def test_a_failed_update_of_another_identity_answers_an_id_to_clean_up_by(
+    aws: Aws, stack: Stack
+) -> None:
+    newer = stack.change(SemanticVersion="2.0.0")
+    aws.expect(denied={"ImportVmImage"})
+
+    stack.deliver(stack._update(str(stack.physical_id), newer, stack.properties))
+
+    assert stack.answer["Status"] == "FAILED"
+    assert stack.answer["PhysicalResourceId"].startswith("rhel-9/2.0.0/")
+
+
+def test_a_failed_update_of_the_same_identity_answers_the_id_in_use(aws: Aws, stack: Stack) -> None:
+    # its placeholder would have CloudFormation delete the image that the rollback makes
+    first = str(stack.physical_id)
+    aws.delete(first)
+    aws.expect(denied={"ImportVmImage"})
+
+    stack.deliver(stack._update(first, stack.change(Tags={"a": "1"}), stack.properties))
+
+    assert stack.answer["Status"] == "FAILED"
+    assert stack.answer["PhysicalResourceId"] == first
+
+
+def test_a_failed_create_answers_an_id_to_clean_up_by(aws: Aws) -> None:
+    stack = Stack(aws)
+    aws.expect(denied={"ImportVmImage"})
+
+    stack.deliver(stack.event("Create", stack.properties))
+
+    assert stack.answer["PhysicalResourceId"].startswith("rhel-9/1.0.0/")
+
+
+def test_a_placeholder_is_enough_to_delete_what_it_stands_for(aws: Aws, stack: Stack) -> None:
+    token = aws.images[str(stack.physical_id)].tags["cdk-vm-import:token"]
+
+    stack.deliver(stack.event("Delete", {}, PhysicalResourceId=f"rhel-9/1.0.0/{token}"))
+
+    assert images(aws) == []
+
+
+def test_a_placeholder_never_stands_for_the_image_in_use(aws: Aws, stack: Stack) -> None:
+    # whichever properties CloudFormation sends along
+    first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
+    stack.deliver(stack._update(str(first), newer, stack.properties))
+    token = aws.images[stack.answer["PhysicalResourceId"]].tags["cdk-vm-import:token"]
+
+    for sent in (newer, stack.properties):
+        event = stack.event("Delete", sent, PhysicalResourceId=f"rhel-9/2.0.0/{token}")
+        stack.deliver(event)
+
+    assert images(aws) == [first]
+
+
+def test_a_running_import_is_cancelled_and_not_waited_for(aws: Aws, stack: Stack) -> None:
+    start = aws.clock.now()
+
+    stack.remove()
+
+    assert aws.clock.now() - start < 60
+
+
+def test_a_delete_that_aws_refuses_fails(aws: Aws, stack: Stack) -> None:
+    aws.expect(denied={"DeleteImage"})
+
+    stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=stack.physical_id))
+
+    assert stack.answer["Status"] == "FAILED"
+    assert "DeleteImage failed: AccessDeniedException" in stack.answer["Reason"]
+
+
+def test_the_ami_of_a_kept_image_is_kept(retaining: Stack, aws: Aws) -> None:
+    properties = retaining.change(DeleteAmi="true")
+    retaining.create(properties)
+    retaining.remove()
+    aws.sleep(2 * DAY)
+
+    retaining.create(properties, others_fail=True)
+
+    assert aws.images
+    assert len(aws.amis) == 1
+
+
+def test_a_create_that_is_cancelled_in_flight_leaves_nothing(aws: Aws) -> None:
+    stack = Stack(aws)
+
+    stack.create_and_cancel(stack.properties)
+
+    assert images(aws) == []
+
+
+def test_a_create_that_is_cancelled_in_flight_after_burnt_tokens_leaves_nothing(aws: Aws) -> None:
+    # each burnt token holds it up for some seconds
+    stack = Stack(aws)
+    for _ in range(4):
+        assert stack.create(stack.properties)
+        stack.remove()
+
+    stack.create_and_cancel(stack.properties)
+
+    assert images(aws) == []
+
+
+def test_a_rollback_at_the_time_of_its_update_does_not_lose_an_image_made_anew(
+    aws: Aws, stack: Stack
+) -> None:
+    aws.delete(str(stack.physical_id))
+
+    stack.update(stack.change(Description="golden"), in_flight=True)
+
+    assert stack.physical_id in images(aws)
+
+
+def test_a_retained_image_is_found_again_instead_of_imported(retaining: Stack, aws: Aws) -> None:
+    retaining.create(retaining.properties)
+    first = retaining.physical_id
+    retaining.remove()
+
+    retaining.create(retaining.properties)
+
+    assert retaining.physical_id == first
+    assert images(aws) == [first]
+
+
+@pytest.mark.parametrize(("age", "left"), [(DAY + 60, 1), (DAY - 60, 0)])
+def test_a_rollback_leaves_a_retained_image_of_more_than_a_day(
+    retaining: Stack, aws: Aws, age: int, left: int
+) -> None:
+    retaining.create(retaining.properties)
+    retaining.remove()
+    aws.sleep(age)
+
+    retaining.create(retaining.properties, others_fail=True)
+
+    assert len(images(aws)) == left
+
+
+def test_a_rollback_leaves_a_retained_image_that_the_update_went_back_to(
+    retaining: Stack, aws: Aws
+) -> None:
+    first = retaining.properties
+    retaining.create(first)
+    retaining.update(retaining.change(SemanticVersion="2.0.0"))
+    aws.sleep(2 * DAY)
+
+    retaining.update(first, others_fail=True)
+
+    assert len(images(aws)) == 2
+
+
+def test_a_rollback_leaves_a_retained_image_that_the_update_never_answered_with(
+    retaining: Stack, aws: Aws
+) -> None:
+    first = retaining.properties
+    retaining.create(first)
+    retaining.update(retaining.change(SemanticVersion="2.0.0"))
+    aws.sleep(2 * DAY)
+    back = retaining._update(str(retaining.physical_id), retaining.properties, first)
+
+    retaining.deliver(back)
+
+    assert len(images(aws)) == 2
+
+
+def test_an_old_image_that_nobody_retains_is_deleted(aws: Aws, stack: Stack) -> None:
+    aws.sleep(30 * DAY)
+
+    stack.remove()
+
+    assert images(aws) == []
+
+
+def test_an_image_without_our_tags_is_left_by_a_delete(aws: Aws, stack: Stack) -> None:
+    aws.images[str(stack.physical_id)].tags.clear()
+
+    stack.remove()
+
+    assert stack.answer["Status"] == "SUCCESS"
+    assert len(images(aws)) == 1
+
+
+@pytest.mark.parametrize(
+    "taken", ["cdk-vm-import:token", "cdk-vm-import:stack", "cdk-vm-import:resource"]
+)
+def test_an_update_puts_back_our_tags(aws: Aws, stack: Stack, taken: str) -> None:
+    image = aws.images[str(stack.physical_id)]
+    before = dict(image.tags)
+    del image.tags[taken]
+
+    assert stack.update(stack.change(Tags={"a": "1"}))
+
+    assert image.tags == {**before, "a": "1"}
+
+
+def test_an_image_that_was_given_to_another_resource_is_replaced_and_left(
+    aws: Aws, stack: Stack
+) -> None:
+    first = str(stack.physical_id)
+    aws.images[first].tags["cdk-vm-import:resource"] = "Another"
+
+    assert stack.update(stack.change(Tags={"a": "1"}))
+
+    assert stack.physical_id != first
+    assert sorted(images(aws)) == sorted([first, str(stack.physical_id)])
+    assert "a" not in aws.images[first].tags
+
+
+@pytest.mark.parametrize("status", ["DEPRECATED", "DISABLED"])
+def test_an_image_that_was_deprecated_or_disabled_stays_in_use(
+    aws: Aws, stack: Stack, status: str
+) -> None:
+    first = str(stack.physical_id)
+    aws.images[first].status = status
+
+    assert stack.update(stack.change(Tags={"a": "1"}))
+
+    assert images(aws) == [stack.physical_id] == [first]
+
+
+def test_a_dead_image_goes_when_a_retry_of_its_event_makes_the_next(aws: Aws) -> None:
+    stack = Stack(aws)
+    event = stack.event("Create", stack.properties)
+    stack.deliver(event)
+    aws.images[stack.answer["PhysicalResourceId"]].status = "CANCELLED"
+
+    aws.deliver(event)
+
+    again = aws.answers[event["ResponseURL"]][1]
+    assert images(aws) == [again["PhysicalResourceId"]]
+
+
+def test_a_dead_image_goes_when_a_retry_of_its_event_fails(aws: Aws) -> None:
+    stack = Stack(aws)
+    event = stack.event("Create", stack.properties)
+    stack.deliver(event)
+    aws.images[stack.answer["PhysicalResourceId"]].status = "FAILED"
+    aws.expect(denied={"ImportVmImage"})
+
+    aws.deliver(event)
+
+    assert images(aws) == []
+
+
+def test_a_sixth_image_is_refused_while_aws_remembers_five_tokens(aws: Aws) -> None:
+    stack = Stack(aws)
+    for _ in range(5):
+        assert stack.create(stack.properties)
+        stack.remove()
+
+    assert not stack.create(stack.properties)
+
+    stack.deliver(stack.event("Create", stack.properties))
+    assert "5 images of this name, version and import task were made" in stack.answer["Reason"]
+    aws.sleep(2 * DAY)  # the tokens are forgotten, the import task is not
+    assert stack.create(stack.properties)
+    assert images(aws) == [stack.physical_id]
+
+
+def test_a_delete_with_the_properties_of_the_image_in_use_leaves_that(
+    aws: Aws, stack: Stack
+) -> None:
+    first = stack.physical_id
+    newer = stack.change(Description="golden")
+    stack.deliver(stack._update(str(first), newer, stack.properties))
+    newcomer = stack.answer["PhysicalResourceId"]
+
+    stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=newcomer))
+
+    assert images(aws) == [first]
+
+
+def test_a_client_token_of_the_users_cannot_stand_for_two_images(aws: Aws) -> None:
+    stack = Stack(aws)
+    first = stack.change(ClientToken="mine")
+    stack.create(first)
+    arn = stack.physical_id
+
+    stack.update({**first, "Description": "golden"})
+
+    assert "this client token was used for another image" in aws_reason(aws)
+    assert stack.physical_id == arn
+    assert images(aws) == [arn]
+
+
+def aws_reason(aws: Aws) -> str:
+    reasons = [answer["Reason"] for answers in aws.answers.values() for answer in answers]
+    return " ".join(reasons)
+
+
+@pytest.mark.parametrize("name", ["no/name", "x", "é" * 10])
+def test_a_name_that_image_builder_does_not_know_fails_and_does_not_hang_the_rollback(
+    aws: Aws, name: str
+) -> None:
+    stack = Stack(aws)
+
+    assert not stack.create(stack.change(Name=name))
+
+    assert not stack.abandoned
+    assert "does not match" in aws_reason(aws)
+
+
+@pytest.mark.parametrize(
+    "fixture", sorted(FIXTURES.glob("properties-*.json")), ids=lambda p: p.stem
+)
+def test_the_properties_of_every_release_are_understood(aws: Aws, fixture: Path) -> None:
+    stack = Stack(aws)
+    properties = {
+        **json.loads(fixture.read_text()),
+        "VmImportTaskId": stack.properties["VmImportTaskId"],
+        "Retain": "false",
+    }
+    del properties["Waiter"]  # it would be handed over
+    stack.create(properties)
+    first = stack.physical_id
+    stack.update({**properties, "Tags": {"team": "others"}})
+    assert stack.physical_id == first
+
+    stack.deliver(stack.event("Delete", properties, PhysicalResourceId=INVENTED))
+
+    assert images(aws) == []
