@@ -26,11 +26,12 @@ def table(header: str) -> list[list[str]]:
 
 
 def test_the_snippets_make_a_template(tmp_path: Path) -> None:
-    # the later snippets go before the first, which synthesizes
+    # The later snippets go before the first, which synthesizes; and the provider, which is the
+    # last, before all images.
     first, *later = SNIPPETS
     stack = first.index("image = ImportedVmImage(")
     app = tmp_path / "app.py"
-    app.write_text(first[:stack] + "\n".join(later) + first[stack:])
+    app.write_text(first[:stack] + "\n".join(reversed(later)) + first[stack:])
 
     subprocess.run(
         [sys.executable, app],
