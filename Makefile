@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types pytest format lock clean
+.PHONY: help setup demo test check lint types pytest slow soak mutate bench format lock clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ setup: $(SETUP) ## install everything into .venv and node_modules
 demo: $(SETUP) ## deploy a VM image and a recipe on it, on an AWS on this machine
 	@$(BIN)/python -m local_aws.demo
 
-test: $(SETUP) lint types pytest ## lint, types and all tests
+test: $(SETUP) lint types pytest ## lint, types and tests
 
 check: lint types ## lint and types alone
 
@@ -34,8 +34,20 @@ lint: $(SETUP) ## ruff: rules and format
 types: $(SETUP) ## mypy, strict
 	$(BIN)/mypy
 
-pytest: $(SETUP) ## all tests (some: make pytest ARGS='tests/handler -k token')
+pytest: $(SETUP) ## the tests (some: make pytest ARGS='tests/handler -k token')
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+
+slow: $(SETUP) ## the tests that make test leaves out (about half an hour)
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m slow $(ARGS)
+
+soak: $(SETUP) ## 10,000 random lives of an image (one batch again: make soak ARGS='--seed N')
+	PYTHONPATH=.:lambda/vm_import $(BIN)/python -m tests.lifecycle.soak $(ARGS)
+
+mutate: $(SETUP) ## deliberate faults in the handler; the tests must notice each
+	$(BIN)/python -m tests.lifecycle.mutations
+
+bench: $(SETUP) ## looks, AWS calls and delays of the wait, beside other ways
+	PYTHONPATH=lambda/vm_import $(BIN)/python -m benchmarks.waiting
 
 format: $(SETUP) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,13 @@ for image_id, arguments in json.loads(app.node.get_context("images")).items():
     removal_policy = cdk.RemovalPolicy[arguments.pop("removal_policy", "DESTROY")]
     platform = Platform(arguments.pop("platform", "Linux"))
     image = ImportedVmImage(
-        stack, image_id, platform=platform, removal_policy=removal_policy, **arguments
+        stack,
+        image_id,
+        platform=platform,
+        removal_policy=removal_policy,
+        # test_waiting.py is about waiting
+        wait_for_available=False,
+        **arguments,
     )
     if recipe_version:
         imagebuilder.CfnImageRecipe(

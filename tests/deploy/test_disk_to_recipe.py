@@ -113,6 +113,7 @@ def stack(local: LocalAws, account: Account, tmp_path: Path) -> Stack:
     return Stack(local, account, tmp_path)
 
 
+@pytest.mark.slow
 def test_real_disks_of_all_formats_become_images_and_go_with_the_stack(stack: Stack) -> None:
     keys = [stack.put(f"disk.{name.lower()}", real_disk(name)) for name in FORMATS]
 
@@ -138,6 +139,7 @@ def test_a_changed_disk_makes_a_new_image_and_leaves_nothing_of_the_old_one(stac
     assert len(stack.amis()) == 1
 
 
+@pytest.mark.slow
 def test_a_failed_update_rolls_back_to_the_first_image_and_leaves_no_other(stack: Stack) -> None:
     disk = stack.put("first.raw", real_disk("RAW"))
     (arn,) = stack.deploy(disk).values()
@@ -189,6 +191,7 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize(("key", "disk", "message"), WRONG_DISKS.values(), ids=WRONG_DISKS)
+@pytest.mark.slow
 def test_a_wrong_disk_fails_the_deployment_with_ec2s_message_and_nothing_is_left(
     stack: Stack, key: str, disk: bytes, message: str
 ) -> None:
@@ -207,6 +210,7 @@ def test_an_absent_object_fails_the_deployment_with_ec2s_message(stack: Stack) -
     assert stack.left_behind() == []
 
 
+@pytest.mark.slow
 def test_a_bucket_without_permission_fails_the_deployment_with_ec2s_message(stack: Stack) -> None:
     with pytest.raises(CdkError):
         stack.deploy(stack.put("disk.raw", real_disk("RAW")), other_role="1")
@@ -215,6 +219,7 @@ def test_a_bucket_without_permission_fails_the_deployment_with_ec2s_message(stac
     assert stack.left_behind() == []
 
 
+@pytest.mark.slow
 def test_an_unsupported_system_fails_the_deployment_with_ec2s_message(stack: Stack) -> None:
     message = "ClientError: Unknown OS / Missing OS files."
     stack.local.fail_import(message)
@@ -226,6 +231,7 @@ def test_an_unsupported_system_fails_the_deployment_with_ec2s_message(stack: Sta
     assert stack.left_behind() == []
 
 
+@pytest.mark.slow
 def test_the_example_with_a_disk_in_a_bucket_deploys(
     local: LocalAws, account: Account, tmp_path: Path
 ) -> None:

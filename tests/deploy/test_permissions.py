@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 # The statements of our roles and keys, and the step that is denied without each.
 _FIRST = "first import of the account"
 STATEMENTS = {

@@ -187,6 +187,7 @@ def test_a_deployment_ends_when_the_image_is_available(
     assert eventually(lambda: stack.running_executions() == [])
 
 
+@pytest.mark.slow
 def test_a_deployment_that_does_not_wait_ends_before(make_stack: Callable[[float], Stack]) -> None:
     stack = make_stack(1000 * HOUR)
 
@@ -224,6 +225,7 @@ def test_an_import_that_fails_half_way_rolls_back_with_ec2s_reason(
 
 
 @pytest.mark.parametrize("minutes", [5, 61], ids=["answer", "signal"])
+@pytest.mark.slow
 def test_an_import_that_takes_too_long_rolls_back_with_how_far_it_came(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
@@ -240,6 +242,7 @@ def test_an_import_that_takes_too_long_rolls_back_with_how_far_it_came(
 
 
 @MODES
+@pytest.mark.slow
 def test_a_new_version_is_waited_for_and_takes_the_old_ones_place(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
@@ -258,6 +261,7 @@ def test_a_new_version_is_waited_for_and_takes_the_old_ones_place(
 
 
 @MODES
+@pytest.mark.slow
 def test_a_new_version_that_fails_leaves_the_old_one(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
@@ -280,6 +284,7 @@ def test_a_new_version_that_fails_leaves_the_old_one(
     [(None, BY_ANSWER, BY_SIGNAL), (BY_SIGNAL, BY_ANSWER, None), (BY_ANSWER, None, BY_SIGNAL)],
     ids=str,
 )
+@pytest.mark.slow
 def test_the_way_of_waiting_can_change_and_the_image_stays(
     make_stack: Callable[[float], Stack], ways: tuple[int | None, ...]
 ) -> None:
@@ -293,6 +298,7 @@ def test_the_way_of_waiting_can_change_and_the_image_stays(
     assert len(seen[0]) == 1
 
 
+@pytest.mark.slow
 def test_tags_change_while_nothing_is_waited_for_again(
     make_stack: Callable[[float], Stack],
 ) -> None:
@@ -306,6 +312,7 @@ def test_tags_change_while_nothing_is_waited_for_again(
 
 
 @MODES
+@pytest.mark.slow
 def test_the_stack_is_destroyed_with_its_image(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
@@ -321,6 +328,7 @@ def test_the_stack_is_destroyed_with_its_image(
 
 
 @MODES
+@pytest.mark.slow
 def test_a_deletion_while_the_image_is_waited_for_leaves_nothing_and_nobody_waiting(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
@@ -353,6 +361,7 @@ def _fails(act: Callable[[], object]) -> None:
         act()
 
 
+@pytest.mark.slow
 def test_an_outage_of_lambda_does_not_end_the_wait(make_stack: Callable[[float], Stack]) -> None:
     stack = make_stack(1000 * HOUR)
     client: Any = stack.local.session().client
@@ -378,6 +387,7 @@ def test_an_outage_of_lambda_does_not_end_the_wait(make_stack: Callable[[float],
 
 
 @MODES
+@pytest.mark.slow
 def test_a_rollback_that_another_resource_causes_leaves_nothing_and_nobody_waiting(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
@@ -392,6 +402,7 @@ def test_a_rollback_that_another_resource_causes_leaves_nothing_and_nobody_waiti
 
 
 @MODES
+@pytest.mark.slow
 def test_an_update_that_another_resource_rolls_back_leaves_the_old_image(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
@@ -407,6 +418,7 @@ def test_an_update_that_another_resource_rolls_back_leaves_the_old_image(
     assert eventually(lambda: stack.running_executions() == [])
 
 
+@pytest.mark.slow
 def test_an_image_that_changes_by_a_parameter_alone_is_refused_over_an_hour(
     make_stack: Callable[[float], Stack],
 ) -> None:

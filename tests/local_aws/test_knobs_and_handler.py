@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.handler.cloudformation import CustomResource
     from tests.handler.conftest import Aws
 
+pytestmark = pytest.mark.slow
+
 BOTH: dict[str, tuple[object, ...]] = {
     "import_seconds": (0, 600),
     "deleting_seconds": (0, 600),
