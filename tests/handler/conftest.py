@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import struct
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,52 +10,13 @@ import trustme
 
 from index import handler
 from local_aws import LocalAws
+from local_aws.prerequisites import DISK, Prerequisites
 from tests.handler.cloudformation import CustomResource, ResponseUrls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _numbers = itertools.count()
-
-# https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
-VMIE_MAY_ASSUME = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "vmie.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-            "Condition": {"StringEquals": {"sts:Externalid": "vmimport"}},
-        }
-    ],
-}
-MAY_READ_DISKS = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Action": ["s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"],
-            "Resource": ["arn:aws:s3:::disks", "arn:aws:s3:::disks/*"],
-        },
-        {
-            "Effect": "Allow",
-            "Action": [
-                "ec2:ModifySnapshotAttribute",
-                "ec2:CopySnapshot",
-                "ec2:RegisterImage",
-                "ec2:Describe*",
-            ],
-            "Resource": "*",
-        },
-    ],
-}
-
-
-def raw_disk() -> bytes:
-    """A disk of 1 MiB with a master boot record and one Linux partition."""
-    partition = struct.pack("<B3sB3sII", 0x80, b"\0\2\0", 0x83, b"\0\3\0", 1, 2047)
-    record = b"\0" * 446 + partition + b"\0" * 48 + b"\x55\xaa"
-    return record.ljust(1024 * 1024, b"\0")
 
 
 class Aws:
@@ -67,22 +26,12 @@ class Aws:
         self.local = local
         session = local.session()
         endpoint = local.environment["AWS_ENDPOINT_URL"]
-        self._ec2 = session.client("ec2", endpoint_url=endpoint)
         self._images = session.client("imagebuilder", endpoint_url=endpoint)
-        s3 = session.client("s3", endpoint_url=endpoint)
-        s3.create_bucket(Bucket="disks")
-        s3.put_object(Bucket="disks", Key="rhel9.raw", Body=raw_disk())
-        iam = session.client("iam", endpoint_url=endpoint)
-        iam.create_role(RoleName="vmimport", AssumeRolePolicyDocument=json.dumps(VMIE_MAY_ASSUME))
-        iam.put_role_policy(
-            RoleName="vmimport", PolicyName="disks", PolicyDocument=json.dumps(MAY_READ_DISKS)
-        )
+        self._prerequisites = Prerequisites(local)
 
-    def import_task(self, key: str = "rhel9.raw") -> str:
+    def import_task(self, key: str = DISK) -> str:
         """Start an ImportImage task."""
-        return self._ec2.import_image(
-            DiskContainers=[{"Format": "RAW", "UserBucket": {"S3Bucket": "disks", "S3Key": key}}]
-        )["ImportTaskId"]
+        return self._prerequisites.import_image(key)
 
     def properties(self, **changes: Any) -> dict[str, Any]:
         """Properties of an image that no other test has."""

@@ -10,6 +10,7 @@ import pytest
 
 import import_task_lifecycle
 from index import handler
+from local_aws.prerequisites import BUCKET, DISK
 from tests.handler.cloudformation import CustomResource
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def tags(described: dict[str, Any]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
 
 
-def disk(key: str = "rhel9.raw") -> dict[str, Any]:
-    return {"Format": "RAW", "UserBucket": {"S3Bucket": "disks", "S3Key": key}}
+def disk(key: str = DISK) -> dict[str, Any]:
+    return {"Format": "RAW", "UserBucket": {"S3Bucket": BUCKET, "S3Key": key}}
 
 
 def properties(**changes: Any) -> dict[str, Any]:
