@@ -97,6 +97,10 @@ class CfnResource(crhelper.CfnResource):
         self._not_yet = False
         super().__call__(event, context)
 
+    def keep_physical_id(self, physical_id: str) -> None:
+        """Answer with this physical id, whatever fails from here on."""
+        self.PhysicalResourceId = physical_id
+
     def _set_timeout(self) -> None:
         """Set no timer: the code ends by its own deadline, and a killed one is retried."""
 

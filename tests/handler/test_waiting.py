@@ -356,7 +356,7 @@ def test_what_passes_does_not_end_the_wait(
     operation: str,
     fault: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr("index._FOR_A_STEP", 0.5)
+    monkeypatch.setattr("imported_vm_image._FOR_A_STEP", 0.5)
     resource.properties = waiting(aws, waiter)
     state = waiter.step(waiter.send(resource.event("Create")))
     aws.local.fault(service, operation, times=8, **fault)
@@ -528,7 +528,7 @@ def test_a_deletion_that_never_ends_fails_before_cloudformation_gives_up(
     knobs: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("index._FOR_A_STEP", 0.5)
+    monkeypatch.setattr("imported_vm_image._FOR_A_STEP", 0.5)
     knobs(cancel_seconds=1e6)
     resource.properties = waiting(aws, waiter, timeout=60)
     state = waiter.step(waiter.send(resource.event("Create")))
