@@ -110,6 +110,9 @@ class VmImportProvider(Construct):
                 handler="index.handler",
                 code=code,
                 timeout=cdk.Duration.minutes(15),
+                # Lambda keeps what it cannot deliver for six hours, but CloudFormation has given
+                # an event up after one: handled then, it would make what nobody removes.
+                max_event_age=cdk.Duration.hours(1),
                 memory_size=memory_size,
                 architecture=architecture,
                 role=self._role,

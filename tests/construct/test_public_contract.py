@@ -253,6 +253,7 @@ def test_the_logical_ids_are_pinned(stack: cdk.Stack, import_image: ImportImage)
     assert {name: resource["Type"] for name, resource in template["Resources"].items()} == {
         "Image9D742C96": "Custom::ImportedVmImage",
         "VmImportProviderHandlerD6951CDD": "AWS::Lambda::Function",
+        "VmImportProviderHandlerEventInvokeConfig182A4BAE": "AWS::Lambda::EventInvokeConfig",
         "VmImportProviderLogGroup884847F1": "AWS::Logs::LogGroup",
         "VmImportProviderRole84245795": "AWS::IAM::Role",
         "VmImportProviderWaiterF6FCE749": "AWS::StepFunctions::StateMachine",

@@ -132,6 +132,22 @@ def test_the_function_runs_the_handler(stack: cdk.Stack) -> None:
     assert "KmsKeyArn" not in found
 
 
+def test_an_event_that_cloudformation_has_given_up_is_not_delivered_any_more(
+    stack: cdk.Stack,
+) -> None:
+    VmImportProvider(stack, "Provider")
+
+    assertions.Template.from_stack(stack).has_resource_properties(
+        "AWS::Lambda::EventInvokeConfig",
+        {
+            "FunctionName": {"Ref": assertions.Match.string_like_regexp("ProviderHandler")},
+            "Qualifier": "$LATEST",
+            "MaximumEventAgeInSeconds": 3600,
+            "MaximumRetryAttempts": assertions.Match.absent(),  # Lambda's own: two
+        },
+    )
+
+
 def test_architecture_memory_and_retention_can_be_chosen(stack: cdk.Stack) -> None:
     VmImportProvider(
         stack,

@@ -47,7 +47,13 @@ def test_without_waiting_there_is_nothing_that_waits(
 ) -> None:
     import_image(stack, wait_for_available=False)
 
-    assert types(stack) == {IMAGE, ROLE, "AWS::Lambda::Function", "AWS::Logs::LogGroup"}
+    assert types(stack) == {
+        IMAGE,
+        ROLE,
+        "AWS::Lambda::EventInvokeConfig",
+        "AWS::Lambda::Function",
+        "AWS::Logs::LogGroup",
+    }
     assert not {"Waiter", "TimeoutSeconds", "WaitHandle", "ServiceTimeout"} & set(properties(stack))
     policy = str(assertions.Template.from_stack(stack).find_resources(ROLE))
     assert "states" not in policy
