@@ -49,6 +49,10 @@ _ROLE_NEEDS: Final = ("CopySnapshot", "DescribeImages", "ModifySnapshotAttribute
 _ROLE_NEEDS_OF_KEY: Final = (
     "CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "ReEncryptFrom",
 )  # fmt: skip
+_ROLE_NEEDS_OF_LICENSES: Final = (
+    "GetLicenseConfiguration", "ListLicenseSpecificationsForResource",
+    "UpdateLicenseSpecificationsForResource",
+)  # fmt: skip
 _FORBIDDEN: Final = (
     "ClientError: Disk validation failed "
     "[We do not have access to the given resource. Reason 403 Forbidden]"
@@ -431,9 +435,9 @@ def _vm_import_may_assume(role_name: str) -> bool:
 def _role_is_sufficient(role_name: str, request: dict[str, Any]) -> bool:
     actions = [(f"ec2:{action}", "*") for action in _ROLE_NEEDS]
     if key := request.get("KmsKeyId"):
-        found = kms._resolve_key(key)  # noqa: SLF001
-        arn = found["Arn"] if found else key
-        actions += [(f"kms:{action}", arn) for action in _ROLE_NEEDS_OF_KEY]
+        actions += [(f"kms:{action}", _key_arn(key)) for action in _ROLE_NEEDS_OF_KEY]
+    if request.get("LicenseSpecifications"):
+        actions += [(f"license-manager:{action}", "*") for action in _ROLE_NEEDS_OF_LICENSES]
     return _vm_import_may_assume(role_name) and all(
         role_may(role_name, action, resource) for action, resource in actions
     )
@@ -441,9 +445,22 @@ def _role_is_sufficient(role_name: str, request: dict[str, Any]) -> bool:
 
 def _may_read(role_name: str, bucket: str, key: str) -> bool:
     arn = f"arn:aws:s3:::{bucket}"
-    return role_may(role_name, "s3:GetObject", f"{arn}/{key}") and all(
-        role_may(role_name, f"s3:{action}", arn) for action in ("GetBucketLocation", "ListBucket")
-    )
+    actions = [
+        ("s3:GetBucketLocation", arn),
+        ("s3:ListBucket", arn),
+        ("s3:GetObject", f"{arn}/{key}"),
+    ]
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
+    object_ = s3._buckets.get(bucket, {}).get("objects", {}).get(key, {})  # noqa: SLF001
+    encrypted = object_.get("preserved_headers", {})
+    if key_id := encrypted.get("x-amz-server-side-encryption-aws-kms-key-id"):
+        actions.append(("kms:Decrypt", _key_arn(key_id)))
+    return all(role_may(role_name, action, resource) for action, resource in actions)
+
+
+def _key_arn(key: str) -> str:
+    found = kms._resolve_key(key)  # noqa: SLF001
+    return found["Arn"] if found else key
 
 
 def _pass_role(role_name: str) -> Check:

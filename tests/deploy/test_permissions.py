@@ -33,11 +33,16 @@ pytestmark = pytest.mark.slow
 
 # The statements of our roles and keys, and the step that is denied without each.
 _FIRST = "first import of the account"
+LICENSES = (
+    "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-0123456789abcdef"
+)
 STATEMENTS = {
+    "AttachLicenses": _FIRST,
     "CallFunction": _FIRST,
     "ChangeImagesOfThisStack": "change of tags",
     "ChangeImportTasksOfThisStack": "change of tags",
     "CreateServiceLinkedRole": _FIRST,
+    "DecryptDisks": _FIRST,
     "DeleteAmisOfThisStack": "replacement of the task",
     "EncryptAmi": _FIRST,
     "EncryptExecutions": _FIRST,
@@ -88,9 +93,17 @@ class Aws:
         self.iam, self.logs = session.client("iam"), session.client("logs")
         self.machines, self.functions = session.client("stepfunctions"), session.client("lambda")
         buckets = session.client("s3")
-        buckets.put_object(Bucket=BUCKET, Key="other.raw", Body=raw_disk())
+        self.disk_key = session.client("kms").create_key()["KeyMetadata"]["Arn"]
+        for name in (DISK, "other.raw"):
+            buckets.put_object(
+                Bucket=BUCKET,
+                Key=name,
+                Body=raw_disk(),
+                ServerSideEncryption="aws:kms",
+                SSEKMSKeyId=self.disk_key,
+            )
         buckets.create_bucket(Bucket="code")
-        template(self.code)
+        template(self.code, self.disk_key)
         (asset,) = self.code.glob("asset.*")
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
@@ -106,7 +119,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 
 def template(
-    folder: Path, disk: str = DISK, running: str | None = None, **arguments: Any
+    folder: Path, disk_key: str, disk: str = DISK, running: str | None = None, **arguments: Any
 ) -> dict[str, Any]:
     """The template of a stack that uses all that a provider can; its code is in the folder."""
     app = cdk.App(outdir=str(folder))
@@ -129,13 +142,19 @@ def template(
         ],
         encryption_key=key,
     )
-    disks = [VmDisk.from_bucket(s3.Bucket.from_bucket_name(stack, "Bucket", BUCKET), disk)]
+    bucket = s3.Bucket.from_bucket_attributes(
+        stack,
+        "Bucket",
+        bucket_name=BUCKET,
+        encryption_key=kms.Key.from_key_arn(stack, "DiskKey", disk_key),
+    )
     tags = arguments.pop("tags", {"a": "1", "b": "1"})
     task = VmImportTask(
         stack,
         "Task",
-        disks=disks,
+        disks=[VmDisk.from_bucket(bucket, disk)],
         platform=Platform.LINUX,
+        license_configurations=[LICENSES],
         encryption_key=key,
         tags=tags,
         provider=provider,
@@ -285,7 +304,7 @@ class Stack:
                 raise DeniedError(reason)
 
     def template(self, **arguments: Any) -> str:
-        made = template(self.folder, **arguments)
+        made = template(self.folder, self.aws.disk_key, **arguments)
         for document in documents(made):
             document["Statement"] = [
                 statement
@@ -355,8 +374,8 @@ def test_without_a_statement_a_step_is_denied(stack: Stack) -> None:
     pytest.fail(f"{stack.without} is superfluous")
 
 
-def test_each_statement_is_tried(tmp_path: Path) -> None:
-    made = template(tmp_path)
+def test_each_statement_is_tried(aws: Aws, tmp_path: Path) -> None:
+    made = template(tmp_path, aws.disk_key)
     # CDK gives the key a statement for the account, and the roles their trust, without a name
     found = [
         statement["Sid"]

@@ -36,6 +36,7 @@ REGISTER = {
         "ec2:ModifySnapshotAttribute",
         "ec2:RegisterImage",
         "kms:*",
+        "license-manager:*",
     ],
     "Resource": "*",
 }
@@ -68,6 +69,7 @@ class Account:
         self.images = session.client("imagebuilder", aws_access_key_id=account_id, config=once)
         self.s3: Any = session.client("s3", aws_access_key_id=account_id)
         self.iam: Any = session.client("iam", aws_access_key_id=account_id)
+        self.kms: Any = session.client("kms", aws_access_key_id=account_id)
         self.bucket = f"disks-{account_id}"
         self.s3.create_bucket(Bucket=self.bucket)
 
@@ -81,8 +83,8 @@ class Account:
             RoleName=name, PolicyName="disks", PolicyDocument=json.dumps(document)
         )
 
-    def put_disk(self, data: bytes = RAW, key: str = "disk.raw") -> None:
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=data)
+    def put_disk(self, data: bytes = RAW, key: str = "disk.raw", **encryption: str) -> None:
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=data, **encryption)
 
     def start(self, data: bytes = RAW, disk_format: str = "RAW", **more: Any) -> str:
         """Upload a disk and start its import, with a role that may; the task id."""

@@ -244,6 +244,11 @@ def test_a_role_that_vm_import_may_not_assume_is_refused(
     )
 
 
+def without(action: str) -> dict[str, Any]:
+    """What the role needs but for one action."""
+    return {**REGISTER, "Action": [known for known in REGISTER["Action"] if known != action]}
+
+
 def test_a_role_that_may_not_read_the_disk_fails_the_task(aws: Account) -> None:
     aws.make_role("vmimport", TRUST, {**READ, "Resource": "arn:aws:s3:::other/*"}, REGISTER)
     task_id = aws.start()
@@ -262,9 +267,26 @@ def test_a_role_that_may_not_read_all_of_the_disks_bucket_fails_the_task(
     assert aws.task(task_id)["StatusMessage"] == FORBIDDEN
 
 
+def test_a_role_that_may_not_decrypt_the_disk_fails_the_task(aws: Account) -> None:
+    aws.make_role("vmimport", TRUST, READ, without("kms:*"))
+    key_id = aws.kms.create_key()["KeyMetadata"]["KeyId"]
+    aws.put_disk(ServerSideEncryption="aws:kms", SSEKMSKeyId=key_id)
+    place: Any = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
+    task = aws.ec2.import_image(DiskContainers=[{"Format": "RAW", "UserBucket": place}])
+    aws.finish()
+    assert aws.task(task["ImportTaskId"])["StatusMessage"] == FORBIDDEN
+
+
+def test_a_role_that_may_not_attach_licenses_is_refused(aws: Account) -> None:
+    aws.make_role("vmimport", TRUST, READ, without("license-manager:*"))
+    licenses = [{"LicenseConfigurationArn": "arn:aws:license-manager:::license-configuration:x"}]
+    refusal = refused(lambda: aws.start(LicenseSpecifications=licenses))
+    assert refusal[0] == "InvalidParameter"
+    assert refusal[2].startswith("The service role vmimport does not exist or does not have")
+
+
 def test_a_role_that_may_not_use_the_key_is_refused(aws: Account) -> None:
-    without_key = {**REGISTER, "Action": [a for a in REGISTER["Action"] if a != "kms:*"]}
-    aws.make_role("vmimport", TRUST, READ, without_key)
+    aws.make_role("vmimport", TRUST, READ, without("kms:*"))
     refusal = refused(lambda: aws.start(Encrypted=True, KmsKeyId="alias/disks"))
     assert refusal[0] == "InvalidParameter"
     assert refusal[2].startswith("The service role vmimport does not exist or does not have")
