@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types pytest slow soak mutate bench format lock clean
+.PHONY: help setup demo test check lint types pytest slow soak mutate bench disks format lock clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ mutate: $(SETUP) ## deliberate faults in the handler; the tests must notice each
 
 bench: $(SETUP) ## looks, AWS calls and delays of the wait, beside other ways
 	PYTHONPATH=lambda/vm_import $(BIN)/python -m benchmarks.waiting
+
+disks: $(SETUP) ## the disks of the tests, anew (needs qemu-img)
+	$(BIN)/python -m tests.disks.make_disks
 
 format: $(SETUP) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,10 @@
 """The example app: a virtual machine becomes an image, and a recipe builds on that image.
 
+    cdk deploy -c disk=path/to/disk.vmdk
     cdk deploy -c vm_import_task_id=import-ami-0123456789abcdef0
+
+The first uploads a disk of this machine and has EC2 import it; the second takes an import task
+that was started elsewhere.
 
 Further context, all optional: image_name, semantic_version, platform (Windows, Linux or macOS),
 removal_policy (destroy, retain or retain_on_update_or_delete), tags (key=value,key2=value2) and
@@ -15,7 +19,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_imagebuilder as imagebuilder
 from constructs import Construct
 
-from cdk_vm_import import ImportedVmImage, Platform
+from cdk_vm_import import ImportedVmImage, LicenseType, Platform, VmDisk, VmImportTask
 
 T = TypeVar("T")
 
@@ -25,6 +29,8 @@ REMOVAL_POLICIES = {
     "destroy": cdk.RemovalPolicy.DESTROY,
     "retain": cdk.RemovalPolicy.RETAIN,
 }
+# Whose licence the system of a disk runs under.
+LICENSES = {Platform.LINUX: LicenseType.BYOL, Platform.WINDOWS: LicenseType.AWS}
 # Amazon's components that bring the operating system up to date; there is none for macOS.
 UPDATES = {Platform.LINUX: "update-linux", Platform.WINDOWS: "update-windows"}
 
@@ -37,7 +43,8 @@ class GoldenImageStack(cdk.Stack):
         scope: Construct,
         construct_id: str,
         *,
-        vm_import_task_id: str,
+        disk: str | None,
+        vm_import_task_id: str | None,
         image_name: str,
         semantic_version: str,
         platform: Platform,
@@ -45,14 +52,24 @@ class GoldenImageStack(cdk.Stack):
         image_tags: dict[str, str],
         timeout_minutes: int,
     ) -> None:
-        """Import the image, and build the recipe on it."""
+        """Import the disk, if one is given, make the image, and build the recipe on it."""
         super().__init__(scope, construct_id)
+        task = None
+        if disk:
+            task = VmImportTask(
+                self,
+                "Import",
+                disks=[VmDisk.from_asset(disk)],
+                platform=platform,
+                license_type=LICENSES.get(platform),
+            )
         image = ImportedVmImage(
             self,
             "Image",
             image_name=image_name,
             semantic_version=semantic_version,
             platform=platform,
+            vm_import_task=task,
             vm_import_task_id=vm_import_task_id,
             removal_policy=removal_policy,
             tags=image_tags,
@@ -83,12 +100,13 @@ class GoldenImageStack(cdk.Stack):
 def main(app: cdk.App) -> None:
     """Read the app's context and synthesize the stack."""
     context = app.node.try_get_context
-    task_id = context("vm_import_task_id")
-    if not task_id:
-        stop("give the task to import: cdk deploy -c vm_import_task_id=import-ami-...")
+    disk, task_id = context("disk") or None, context("vm_import_task_id") or None
+    if (disk is None) is (task_id is None):
+        stop("give either -c disk=path/to/disk.vmdk or -c vm_import_task_id=import-ami-...")
     GoldenImageStack(
         app,
         "GoldenImage",
+        disk=disk,
         vm_import_task_id=task_id,
         image_name=context("image_name") or "rhel9-golden",
         semantic_version=context("semantic_version") or "1.0.0",

@@ -49,12 +49,20 @@ class Prerequisites:
             ],
             Resource="*",
         )
+        may_attach_licenses = _statement(
+            Action=[
+                "license-manager:GetLicenseConfiguration",
+                "license-manager:ListLicenseSpecificationsForResource",
+                "license-manager:UpdateLicenseSpecificationsForResource",
+            ],
+            Resource="*",
+        )
         iam = clients("iam", endpoint_url=endpoint)
         iam.create_role(RoleName="vmimport", AssumeRolePolicyDocument=_policy(trust))
         iam.put_role_policy(
             RoleName="vmimport",
             PolicyName="vmimport",
-            PolicyDocument=_policy(may_read, may_register),
+            PolicyDocument=_policy(may_read, may_register, may_attach_licenses),
         )
 
     def import_image(self, key: str = DISK) -> str:

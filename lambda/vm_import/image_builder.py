@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,10 +45,19 @@ class Image:
     ami: str = ""
     failure: str = ""
     created: str = ""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """As much of it as AWS shows: neither import task nor description nor client token."""
 
     @classmethod
     def read(cls, described: Mapping[str, Any], request_id: str) -> Image:
         """Read an Image or an ImageSummary."""
+        identity = {
+            "Name": described.get("name"),
+            "SemanticVersion": described["arn"].split("/")[2],
+            "Platform": described.get("platform"),
+            "OsVersion": described.get("osVersion"),
+            "LogGroupName": described.get("loggingConfiguration", {}).get("logGroupName"),
+        }
         state = described.get("state", {})
         amis = (described.get("outputResources") or {}).get("amis") or [{}]
         failure = state.get("failureContext")
@@ -61,6 +70,7 @@ class Image:
             ami=amis[0].get("image", ""),
             failure=json.dumps(failure) if failure else "",
             created=described.get("dateCreated", ""),
+            identity={name: value for name, value in identity.items() if value},
         )
 
     @property

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from image_properties import RESOURCE_TAG, STACK_TAG, TOKEN_TAG
+from errors import VmImportError
+from image_properties import RESOURCE_TAG, STACK_TAG, TOKEN_TAG, Owner, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from image_builder import ImageBuilder
-    from image_properties import Owner
+    from image_builder import Image, ImageBuilder
     from import_tasks import Ami, ImportTasks
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,33 @@ class ImportedAmis:
             logger.warning(refusal)
         return refusals
 
+    def left_by(self, task_ids: Iterable[str]) -> list[str]:
+        """Say what tasks made that outlives them, for whoever does not want it.
+
+        An import may be over just before it would have been cancelled, and nobody asked for
+        `delete_ami`, without which the function may delete no AMI: not even one of a create that
+        failed.
+
+        Args:
+            task_ids: The tasks.
+
+        Returns:
+            What stays. Nothing if AWS does not tell: a deletion does not fail for that.
+        """
+        try:
+            amis = [(task_id, ami) for task_id in task_ids for ami in self._ec2.amis_of(task_id)]
+        except VmImportError as error:
+            logger.warning("not known whether an AMI stays: %s", error)
+            return []
+        left = [
+            f"{ami.ami_id}, which {task_id} made, stays with {', '.join(ami.snapshots)}: "
+            "there is no delete_ami"
+            for task_id, ami in amis
+        ]
+        for text in left:
+            logger.warning(text)
+        return left
+
     def _reason_to_keep(self, ami: Ami) -> str:
         stack_id = ami.tags.get(STACK_TAG, self._owner.stack_id)
         if stack_id != self._owner.stack_id:
@@ -93,5 +120,25 @@ class ImportedAmis:
                 return f"{image.arn} uses it"
             # The AMI of an import shows when it is over, and it may be this one.
             if image.is_running:
-                return f"{image.arn} may come to use it"
+                task_id = self._task_of(image)
+                if task_id == ami.name:
+                    return f"{image.arn} is being imported from {task_id} too"
+                if task_id is None:
+                    return (
+                        f"{image.arn} is being imported, and may be from {ami.name} too: Image "
+                        "Builder does not tell"
+                    )
         return ""
+
+    def _task_of(self, image: Image) -> str | None:
+        """The task that a running image is imported from, if its token tells, which is made of it.
+
+        None if the image has no token of ours, or was given what Image Builder does not show: a
+        description, or a client token.
+        """
+        owner = Owner(image.tags.get(STACK_TAG, ""), image.tags.get(RESOURCE_TAG, ""))
+        for task in self._ec2.all():
+            tokens = tokens_of(owner, {**image.identity, "VmImportTaskId": task.task_id})
+            if image.token in tokens:
+                return task.task_id
+        return None

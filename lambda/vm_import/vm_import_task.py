@@ -63,11 +63,13 @@ class VmImportTask:
         physical_id: str = self._event["PhysicalResourceId"]
         properties = _parse_known(self._event["ResourceProperties"])
         task_ids = self._lifecycle.delete(physical_id, properties)
+        image_builder = ImageBuilder(self._context.invoked_function_arn, self._deadline)
+        amis = ImportedAmis(self._owner, self._import_tasks, image_builder)
         if properties and properties.delete_ami:
-            image_builder = ImageBuilder(self._context.invoked_function_arn, self._deadline)
-            amis = ImportedAmis(self._owner, self._import_tasks, image_builder)
             kept = [kept for task in task_ids for kept in amis.remove(task, properties.snapshots)]
-            self._answer.Reason = "; ".join(kept)
+        else:
+            kept = amis.left_by(task_ids)
+        self._answer.Reason = "; ".join(kept)
         return physical_id
 
     def _answer_with(self, task_id: str) -> str:

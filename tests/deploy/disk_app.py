@@ -21,6 +21,7 @@ app = cdk.App()
 name = app.node.get_context("stack")
 stack = cdk.Stack(app, name)
 bucket = s3.Bucket.from_bucket_name(stack, "Disks", app.node.get_context("bucket"))
+hours = int(app.node.try_get_context("hours") or "1")
 role = None
 # a role that may read another disk
 if app.node.try_get_context("other_role"):
@@ -40,6 +41,8 @@ for index, (key, disk_format) in enumerate(json.loads(app.node.get_context("disk
             role=role,
         ),
         tags={"team": "images"},
+        wait_for_available=hours > 0,
+        timeout=cdk.Duration.hours(hours or 1),
         removal_policy=cdk.RemovalPolicy.DESTROY,
         delete_ami=True,
     )

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from local_aws import LocalAws
 from local_aws.cdk_cli import CHECKOUT, CdkCli, CdkError
+from tests.deploy.conftest import Account
 from tests.disks.real_disks import FORMATS, real_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from local_aws import LocalAws
-    from tests.deploy.conftest import Account
 
 BUCKET = "real-disks"
 _numbers = itertools.count()
@@ -70,6 +69,21 @@ class Stack:
         events = self.account.cloudformation.describe_stack_events(StackName=self.name)
         return "\n".join(event.get("ResourceStatusReason", "") for event in events["StackEvents"])
 
+    def resources(self, resource_type: str) -> dict[str, str]:
+        """Logical and physical ids of its resources of a type."""
+        described = self.account.cloudformation.describe_stack_resources(StackName=self.name)
+        return {
+            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+            for resource in described["StackResources"]
+            if resource["ResourceType"] == resource_type
+        }
+
+    def parent_image(self) -> str:
+        """What its recipe builds on."""
+        (recipe,) = self.resources("AWS::ImageBuilder::ImageRecipe").values()
+        described = self.account.images.get_image_recipe(imageRecipeArn=recipe)
+        return str(described["imageRecipe"]["parentImage"])
+
     def tasks(self) -> list[dict[str, Any]]:
         tasks = self.ec2.describe_import_image_tasks()["ImportImageTasks"]
         return [task for task in tasks if f":stack/{self.name}/" in str(task["Tags"])]
@@ -113,6 +127,17 @@ def stack(local: LocalAws, account: Account, tmp_path: Path) -> Stack:
     return Stack(local, account, tmp_path)
 
 
+@pytest.fixture
+def fast_stack(tmp_path: Path) -> Iterator[Stack]:
+    """A stack whose imports take three hours, on an AWS where half an hour is a second."""
+    with LocalAws.start(speed=1800, auth=True) as local:
+        CdkCli(local, tmp_path).bootstrap()
+        local.knobs(import_seconds=3 * 3600)
+        client: Any = local.session().client
+        client("s3").create_bucket(Bucket=BUCKET)
+        yield Stack(local, Account(local), tmp_path)
+
+
 @pytest.mark.slow
 def test_real_disks_of_all_formats_become_images_and_go_with_the_stack(stack: Stack) -> None:
     keys = [stack.put(f"disk.{name.lower()}", real_disk(name)) for name in FORMATS]
@@ -137,6 +162,45 @@ def test_a_changed_disk_makes_a_new_image_and_leaves_nothing_of_the_old_one(stac
     assert stack.account.image(old) is None
     assert (stack.account.image(new) or {})["state"]["status"] == "AVAILABLE"
     assert len(stack.amis()) == 1
+
+
+@pytest.mark.slow
+def test_a_changed_disk_is_waited_for_anew_by_a_wait_condition(fast_stack: Stack) -> None:
+    stack = fast_stack
+    (old,) = stack.deploy(stack.put("first.raw", real_disk("RAW")), hours="12").values()
+    old_parent = stack.parent_image()
+    (old_wait,) = stack.resources("AWS::CloudFormation::WaitCondition")
+    disk = stack.put("second.vmdk", real_disk("VMDK"))
+
+    (new,) = stack.deploy(disk, hours="12", recipe="1").values()
+
+    image = stack.account.image(new) or {}
+    (ami,) = stack.amis()
+    (wait,) = stack.resources("AWS::CloudFormation::WaitCondition")
+    assert image["state"]["status"] == "AVAILABLE"
+    assert image["outputResources"]["amis"][0]["image"] == ami["ImageId"]
+    assert (old_parent, stack.parent_image()) == (old, new)
+    assert stack.account.image(old) is None
+    assert [task["Status"] for task in stack.tasks()] == ["completed", "completed"]
+    assert wait != old_wait
+    stack.destroy()
+    assert stack.left_behind() == []
+
+
+@pytest.mark.slow
+def test_the_old_ami_goes_though_nobody_waits_for_the_new_one(fast_stack: Stack) -> None:
+    stack = fast_stack
+    stack.deploy(stack.put("first.raw", real_disk("RAW")), hours="0")
+    stack.local.advance(4 * 3600)
+    assert len(stack.amis()) == 1
+    stack.local.knobs(import_seconds=1000 * 3600)
+
+    (new,) = stack.deploy(stack.put("second.raw", real_disk("RAW")), hours="0", recipe="1").values()
+
+    assert (stack.account.image(new) or {})["state"]["status"] == "PENDING"
+    assert stack.amis() == []
+    stack.destroy()
+    assert stack.left_behind() == []
 
 
 @pytest.mark.slow

@@ -1,14 +1,17 @@
-"""Make the disks of the tests anew: python tests/disks/make_disks.py. It needs qemu-img."""
+"""`make disks`: make the disks of the tests anew. It needs qemu-img."""
 
 from __future__ import annotations
 
 import io
 import lzma
-import struct
+import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+from local_aws.prerequisites import raw_disk
 
 HERE = Path(__file__).parent
 # The subformats that VM Import takes.
@@ -28,15 +31,17 @@ DESCRIPTOR = """<?xml version="1.0" encoding="UTF-8"?>
   </DiskSection>
 </Envelope>
 """
-CAPACITY = 4 * 2**20
+MEBIBYTES = 4
 
 
 def main() -> None:
     """Write disk.<format>.xz for each format."""
+    if shutil.which("qemu-img") is None:
+        sys.exit("qemu-img is needed: Debian has it in the package qemu-utils")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         raw = folder / "disk.raw"
-        raw.write_bytes(raw_disk())
+        raw.write_bytes(raw_disk(MEBIBYTES))
         for ending, options in OPTIONS.items():
             made = folder / f"disk.{ending}"
             subprocess.run(["qemu-img", "convert", "-f", "raw", *options, raw, made], check=True)
@@ -46,19 +51,11 @@ def main() -> None:
             (HERE / f"{made.name}.xz").write_bytes(packed)
 
 
-def raw_disk() -> bytes:
-    """A master boot record and one Linux partition of nothing."""
-    sectors = CAPACITY // 512
-    partition = struct.pack("<B3sB3sII", 0x80, b"\0\2\0", 0x83, b"\0\3\0", 64, sectors - 64)
-    record = b"\0" * 446 + partition + b"\0" * 48 + b"\x55\xaa"
-    return record.ljust(CAPACITY, b"\0")
-
-
 def ova(vmdk: bytes) -> bytes:
     """An archive as the OVF specification wants it: the descriptor first."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        descriptor = DESCRIPTOR.format(size=len(vmdk), capacity=CAPACITY).encode()
+        descriptor = DESCRIPTOR.format(size=len(vmdk), capacity=MEBIBYTES * 2**20).encode()
         for name, content in (("machine.ovf", descriptor), ("disk.vmdk", vmdk)):
             member = tarfile.TarInfo(name)
             member.size = len(content)

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 import import_task_lifecycle
+from aws_calls import aws_client
 from index import handler
 from local_aws.prerequisites import BUCKET, DISK
 from tests.handler.cloudformation import CustomResource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.handler.cloudformation import ResponseUrls
     from tests.handler.conftest import Aws
@@ -361,6 +363,62 @@ def test_a_delete_leaves_a_completed_task_and_its_ami(ec2: Ec2, task: ImportTask
     assert ec2.ami(task_id)
 
 
+def test_a_delete_names_what_a_lost_create_made_and_may_not_be_deleted(
+    ec2: Ec2, task: ImportTask
+) -> None:
+    task_id = task.create(properties())["PhysicalResourceId"]
+    ami = ec2.complete(task_id)
+    (snapshot,) = ec2.snapshots(ami)
+
+    answer = task.delete("images-ImportF00D-1ABCDEF")
+
+    assert answer["Status"] == "SUCCESS"
+    assert answer["Reason"] == (
+        f"{ami['ImageId']}, which {task_id} made, stays with {snapshot['SnapshotId']}: "
+        "there is no delete_ami"
+    )
+    assert ec2.ami(task_id)
+
+
+def test_a_delete_names_what_an_import_made_that_was_over_before_it_was_cancelled(
+    ec2: Ec2, task: ImportTask, knobs: Callable[..., None]
+) -> None:
+    knobs(import_seconds=60)  # a second here
+    task_id = task.create(properties())["PhysicalResourceId"]
+    ec2.aws.local.fault("ec2", "CancelImportTask", delay=2)
+
+    answer = task.delete()
+
+    ami = ec2.ami(task_id)
+    assert ami
+    assert answer["Status"] == "SUCCESS"
+    assert answer["Reason"].startswith(f"{ami['ImageId']}, which {task_id} made, stays with snap-")
+
+
+def test_a_delete_of_what_made_nothing_names_nothing(ec2: Ec2, task: ImportTask) -> None:
+    task.create(properties())
+    ec2.aws.local.advance(60)
+
+    assert task.delete()["Reason"] == ""
+
+
+def test_a_delete_succeeds_when_it_cannot_be_seen_what_stays(ec2: Ec2, task: ImportTask) -> None:
+    ec2.complete(task.create(properties())["PhysicalResourceId"])
+
+    def deny(**_: object) -> None:
+        denied = {"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}
+        raise ClientError(denied, "DescribeImages")  # type: ignore[arg-type]
+
+    calls = aws_client("ec2").meta.events
+    calls.register("before-call.ec2.DescribeImages", deny)
+    try:
+        answer = task.delete()
+    finally:
+        calls.unregister("before-call.ec2.DescribeImages", deny)
+
+    assert (answer["Status"], answer["Reason"]) == ("SUCCESS", "")
+
+
 def test_a_delete_of_a_task_that_ec2_forgot_succeeds(ec2: Ec2, task: ImportTask) -> None:
     task.create(properties())
     ec2.complete(str(task.physical_id))
@@ -472,17 +530,54 @@ def test_an_ami_that_another_image_uses_is_kept(ec2: Ec2, image: CustomResource)
     assert len(ec2.snapshots(ami)) == 1
 
 
-def test_an_ami_that_an_import_may_still_come_to_use_is_kept(
+def test_an_ami_goes_while_images_of_other_tasks_are_imported(
     ec2: Ec2, image: CustomResource
 ) -> None:
     task_id, ami = imported(ec2, image, DeleteAmi="true")
     second = dataclasses.replace(image, logical_id="SecondF00D")
-    running = second.create(ec2.aws.properties())["PhysicalResourceId"]
+    logs = {"LogGroupName": "/aws/imagebuilder/golden"}
+    second.create(ec2.aws.properties(OsVersion="RHEL 9", LoggingConfiguration=logs))
 
     answer = image.delete()
     second.delete()
 
-    assert answer["Reason"] == f"{ami['ImageId']} is kept: {running} may come to use it"
+    assert answer["Reason"] == ""
+    assert ec2.ami(task_id) is None
+    assert ec2.snapshots(ami) == []
+
+
+@pytest.mark.parametrize("unseen", [{"Description": "Golden"}, {"ClientToken": "mine"}], ids=str)
+def test_an_ami_is_kept_while_an_image_is_imported_that_does_not_tell_its_task(
+    ec2: Ec2, image: CustomResource, unseen: dict[str, str]
+) -> None:
+    task_id, ami = imported(ec2, image, DeleteAmi="true")
+    second = dataclasses.replace(image, logical_id="SecondF00D")
+    running = second.create(ec2.aws.properties(**unseen))["PhysicalResourceId"]
+
+    answer = image.delete()
+    second.delete()
+
+    assert answer["Reason"] == (
+        f"{ami['ImageId']} is kept: {running} is being imported, and may be from {task_id} too: "
+        "Image Builder does not tell"
+    )
+    assert ec2.ami(task_id)
+
+
+def test_an_ami_is_kept_while_an_image_of_its_task_is_imported(
+    ec2: Ec2, image: CustomResource, knobs: Callable[..., None]
+) -> None:
+    task_id, ami = imported(ec2, image, DeleteAmi="true")
+    knobs(image_watch_seconds=AN_HOUR)
+    second = dataclasses.replace(image, logical_id="SecondF00D")
+    running = second.create(ec2.aws.properties(VmImportTaskId=task_id))["PhysicalResourceId"]
+
+    answer = image.delete()
+    second.delete()
+
+    assert answer["Reason"] == (
+        f"{ami['ImageId']} is kept: {running} is being imported from {task_id} too"
+    )
     assert ec2.ami(task_id)
 
 
