@@ -37,8 +37,12 @@ class CdkCli:
     folder: Path
     app: str | None = None
 
-    def bootstrap(self) -> None:
+    def bootstrap(self, *execution_policies: str) -> None:
         """Prepare the account and Region of the local AWS for deployments.
+
+        Args:
+            execution_policies: ARNs of the managed policies that say what CloudFormation may do.
+                Default: AdministratorAccess.
 
         Raises:
             CdkError: It failed.
@@ -47,7 +51,9 @@ class CdkCli:
         sts = clients("sts", endpoint_url=self.aws.environment["AWS_ENDPOINT_URL"])
         account, region = sts.get_caller_identity()["Account"], self.aws.environment["AWS_REGION"]
         # from a folder without an app: it needs none
-        self._run(["bootstrap", f"aws://{account}/{region}"], cwd=self.folder)
+        policies = ["--cloudformation-execution-policies", ",".join(execution_policies)]
+        arguments = ["bootstrap", f"aws://{account}/{region}"]
+        self._run(arguments + (policies if execution_policies else []), cwd=self.folder)
 
     def deploy(self, **context: str) -> dict[str, str]:
         """Deploy the stack of the app.

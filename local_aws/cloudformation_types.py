@@ -13,7 +13,6 @@ from ministack.services import iam
 from ministack.services.cloudformation import provisioners
 
 from local_aws.service_model import ServiceError
-from local_aws.world import CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,8 +115,6 @@ class _Resources:
         return str(made[self._arn])
 
     def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        # not as the caller of CreateStack; MiniStack's engine takes no part in IAM
-        CALLER.set(None)
         return self._service.call(operation, request)
 
     def _attributes(self, arn: str) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import threading
+import time
+from contextvars import ContextVar, copy_context
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,9 +26,14 @@ _handler.setFormatter(_logging.Formatter("[%(levelname)s]\\t%(asctime)s\\t%(mess
 _logging.getLogger().addHandler(_handler)
 """
 # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html - a failed
-# event comes again after one minute, and after two more.
-_FIRST_PAUSE: Final = 60
-_SECOND_PAUSE: Final = 120
+# event comes again after one minute, and after two more; a throttled one after a second, and then
+# after longer and longer pauses.
+_PAUSE_AFTER_FAILURE: Final = 60
+_PAUSE_AFTER_THROTTLE: Final = 1
+_LONGEST_PAUSE: Final = 300
+# What a function has that says nothing else in its AWS::Lambda::EventInvokeConfig.
+_RETRIES: Final = 2
+_EVENT_AGE: Final = 6 * 3600
 _BY_CLOUDFORMATION: ContextVar[bool] = ContextVar("by_cloudformation", default=False)
 
 
@@ -34,14 +41,12 @@ def register(world: World) -> None:
     """Teach MiniStack's Lambda these things; for the whole process.
 
     Args:
-        world: The clock says how long a pause is, the faults which event comes twice.
+        world: The clock says how old an event is, the faults which one comes twice.
     """
     lambda_runtime._PYTHON_WORKER_SCRIPT = (  # noqa: SLF001 - read for each worker it starts
         _LOGGING_HANDLER + lambda_runtime._PYTHON_WORKER_SCRIPT  # noqa: SLF001
     )
-    speed = world.clock.speed
-    lambda_svc._LAMBDA_ASYNC_RETRY_BASE_SECONDS = _FIRST_PAUSE / speed  # noqa: SLF001
-    lambda_svc._LAMBDA_ASYNC_RETRY_MAX_SECONDS = _SECOND_PAUSE / speed  # noqa: SLF001
+    lambda_svc.invoke_async_with_retry = _by_the_clock(world)
     custom_resource.invoke_custom_resource = _marked(custom_resource.invoke_custom_resource)
     lambda_svc._execute_function_with_config_scope = _asynchronous(  # noqa: SLF001
         lambda_svc._execute_function_with_config_scope,  # noqa: SLF001
@@ -93,3 +98,59 @@ def _asynchronous(execute: Callable[..., Any], world: World) -> Callable[..., An
         return {}
 
     return asynchronous
+
+
+def _by_the_clock(world: World) -> Callable[[dict[str, Any], Any], None]:
+    """Asynchronous invocation in AWS time; MiniStack ages events in real time, and drops throttled.
+
+    What failed comes again MaximumRetryAttempts times, what was throttled until it is through,
+    and neither once the event is MaximumEventAgeInSeconds old.
+    """
+
+    def invoke(function: dict[str, Any], event: Any) -> None:  # noqa: ANN401
+        run = copy_context().run
+        threading.Thread(target=run, args=(_deliver, world, function, event), daemon=True).start()
+
+    return invoke
+
+
+def _deliver(world: World, function: dict[str, Any], event: Any) -> None:  # noqa: ANN401
+    arn, configured = function["config"]["FunctionArn"], function.get("event_invoke_configs") or {}
+    limits = configured.get("$LATEST") or configured.get("") or {}
+    retries = int(limits.get("MaximumRetryAttempts", _RETRIES))
+    expires = _now(world) + int(limits.get("MaximumEventAgeInSeconds", _EVENT_AGE))
+    failures, throttles = 0, 0
+    while True:
+        # as it is by now: changed, or gone
+        known, config, name = lambda_svc._get_func_record_for_ref(arn)  # noqa: SLF001
+        if not config:
+            return
+        function = lambda_svc._execution_record_for_config(known, config)  # noqa: SLF001
+        result = lambda_svc._execute_function(function, event)  # noqa: SLF001
+        if not result.get("error"):
+            return
+        if result.get("throttle"):
+            pause = min(_PAUSE_AFTER_THROTTLE * 2**throttles, _LONGEST_PAUSE)
+            throttles += 1
+        else:
+            pause = _PAUSE_AFTER_FAILURE * 2**failures
+            failures += 1
+        if failures > retries or not _wait(world, pause, expires):
+            break
+    on_failure = (limits.get("DestinationConfig") or {}).get("OnFailure") or {}
+    target = on_failure.get("Destination") or config.get("DeadLetterConfig", {}).get("TargetArn")
+    if target:
+        lambda_svc._route_async_failure(target, name, event, result)  # noqa: SLF001
+
+
+def _wait(world: World, seconds: float, expires: float) -> bool:
+    """Wait, maybe for the clock to be moved forward; whether it is not too late then."""
+    end = _now(world) + seconds
+    while (left := end - _now(world)) > 0:
+        time.sleep(min(left / world.clock.speed, 0.1))
+    return _now(world) <= expires
+
+
+def _now(world: World) -> float:
+    with world.lock:
+        return world.clock.now()

@@ -13,12 +13,15 @@ from ministack.services import ec2
 from local_aws import (
     authorization,
     cloudformation_types,
+    conditions,
     control,
     ec2_images,
     ec2_tags,
+    execution_role,
     lambda_functions,
     response_urls,
     service_roles,
+    stack_operations,
 )
 from local_aws.imagebuilder import ImageBuilder
 from local_aws.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
@@ -76,6 +79,9 @@ def make_app(clock: Clock) -> App:
     cloudformation_types.register(image_builder_service)
     lambda_functions.register(world)
     service_roles.register()
+    conditions.register()
+    stack_operations.register()
+    execution_role.register()
     world.operations |= {
         ("cloudformation", name) for name in ("CustomResourceEvent", "ResponseURL")
     }

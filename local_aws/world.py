@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from local_aws.clock import Clock
 
-# The access key of the request under way; none in what CloudFormation's engine does.
+# The access key that acts: of the request under way, or of the role that CloudFormation acts by.
 CALLER: ContextVar[str | None] = ContextVar("caller", default=None)
 
 

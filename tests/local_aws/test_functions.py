@@ -56,11 +56,13 @@ class Probe:
     statements: list[dict[str, Any]] = field(default_factory=lambda: [LIST, LOG])
     trusted: str = "lambda.amazonaws.com"
     function: dict[str, Any] = field(default_factory=dict)
+    asynchronous: dict[str, int] = field(default_factory=dict)
     patience: int = 20
 
     def __post_init__(self) -> None:
         session: Any = self.server.session()
         self.cloudformation = session.client("cloudformation")
+        self.functions = session.client("lambda")
         self.logs = session.client("logs")
 
     def template(self) -> str:
@@ -86,19 +88,33 @@ class Probe:
             "ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]},
             "ServiceTimeout": self.patience,
         }
+        asynchronous = {
+            "FunctionName": {"Ref": "Function"},
+            "Qualifier": "$LATEST",
+            **self.asynchronous,
+        }
         resources: dict[str, Any] = {
             "Log": log,
             "Role": {"Type": "AWS::IAM::Role", "Properties": role},
             "Function": {"Type": "AWS::Lambda::Function", "Properties": function},
-            "Probe": {"Type": "Custom::Probe", "Properties": token},
+            "Asynchronous": {"Type": "AWS::Lambda::EventInvokeConfig", "Properties": asynchronous},
+            "Probe": {
+                "Type": "Custom::Probe",
+                "Properties": token,
+                "DependsOn": "Asynchronous",
+            },
         }
         return json.dumps({"Resources": resources})
 
-    def create(self) -> str:
-        """Create the stack; its status."""
+    def begin(self) -> None:
+        """Ask for the stack."""
         self.cloudformation.create_stack(
             StackName=self.name, TemplateBody=self.template(), Capabilities=["CAPABILITY_IAM"]
         )
+
+    def create(self) -> str:
+        """Create the stack; its status."""
+        self.begin()
         while True:
             (stack,) = self.cloudformation.describe_stacks(StackName=self.name)["Stacks"]
             if not stack["StackStatus"].endswith("_IN_PROGRESS"):
@@ -138,8 +154,8 @@ def test_a_function_whose_role_may_not_log_tells_nothing(probe: Probe) -> None:
 
 
 def test_a_function_may_do_what_its_role_allows_and_no_more(probe: Probe) -> None:
-    probe.statements, probe.patience = [LOG], 2
-    assert probe.create() == "ROLLBACK_COMPLETE"
+    probe.statements, probe.patience = [LOG], 1
+    assert probe.create() == "ROLLBACK_FAILED"  # the Delete is not answered either
     refused = probe.server.calls("ListImages")[-1]
     assert refused["error"] == "AccessDeniedException"
 
@@ -187,15 +203,46 @@ def test_a_killed_function_is_given_its_event_again(probe: Probe, when: str) -> 
     assert probe.log(2).count("Create begins") == 2
 
 
-def test_a_failing_event_comes_three_times_and_then_no_more(probe: Probe) -> None:
+@pytest.mark.parametrize(
+    ("asynchronous", "times"),
+    [
+        ({}, 3),
+        ({"MaximumRetryAttempts": 0}, 1),
+        ({"MaximumRetryAttempts": 1}, 2),
+        ({"MaximumEventAgeInSeconds": 60}, 1),
+    ],
+    ids=str,
+)
+def test_a_failing_event_comes_so_often_and_then_no_more(
+    probe: Probe, asynchronous: dict[str, int], times: int
+) -> None:
+    probe.asynchronous = asynchronous
     probe.server.fault("imagebuilder", "ListImages", times=9, kill="before")
     calls = len(probe.server.calls("ListImages"))
-    probe.cloudformation.create_stack(
-        StackName=probe.name, TemplateBody=probe.template(), Capabilities=["CAPABILITY_IAM"]
-    )
-    probe.log(3)
+    probe.begin()
+    probe.log(times)
     time.sleep(1)
-    assert len(probe.server.calls("ListImages")) - calls == 3
+    assert len(probe.server.calls("ListImages")) - calls == times
+
+
+@pytest.mark.parametrize(("hours", "told"), [(1, ["Late begins"]), (7, [])])
+def test_a_throttled_event_comes_until_it_is_too_old(
+    probe: Probe, hours: int, told: list[str]
+) -> None:
+    probe.asynchronous = {"MaximumEventAgeInSeconds": 6 * 3600, "MaximumRetryAttempts": 0}
+    probe.function = {"FunctionName": (name := probe.name[-60:])}
+    assert probe.create() == "CREATE_COMPLETE"
+    probe.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    probe.functions.invoke(
+        FunctionName=name, InvocationType="Event", Payload=json.dumps({"RequestType": "Late"})
+    )
+
+    probe.server.advance(hours * 3600)
+    time.sleep(0.5)  # five minutes, the longest pause
+    probe.functions.delete_function_concurrency(FunctionName=name)
+
+    time.sleep(1)
+    assert probe.log(2 + len(told))[2:] == told
 
 
 def test_an_event_may_come_twice(probe: Probe) -> None:

@@ -1,0 +1,290 @@
+"""CloudFormation acts by the role of a stack, or else as its caller."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from local_aws import LocalAws
+
+_numbers = itertools.count()
+CODE = """
+import json, urllib.request
+def handler(event, context):
+    answer = {"Status": "SUCCESS", "PhysicalResourceId": "thing"}
+    answer |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
+    urllib.request.urlopen(urllib.request.Request(
+        event["ResponseURL"], json.dumps(answer).encode(), method="PUT"))
+"""
+
+
+def trust(service: str) -> dict[str, Any]:
+    principal = {"Service": f"{service}.amazonaws.com"}
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": principal}],
+    }
+
+
+ROLE = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": trust("lambda")}}
+WAITER = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": trust("states")}}
+FUNCTION = {
+    "Type": "AWS::Lambda::Function",
+    "Properties": {
+        "Runtime": "python3.13",
+        "Handler": "index.handler",
+        "Code": {"ZipFile": CODE},
+        "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+    },
+}
+THING = {
+    "Type": "Custom::Thing",
+    "Properties": {"ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]}},
+}
+MACHINE = {
+    "Type": "AWS::StepFunctions::StateMachine",
+    "Properties": {
+        "RoleArn": {"Fn::GetAtt": ["Waiter", "Arn"]},
+        "DefinitionString": '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}',
+    },
+}
+ALL = {"Role": ROLE, "Function": FUNCTION, "Waiter": WAITER, "Thing": THING, "Machine": MACHINE}
+ACTIONS = {
+    "iam:CreateRole",
+    "iam:DeleteRole",
+    "iam:PassRole",
+    "lambda:CreateFunction",
+    "lambda:DeleteFunction",
+    "lambda:InvokeFunction",
+    "states:CreateStateMachine",
+    "states:DeleteStateMachine",
+}
+
+
+@dataclass
+class Deployer:
+    """An account's administrator, a role for CloudFormation, and a stack."""
+
+    server: LocalAws
+    name: str = field(default_factory=lambda: f"by-role-{next(_numbers)}")
+
+    def __post_init__(self) -> None:
+        session: Any = self.server.session()
+        self.iam, self.cloudformation = session.client("iam"), session.client("cloudformation")
+        self.s3 = session.client("s3")
+
+    def role(self, actions: Iterable[str], trusted: str = "cloudformation") -> str:
+        """Make a role that may do these things, or change what it may; its ARN."""
+        statement = {"Effect": "Allow", "Action": sorted(actions), "Resource": "*"}
+        return self.role_by(statement, trusted)
+
+    def role_by(self, statement: dict[str, Any], trusted: str = "cloudformation") -> str:
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        arn = f"arn:aws:iam::123456789012:role/{self.name}"
+        with suppress(self.iam.exceptions.EntityAlreadyExistsException):
+            self.iam.create_role(
+                RoleName=self.name, AssumeRolePolicyDocument=json.dumps(trust(trusted))
+            )
+        self.iam.put_role_policy(RoleName=self.name, PolicyName="p", PolicyDocument=document)
+        return arn
+
+    def user(self, *statements: dict[str, Any]) -> Any:
+        """Make a user who may do these things; its CloudFormation client."""
+        self.iam.create_user(UserName=self.name)
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        self.iam.put_user_policy(UserName=self.name, PolicyName="p", PolicyDocument=document)
+        key = self.iam.create_access_key(UserName=self.name)["AccessKey"]
+        session: Any = self.server.session()
+        return session.client(
+            "cloudformation",
+            aws_access_key_id=key["AccessKeyId"],
+            aws_secret_access_key=key["SecretAccessKey"],
+        )
+
+    def create(self, resources: dict[str, Any], client: Any = None, **more: Any) -> str:
+        """Create the stack; its status."""
+        (client or self.cloudformation).create_stack(**self.request(resources), **more)
+        return self.status()
+
+    def request(self, resources: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps({"Resources": resources})
+        return {
+            "StackName": self.name,
+            "TemplateBody": body,
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],
+        }
+
+    def update(self, resources: dict[str, Any]) -> str:
+        self.cloudformation.update_stack(**self.request(resources))
+        return self.status()
+
+    def delete(self) -> str:
+        self.cloudformation.delete_stack(StackName=self.name)
+        return self.status()
+
+    def status(self) -> str:
+        """The status of the stack, once its operation is over."""
+        while True:
+            time.sleep(0.05)
+            found = self.cloudformation.describe_stacks(StackName=self.id())["Stacks"]
+            if not found[0]["StackStatus"].endswith("_IN_PROGRESS"):
+                return str(found[0]["StackStatus"])
+
+    def id(self) -> str:
+        return str(self.events()[0]["StackId"])
+
+    def events(self) -> list[dict[str, Any]]:
+        found = self.cloudformation.describe_stack_events(StackName=self.name)
+        return list(found["StackEvents"])
+
+    def reasons(self) -> str:
+        return " ".join(event.get("ResourceStatusReason", "") for event in self.events())
+
+
+@pytest.fixture
+def deployer(enforcing: LocalAws) -> Deployer:
+    return Deployer(enforcing)
+
+
+def test_a_role_that_may_do_what_the_resources_need_makes_and_removes_them(
+    deployer: Deployer,
+) -> None:
+    assert deployer.create(ALL, RoleARN=deployer.role(ACTIONS)) == "CREATE_COMPLETE"
+    assert deployer.delete() == "DELETE_COMPLETE"
+
+
+@pytest.mark.parametrize("action", sorted(a for a in ACTIONS if "Delete" not in a))
+def test_a_role_that_lacks_an_action_fails_the_resource_naming_it(
+    deployer: Deployer, action: str
+) -> None:
+    role = deployer.role(ACTIONS - {action})
+    assert deployer.create(ALL, RoleARN=role) == "ROLLBACK_COMPLETE"
+    session = f"arn:aws:sts::123456789012:assumed-role/{deployer.name}/AWSCloudFormation"
+    denial = f"User: {session} is not authorized to perform: {action} on resource: arn:aws:"
+    assert denial in deployer.reasons()
+    assert "AccessDenied" in deployer.reasons()
+
+
+def test_a_role_that_may_not_delete_fails_the_deletion(deployer: Deployer) -> None:
+    role = deployer.role(ACTIONS - {"lambda:DeleteFunction"})
+    assert deployer.create(ALL, RoleARN=role) == "CREATE_COMPLETE"
+    assert deployer.delete() == "DELETE_FAILED"
+    assert "lambda:DeleteFunction" in deployer.reasons()
+
+
+def test_a_role_is_asked_for_what_an_update_changes(deployer: Deployer) -> None:
+    actions = ACTIONS | {"lambda:UpdateFunctionConfiguration"}
+    deployer.create(ALL, RoleARN=deployer.role(actions))
+    code = {**FUNCTION["Properties"], "Code": {"ZipFile": CODE + "# changed"}}  # type: ignore[dict-item]
+    changed = {**ALL, "Function": {**FUNCTION, "Properties": code}}
+
+    assert deployer.update(changed) == "UPDATE_ROLLBACK_COMPLETE"
+    assert "lambda:UpdateFunctionCode" in deployer.reasons()
+
+    deployer.role(actions | {"lambda:UpdateFunctionCode"})
+    assert deployer.update(changed) == "UPDATE_COMPLETE"
+
+
+def test_a_role_may_be_limited_to_resources_by_their_names(deployer: Deployer) -> None:
+    mine = [f"arn:aws:iam::123456789012:role/{deployer.name}-*"]
+    role = deployer.role_by({"Effect": "Allow", "Action": "iam:*", "Resource": mine})
+    assert deployer.create({"Role": ROLE}, RoleARN=role) == "CREATE_COMPLETE"
+    named = {**ROLE, "Properties": {**ROLE["Properties"], "RoleName": "other"}}  # type: ignore[dict-item]
+    assert deployer.update({"Role": ROLE, "Named": named}) == "UPDATE_ROLLBACK_COMPLETE"
+
+
+def test_a_role_is_passed_on_to_the_service_that_takes_it_alone(deployer: Deployer) -> None:
+    to_lambda = {
+        "Effect": "Allow",
+        "Action": sorted(ACTIONS),
+        "Resource": "*",
+        "Condition": {
+            "StringEqualsIfExists": {"iam:PassedToService": "lambda.amazonaws.com"},
+        },
+    }
+    role = deployer.role_by(to_lambda)
+    assert deployer.create(ALL, RoleARN=role) == "ROLLBACK_COMPLETE"
+    assert "iam:PassRole on resource" in deployer.reasons()
+    assert {e["LogicalResourceId"] for e in deployer.events() if "CREATE_F" in str(e)} == {
+        "Machine"
+    }
+
+
+def test_the_role_of_a_stack_is_kept_for_its_later_operations(deployer: Deployer) -> None:
+    deployer.create({"Role": ROLE}, RoleARN=deployer.role({"iam:CreateRole"}))
+    assert deployer.delete() == "DELETE_FAILED"
+    assert "iam:DeleteRole" in deployer.reasons()
+
+
+def test_the_role_of_a_change_set_acts_when_it_is_executed(deployer: Deployer) -> None:
+    client, role = deployer.cloudformation, deployer.role({"iam:DeleteRole"})
+    request = {**deployer.request({"Role": ROLE}), "ChangeSetName": "first", "RoleARN": role}
+    client.create_change_set(**request, ChangeSetType="CREATE")
+    client.execute_change_set(StackName=deployer.name, ChangeSetName="first")
+    assert deployer.status() == "ROLLBACK_COMPLETE"
+    assert "iam:CreateRole" in deployer.reasons()
+
+
+def test_a_stack_without_a_role_acts_as_its_caller(deployer: Deployer) -> None:
+    client = deployer.user({"Effect": "Allow", "Action": "cloudformation:*", "Resource": "*"})
+    assert deployer.create({"Role": ROLE}, client) == "ROLLBACK_COMPLETE"
+    user = f"arn:aws:iam::123456789012:user/{deployer.name}"
+    assert f"User: {user} is not authorized to perform: iam:CreateRole" in deployer.reasons()
+
+
+@pytest.mark.parametrize("operation", ["create_stack", "create_change_set"])
+def test_a_role_that_does_not_trust_cloudformation_is_refused(
+    deployer: Deployer, operation: str
+) -> None:
+    request = deployer.request({"Role": ROLE})
+    if operation == "create_change_set":
+        request |= {"ChangeSetName": "first", "ChangeSetType": "CREATE"}
+    role = deployer.role(ACTIONS, trusted="lambda")
+    with pytest.raises(ClientError, match=f"Role {role} is invalid or cannot be assumed"):
+        getattr(deployer.cloudformation, operation)(**request, RoleARN=role)
+
+
+def test_a_caller_that_may_not_pass_the_role_is_denied(deployer: Deployer) -> None:
+    role = deployer.role(ACTIONS)
+    client = deployer.user({"Effect": "Allow", "Action": "cloudformation:*", "Resource": "*"})
+    with pytest.raises(ClientError, match=f"not authorized to perform: iam:PassRole .*{role}"):
+        deployer.create({"Role": ROLE}, client, RoleARN=role)
+
+
+def test_a_nested_stack_acts_by_the_role_of_its_parent(deployer: Deployer) -> None:
+    deployer.s3.create_bucket(Bucket=deployer.name)
+    nested = json.dumps({"Resources": {"Role": ROLE}}).encode()
+    deployer.s3.put_object(Bucket=deployer.name, Key="nested.json", Body=nested)
+    url = f"{deployer.server.environment['AWS_ENDPOINT_URL']}/{deployer.name}/nested.json"
+    stack = {"Type": "AWS::CloudFormation::Stack", "Properties": {"TemplateURL": url}}
+    role = deployer.role({"cloudformation:CreateStack", "cloudformation:DeleteStack"})
+    assert deployer.create({"Nested": stack}, RoleARN=role) == "ROLLBACK_COMPLETE"
+    assert "iam:CreateRole" in deployer.reasons()
+
+
+def test_image_builder_asks_the_role_itself(deployer: Deployer) -> None:
+    properties = {"Name": deployer.name, "InstanceProfileName": "none"}
+    configuration = {
+        "Type": "AWS::ImageBuilder::InfrastructureConfiguration",
+        "Properties": properties,
+    }
+    role = deployer.role({"iam:CreateRole"})
+    assert deployer.create({"Thing": configuration}, RoleARN=role) == "ROLLBACK_COMPLETE"
+    assert "imagebuilder:CreateInfrastructureConfiguration" in deployer.reasons()
+
+
+def test_a_type_that_is_not_known_to_ask_anything_is_refused(deployer: Deployer) -> None:
+    queue = {"Type": "AWS::SQS::Queue"}
+    role = deployer.role({"*"})
+    assert deployer.create({"Queue": queue}, RoleARN=role) == "ROLLBACK_COMPLETE"
+    assert "does not know what AWS::SQS::Queue asks of an execution role" in deployer.reasons()

@@ -1,0 +1,287 @@
+"""Stacks that are deleted while they are made, and what follows a create that fails."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from local_aws import LocalAws
+
+_numbers = itertools.count()
+_NESTED = "AWS::CloudFormation::Stack"
+# Tells its log of each event; answers as and when the resource's properties say, or not at all.
+CODE = """
+import json, logging, time, urllib.request
+def handler(event, context):
+    told = ("RequestType", "LogicalResourceId", "PhysicalResourceId", "ResourceProperties")
+    logging.warning(json.dumps({key: event.get(key) for key in told}))
+    status = "SUCCESS"
+    if event["RequestType"] != "Delete":
+        status = event["ResourceProperties"].get(event["RequestType"], status)
+    if status == "NONE":
+        return
+    time.sleep(float(event["ResourceProperties"].get("Pause" + event["RequestType"], 0)))
+    answer = {"Status": status, "PhysicalResourceId": "its-own-id", "Reason": "as told"}
+    answer |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
+    urllib.request.urlopen(urllib.request.Request(
+        event["ResponseURL"], json.dumps(answer).encode(), method="PUT"))
+    logging.warning("answered " + event["RequestType"])
+"""
+TRUST = {
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"Service": "lambda.amazonaws.com"},
+        }
+    ]
+}
+FUNCTION = {
+    "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": TRUST}},
+    "Function": {
+        "Type": "AWS::Lambda::Function",
+        "Properties": {
+            "Runtime": "python3.13",
+            "Handler": "index.handler",
+            "Code": {"ZipFile": CODE},
+            "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+            "LoggingConfig": {"LogGroup": {"Ref": "AWS::StackName"}},
+        },
+    },
+}
+
+
+def custom(*, policy: str = "Delete", after: tuple[str, ...] = (), **answers: str) -> Any:
+    """A custom resource, with how each kind of event is answered."""
+    token = {"ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]}}
+    return {
+        "Type": "Custom::Thing",
+        "Properties": {**token, **answers},
+        "DeletionPolicy": policy,
+        "DependsOn": list(after),
+    }
+
+
+@dataclass
+class Stack:
+    """A stack, and what its function was told."""
+
+    server: LocalAws
+    name: str = field(default_factory=lambda: f"operations-{next(_numbers)}")
+
+    def __post_init__(self) -> None:
+        session: Any = self.server.session()
+        self.cloudformation, self.logs, self.s3 = map(
+            session.client, ("cloudformation", "logs", "s3")
+        )
+
+    def _request(self, resources: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps({"Resources": FUNCTION | resources})
+        return {"StackName": self.name, "TemplateBody": body, "Capabilities": ["CAPABILITY_IAM"]}
+
+    def create(self, resources: dict[str, Any], **more: Any) -> None:
+        self.logs.create_log_group(logGroupName=self.name)
+        self.cloudformation.create_stack(**self._request(resources), **more)
+
+    def update(self, resources: dict[str, Any]) -> None:
+        self.cloudformation.update_stack(**self._request(resources))
+
+    def delete(self) -> None:
+        self.cloudformation.delete_stack(StackName=self.name)
+
+    def ends(self, status: str) -> bool:
+        return eventually(lambda: self.status() == status)
+
+    def status(self) -> str:
+        stacks = self.cloudformation.describe_stacks(StackName=self.id())["Stacks"]
+        return str(stacks[0]["StackStatus"])
+
+    def id(self) -> str:
+        return str(self.events()[0]["StackId"])
+
+    def events(self) -> list[dict[str, Any]]:
+        """Its stack events, oldest first."""
+        found = self.cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
+        return list(reversed(found))
+
+    def statuses(self, logical_id: str) -> list[str]:
+        events = [e for e in self.events() if e["LogicalResourceId"] == logical_id]
+        return [event["ResourceStatus"] for event in events]
+
+    def log(self) -> list[str]:
+        events = self.logs.filter_log_events(logGroupName=self.name)["events"]
+        return [str(event["message"]).rpartition("\t")[2].strip() for event in events]
+
+    def told(self) -> list[dict[str, Any]]:
+        """The events that its function had."""
+        return [json.loads(line) for line in self.log() if line.startswith('{"RequestType"')]
+
+    def asked(self) -> list[str]:
+        return [f"{event['RequestType']} {event['LogicalResourceId']}" for event in self.told()]
+
+
+def eventually(holds: Callable[[], object]) -> bool:
+    end = time.monotonic() + 10
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(holds())
+
+
+@pytest.fixture
+def stack(server: LocalAws) -> Stack:
+    return Stack(server)
+
+
+def test_a_stack_that_is_deleted_while_it_is_created_sends_delete_with_an_id_made_up(
+    stack: Stack,
+) -> None:
+    stack.create({"Slow": custom(Create="NONE"), "Later": custom(after=("Slow",))})
+    assert eventually(lambda: stack.asked() == ["Create Slow"])
+
+    stack.delete()
+
+    assert stack.ends("DELETE_COMPLETE")
+    create, delete = stack.told()
+    assert delete["RequestType"] == "Delete"
+    assert delete["ResourceProperties"] == create["ResourceProperties"]
+    assert re.fullmatch(f"{stack.name}-Slow-[A-Z0-9]{{13}}", delete["PhysicalResourceId"])
+    assert stack.statuses("Slow") == [
+        "CREATE_IN_PROGRESS",
+        "CREATE_FAILED",
+        "DELETE_IN_PROGRESS",
+        "DELETE_COMPLETE",
+    ]
+    assert "Resource creation cancelled" in str(stack.events())
+    assert stack.statuses("Later") == []
+    assert stack.statuses("Function")[-1] == "DELETE_COMPLETE"
+
+
+def test_a_creation_that_was_cancelled_does_not_go_on_when_the_answer_comes(stack: Stack) -> None:
+    slow = custom(PauseCreate="1", PauseDelete="2")
+    stack.create({"Slow": slow, "Later": custom(after=("Slow",))})
+    assert eventually(lambda: stack.statuses("Slow"))
+    time.sleep(0.5)
+
+    stack.delete()
+
+    assert stack.ends("DELETE_COMPLETE")
+    assert {"answered Create", "answered Delete"} <= set(stack.log())
+    assert stack.asked() == ["Create Slow", "Delete Slow"]
+
+
+def test_a_wait_condition_that_waits_is_deleted_with_its_stack(stack: Stack) -> None:
+    condition = {"Handle": {"Ref": "Handle"}, "Timeout": "3600"}
+    stack.create(
+        {
+            "Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
+            "Thing": custom(),
+            "Condition": {
+                "Type": "AWS::CloudFormation::WaitCondition",
+                "Properties": condition,
+                "DependsOn": ["Thing"],
+            },
+        }
+    )
+    assert eventually(lambda: stack.statuses("Condition"))
+
+    stack.delete()
+
+    assert stack.ends("DELETE_COMPLETE")
+    assert stack.asked() == ["Create Thing", "Delete Thing"]
+    assert stack.statuses("Condition")[-1] == "DELETE_COMPLETE"
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept_in_flight"),
+    [("Delete", False), ("RetainExceptOnCreate", False), ("Retain", True)],
+)
+def test_a_deletion_policy_of_what_was_never_answered_retains_by_retain_alone(
+    stack: Stack, policy: str, *, kept_in_flight: bool
+) -> None:
+    stack.create({"Slow": custom(Create="NONE", policy=policy)})
+    assert eventually(lambda: stack.asked() == ["Create Slow"])
+
+    stack.delete()
+
+    assert stack.ends("DELETE_COMPLETE")
+    assert ("Delete Slow" in stack.asked()) is not kept_in_flight
+    assert ("DELETE_SKIPPED" in stack.statuses("Slow")) is kept_in_flight
+
+
+@pytest.mark.parametrize("policy", ["RetainExceptOnCreate", "Retain"])
+def test_what_was_created_before_the_deletion_is_retained(stack: Stack, policy: str) -> None:
+    stack.create({"Made": custom(policy=policy), "Slow": custom(Create="NONE", after=("Made",))})
+    assert eventually(lambda: "Create Slow" in stack.asked())
+
+    stack.delete()
+
+    assert stack.ends("DELETE_COMPLETE")
+    assert stack.asked() == ["Create Made", "Create Slow", "Delete Slow"]
+
+
+def test_a_create_that_fails_is_followed_by_a_delete_with_the_id_of_its_answer(
+    stack: Stack,
+) -> None:
+    stack.create({"First": custom(), "Thing": custom(Create="FAILED", after=("First",))})
+
+    assert stack.ends("ROLLBACK_COMPLETE")
+    assert stack.asked() == ["Create First", "Create Thing", "Delete Thing", "Delete First"]
+    assert stack.told()[2]["PhysicalResourceId"] == "its-own-id"
+
+
+def test_a_create_that_fails_and_is_not_rolled_back_is_deleted_with_its_stack(
+    stack: Stack,
+) -> None:
+    stack.create({"Thing": custom(Create="FAILED")}, DisableRollback=True)
+    assert stack.ends("CREATE_FAILED")
+    assert stack.asked() == ["Create Thing"]
+
+    stack.delete()
+
+    assert stack.ends("DELETE_COMPLETE")
+    assert stack.asked() == ["Create Thing", "Delete Thing"]
+
+
+def test_a_create_that_fails_in_an_update_is_followed_by_a_delete(stack: Stack) -> None:
+    stack.create({"First": custom()})
+    assert stack.ends("CREATE_COMPLETE")
+
+    stack.update({"First": custom(), "Thing": custom(Create="FAILED")})
+
+    assert stack.ends("UPDATE_ROLLBACK_COMPLETE")
+    assert stack.asked() == ["Create First", "Create Thing", "Delete Thing"]
+
+
+def test_a_stack_that_is_being_updated_cannot_be_deleted(stack: Stack) -> None:
+    stack.create({"Thing": custom()})
+    assert stack.ends("CREATE_COMPLETE")
+    stack.update({"Thing": custom(Update="NONE")})
+
+    with pytest.raises(ClientError, match="cannot be deleted while in status UPDATE_IN_PROGRESS"):
+        stack.delete()
+
+
+def test_a_nested_stack_that_is_created_is_deleted_with_its_parent(stack: Stack) -> None:
+    stack.s3.create_bucket(Bucket=stack.name)
+    nested = json.dumps({"Resources": FUNCTION | {"Slow": custom(Create="NONE")}})
+    body = nested.replace('{"Ref": "AWS::StackName"}', json.dumps(stack.name))
+    stack.s3.put_object(Bucket=stack.name, Key="nested.json", Body=body.encode())
+    url = f"{stack.server.environment['AWS_ENDPOINT_URL']}/{stack.name}/nested.json"
+    stack.create({"Nested": {"Type": _NESTED, "Properties": {"TemplateURL": url}}})
+    assert eventually(lambda: stack.asked() == ["Create Slow"])
+
+    stack.delete()
+
+    assert stack.ends("DELETE_COMPLETE")
+    assert stack.asked() == ["Create Slow", "Delete Slow"]
+    assert stack.statuses("Nested")[-1] == "DELETE_COMPLETE"
