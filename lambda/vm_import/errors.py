@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
 
+ANOTHER_IMPORT: Final = (
+    "start another import and deploy with it (a VmImportTask starts one when its disks or its "
+    "description change; otherwise run ec2:ImportImage)"
+)
+
 
 class VmImportError(Exception):
     """The request cannot be carried out; the text becomes the reason in the stack event."""

@@ -86,8 +86,10 @@ class ImportedVmImage:
         physical_id: str = self._event["PhysicalResourceId"]
         properties = _parse_known(self._properties)
         waiting = self._waiting
+        # An id that is no image's takes longer: a call for an earlier event may still import.
+        step = _FOR_A_STEP if is_image_arn(physical_id) else _FOR_THE_CLEAN_UP
         try:
-            self._lifecycle(_FOR_A_STEP if waiting else None).delete(physical_id, properties)
+            self._lifecycle(step if waiting else None).delete(physical_id, properties)
         except VmImportError as error:
             if waiting and is_transient(error) and waiting.wait_until(self._limit(delete_limit)):
                 logger.info({"the deletion": "goes on", "since": str(error)})

@@ -62,8 +62,9 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> str:
     state_machine = event["ResourceProperties"].get("Waiter")
     if waiting is None and state_machine and _is_handed_over(event, context, state_machine):
         raise NotYetError
-    if waiting and not waiting.waited and event["RequestType"] != "Create":
-        end_earlier(event, state_machine)
+    earlier = state_machine or event.get("OldResourceProperties", {}).get("Waiter")
+    if earlier and not (waiting and waiting.waited) and event["RequestType"] != "Create":
+        end_earlier(event, earlier)
     kind = VmImportTask if event["ResourceType"] == IMPORT_TASK else ImportedVmImage
     resource = kind(event, context, cfn_resource)
     match event["RequestType"]:

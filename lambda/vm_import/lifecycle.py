@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from errors import (
+    ANOTHER_IMPORT,
     TOKEN_USED_OTHERWISE,
     AwsError,
     ClientTokenError,
@@ -95,7 +96,7 @@ class Lifecycle:
                 return self._result(image, properties)
             return self._ensure(properties, physical_id, old.tags)
         result = self._ensure(
-            properties, physical_id, old.tags if old else (), properties.placeholder(self._owner)
+            properties, physical_id, old.tags if old else None, properties.placeholder(self._owner)
         )
         if old and physical_id in {result.arn, old.placeholder(self._owner)}:
             self._sweep_untaken(old)
@@ -110,8 +111,10 @@ class Lifecycle:
             properties: None if they are of no known form, so that no import was made with them.
         """
         doomed: list[Image] = []
+        # What was made a moment ago may not be seen yet: one look is not enough to say that there
+        # is none.
         if is_image_arn(physical_id):
-            image = self._aws.get(physical_id)
+            image = self._look(_LOOKS, lambda: self._aws.get(physical_id))
             if image and self._is_own(image):
                 doomed.append(image)
             elif image:
@@ -121,11 +124,10 @@ class Lifecycle:
             others = self._own_by_properties(properties) if properties else []
             doomed += [other for other in others if other.is_dead and other.build < build]
         elif sought := Sought.by_placeholder(physical_id):
-            doomed += self._own(sought)
+            doomed += self._look_for_own(_LOOKS, sought)
         elif properties:
-            doomed += (
-                self._look(_LOOKS_FOR_OTHERS, lambda: self._own_by_properties(properties)) or []
-            )
+            sought = Sought.by_properties(properties, self._owner)
+            doomed += self._look_for_own(_LOOKS_FOR_OTHERS, sought)
         for image in doomed:
             if _is_kept(image, properties):
                 logger.warning("%s was there before the stack operation and is left", image.arn)
@@ -136,7 +138,7 @@ class Lifecycle:
         self,
         properties: ImageProperties,
         physical_id: str = "",
-        tags_before: Iterable[str] = (),
+        tags_before: Mapping[str, str] | None = None,
         failed_id: str | None = None,
     ) -> ImportedImage:
         """Return the image that the properties describe; import it if none is alive.
@@ -146,7 +148,7 @@ class Lifecycle:
         Args:
             properties: What the template says now.
             physical_id: What CloudFormation knows the resource by, and cleans up itself.
-            tags_before: The tags that the template named before.
+            tags_before: The tags that the template named before, if there was a before.
             failed_id: The id to answer with if it fails once an import may have been made.
         """
         sought = Sought.by_properties(properties, self._owner)
@@ -154,13 +156,23 @@ class Lifecycle:
         doomed = [image for image in own if image.is_dead and image.arn != physical_id]
         try:
             if image := next((image for image in own if not image.is_dead), None):
-                self._change_tags(image, properties, tags_before)
+                before = properties.tags if tags_before is None else tags_before
+                self._change_tags(image, properties, before)
             else:
                 self._check_import_task(properties.vm_import_task_id)
                 if failed_id:
                     self._answer_with(failed_id)
                 burnt = {image.token for image in own}
                 image = self._make(properties, sought, burnt, doomed)
+        except ImportTaskError:
+            if not (physical_id and own):
+                raise
+            # A rollback to what was dead before must not hang the stack.
+            image = max(own, key=lambda image: (image.arn == physical_id, image.build))
+            logger.warning(
+                "%s is %s and stays: no import can take its place", image.arn, image.status
+            )
+            doomed = [other for other in doomed if other != image]
         finally:
             self._sweep(doomed)
         return self._result(image, properties)
@@ -210,18 +222,18 @@ class Lifecycle:
         if task is None:
             raise ImportTaskError(
                 f"EC2 does not know the import task {task_id} in this account and region: it "
-                "forgets a task 7 days after its end. Hint: run ec2:ImportImage again and deploy "
-                "with the new task's id"
+                f"forgets a task 7 days after its end. Hint: {ANOTHER_IMPORT}"
             )
         if task.status in {"deleting", "deleted"}:
             raise ImportTaskError(
                 f"the import task {task_id} is {task.status}: "
-                f"{task.message or 'EC2 gives no reason'}. Hint: mend the disk image, run "
-                "ec2:ImportImage again and deploy with the new task's id"
+                f"{task.message or 'EC2 gives no reason'}. Hint: mend the disk image; "
+                f"{ANOTHER_IMPORT}"
             )
 
     def _import(self, properties: ImageProperties, token: str) -> Image | None:
         """Import under a token; None if the token is burnt: its image is gone."""
+        arn = ""
         try:
             arn, request_id = self._aws.import_vm_image(properties.request(self._owner, token))
             image = self._look(_LOOKS, lambda: self._aws.get(arn))
@@ -229,7 +241,7 @@ class Lifecycle:
             # A fault may hide a success. And to a token that was used with other tags AWS answers
             # with an error, but the image that it made may live.
             mismatch = error.code in TOKEN_USED_OTHERWISE
-            looks = _LOOKS if mismatch or error.is_transient else 1
+            looks = _LOOKS if arn or mismatch or error.is_transient else 1
             own = self._look(looks, lambda: self._alive(properties, token))
             if own or (mismatch and not properties.client_token):
                 return own
@@ -260,17 +272,29 @@ class Lifecycle:
                 raise
         return found
 
+    def _look_for_own(self, looks: int, sought: Sought) -> list[Image]:
+        """Look for images of this resource, again as long as none that is alive is seen."""
+        seen: list[Image] = []
+
+        def is_alive() -> bool:
+            seen[:] = self._own(sought)
+            return any(not image.is_dead for image in seen)
+
+        self._look(looks, is_alive)
+        return seen
+
     def _change_tags(
-        self, image: Image, properties: ImageProperties, before: Iterable[str]
+        self, image: Image, properties: ImageProperties, before: Mapping[str, str]
     ) -> None:
         """Give the image its tags. Tags that the template never named are left alone."""
         token = image.token or properties.tokens(self._owner)[0]
         wanted = {**properties.tags, **self._owner.tags, TOKEN_TAG: token}
         changed = {key: value for key, value in wanted.items() if image.tags.get(key) != value}
+        # What is seen may be older than the change that this one takes back.
+        changed |= dict(properties.tags.items() - before.items())
         if changed:
             self._aws.tag(image.arn, changed)
-        dropped = sorted((set(before) - set(wanted)) & set(image.tags))
-        if dropped:
+        if dropped := sorted(set(before) - set(wanted)):
             self._aws.untag(image.arn, dropped)
 
     def _sweep_untaken(self, old: ImageProperties) -> None:
@@ -279,7 +303,8 @@ class Lifecycle:
         The update that made them failed or never answered, and maybe still runs.
         """
         try:
-            images = self._look(_LOOKS_FOR_OTHERS, lambda: self._own_by_properties(old)) or []
+            sought = Sought.by_properties(old, self._owner)
+            images = self._look_for_own(_LOOKS_FOR_OTHERS, sought)
         except VmImportError as error:
             logger.warning("not known what the update left behind: %s", error)
         else:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from errors import AwsError, ImageFailedError, OutOfTimeError, VmImportError
+from errors import ANOTHER_IMPORT, AwsError, ImageFailedError, OutOfTimeError, VmImportError
 
 if TYPE_CHECKING:
     from image_builder import Image, ImageBuilder, ImportTask
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from waiting import Waiting
 
 _NAMESPACE: Final = "CdkVmImport"
-_HINT: Final = "Hint: mend the disk image, run ec2:ImportImage again and deploy with the new task"
+_HINT: Final = f"Hint: mend the disk image; {ANOTHER_IMPORT}"
 
 
 @dataclass(frozen=True)

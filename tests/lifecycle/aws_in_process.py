@@ -1,14 +1,17 @@
 """The local AWS without sockets: botocore's own requests, answered in the same thread.
 
 Its time is virtual: whoever pauses moves the clock. So is the Lambda function that runs on it: it
-can be killed at any call, and two of them can run at once, taking turns at each call.
+can be killed at any call, and two of them can run at once, taking turns at each call. What waits is
+called again as the state machine would (step_functions.py).
 """
 
 from __future__ import annotations
 
-import importlib.util
+import copy
+import importlib
 import itertools
 import json
+import sys
 import threading
 import uuid
 from contextlib import ExitStack, contextmanager
@@ -26,10 +29,7 @@ from botocore.exceptions import ConnectionClosedError
 from ministack.core.responses import request_scope
 from ministack.services import ec2
 
-import aws_calls
-import cfn_resource
-import deadline
-import image_builder
+import index
 from local_aws.clock import Clock
 from local_aws.imagebuilder import Image, ImageBuilder
 from local_aws.knobs import Knobs
@@ -37,14 +37,30 @@ from local_aws.service_model import Ec2QueryService, RestJsonService
 from local_aws.vm_import import ImportTask, VmImport
 from local_aws.world import World
 from tests.handler.cloudformation import ACCOUNT, REGION
+from tests.lifecycle.step_functions import RefusedError, StepFunctions
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Coroutine, Iterator
+    from types import ModuleType
 
     from botocore.awsrequest import AWSPreparedRequest
 
-_INDEX: Final = Path(image_builder.__file__).with_name("index.py")
+    from tests.lifecycle.step_functions import Execution
+
+_HANDLER: Final = Path(index.__file__).parent
+# How long CloudFormation waits for an answer, in seconds.
+SERVICE_TIMEOUT: Final = 3600.0
+# Reads may lag behind a write, but not for longer than this, in seconds.
+_LONGEST_LAG: Final = 3.0
+_READS: Final = ("GetImage", "ListImageBuildVersions")
+_WRITES: Final = (
+    "ImportVmImage",
+    "CancelImageCreation",
+    "DeleteImage",
+    "TagResource",
+    "UntagResource",
+)
 # Lambda gives a function 15 minutes, and calls it again 1 and 2 minutes after it failed.
 _SECONDS: Final = 900.0
 _PAUSES: Final = (60.0, 120.0)
@@ -149,27 +165,28 @@ class Turns:
         self._turn.notify_all()
 
 
-@dataclass
 class Lambda:
-    """A process of the function: its module, and so its crhelper, is its own."""
+    """A process of the function: its modules are its own."""
 
-    aws: Aws
-    index: Any = None
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+        names = {path.stem for path in _HANDLER.glob("*.py")}
+        others = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
+        # whoever answers or signals makes itself a pool
+        answering = SimpleNamespace(request=aws.put)
+        with patch.object(urllib3, "PoolManager", lambda **_: answering):
+            importlib.import_module("index")
+        self.modules: dict[str, ModuleType] = {
+            name: sys.modules.pop(name) for name in names & sys.modules.keys()
+        }
+        sys.modules.update(others)
 
-    def __post_init__(self) -> None:
-        spec = importlib.util.spec_from_file_location(f"index_{id(self)}", _INDEX)
-        assert spec
-        assert spec.loader
-        self.index = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.index)
-        self.index.cfn_resource._http = SimpleNamespace(request=self.aws.put)
-
-    def invoke(self, event: dict[str, Any]) -> bool:
-        """Call the function; whether it came to its end."""
-        start = self.aws.clock.now()
+    def invoke(self, event: dict[str, Any]) -> tuple[str, Any]:
+        """Call the function; return how that went (ended, killed, undelivered) and the result."""
+        start = self._aws.clock.now()
 
         def remaining() -> int:
-            return int((_SECONDS - (self.aws.clock.now() - start)) * 1000)
+            return int((_SECONDS - (self._aws.clock.now() - start)) * 1000)
 
         context = SimpleNamespace(
             aws_request_id=str(uuid.uuid4()),
@@ -178,31 +195,37 @@ class Lambda:
             log_stream_name="stream",
             get_remaining_time_in_millis=remaining,
         )
-        self.aws.dead.discard(threading.get_ident())
+        self._aws.dead.discard(threading.get_ident())
         try:
-            self.index.handler(dict(event), context)
-        except (KilledError, cfn_resource.UndeliveredAnswerError):
-            return False
+            answer = self.modules["index"].handler(json.loads(json.dumps(event)), context)
+        except KilledError:
+            return "killed", None
+        except self.modules["cfn_resource"].UndeliveredAnswerError:
+            return "undelivered", None
         assert remaining() > 0, "the function went on after its time"
-        return True
+        return "ended", json.loads(json.dumps(answer))
 
 
 @dataclass
 class Aws:
-    """Image Builder, EC2's import tasks and the ResponseURLs; and what goes wrong with them.
+    """Image Builder, import tasks, waits and the ResponseURLs; and what goes wrong with them.
 
     Attributes:
         faults: What befalls which call to AWS, counted from the last reset of `calls`.
         answer_faults: The same of answers to CloudFormation.
         denied: Operations that IAM denies now.
+        lag: How many reads of each kind show Image Builder as it was before a write.
         answers: What arrived at each ResponseURL, in order.
+        answered: When the first of them did.
     """
 
     clock: VirtualClock = field(default_factory=VirtualClock)
     faults: dict[int, str] = field(default_factory=dict)
     answer_faults: dict[int, str] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
+    lag: int = 0
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    answered: dict[str, float] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
     turns: Turns | None = None
     calls: int = 0
@@ -220,8 +243,11 @@ class Aws:
                 self._vm_import.operations, self.world, lambda *_: None, ec2.handle_request
             ),
         }
+        self.step_functions = StepFunctions(self.clock)
         self.functions = [Lambda(self), Lambda(self)]
         self._outage = self._answer_outage = 0
+        self._before: tuple[float, dict[str, Image]] | None = None
+        self._lagging: dict[str, int] = {}
         self._numbers = itertools.count()
 
     def reset(self, **knobs: object) -> None:
@@ -230,10 +256,14 @@ class Aws:
         self._vm_import.reset()
         ec2._images.clear()
         ec2._tags.clear()
-        self.clock = self.world.clock = VirtualClock()
+        self.clock = self.world.clock = self.step_functions.clock = VirtualClock()
         self.world.knobs = Knobs().changed(knobs)
         self.world.calls.clear()
         self.answers.clear()
+        self.answered.clear()
+        self.step_functions.executions.clear()
+        self.lag, self._before = 0, None
+        self._lagging.clear()
         self.expect()
 
     def expect(
@@ -249,8 +279,8 @@ class Aws:
 
     # --- what people do ---
 
-    def import_task(self) -> str:
-        """An import task; its AMI is there soon."""
+    def import_task(self, seconds: float = 60, ends: str = "completed") -> str:
+        """An import task; after so many seconds it is `completed`, or `failed`, or `never` ends."""
         task = ImportTask(
             task_id=f"import-ami-{next(self._numbers):017x}",
             request={},
@@ -258,7 +288,11 @@ class Aws:
         )
         with request_scope(ACCOUNT, REGION):
             self._vm_import._tasks[task.task_id] = task
-            self.world.call_in(300, lambda: self._vm_import._complete(task))
+            if ends == "completed":
+                self.world.call_in(seconds, lambda: self._vm_import._complete(task))
+            if ends == "failed":
+                why = "ClientError: Unknown OS / Missing OS files."
+                self.world.call_in(seconds, lambda: self._vm_import.fail(task, why))
         return task.task_id
 
     @property
@@ -267,6 +301,13 @@ class Aws:
         with request_scope(ACCOUNT, REGION):
             self.clock.settle()
             return dict(self._images._images.items())
+
+    @property
+    def tasks(self) -> dict[str, ImportTask]:
+        """All import tasks, by id."""
+        with request_scope(ACCOUNT, REGION):
+            self.clock.settle()
+            return dict(self._vm_import._tasks.items())
 
     @property
     def amis(self) -> list[str]:
@@ -282,34 +323,84 @@ class Aws:
     # --- the function ---
 
     def deliver(self, event: dict[str, Any]) -> None:
-        """Have Lambda call the function, and again if that fails."""
+        """Have Lambda call the function, and again if that fails; and wait for the answer."""
+        sent = self.clock.now()
+        self._call(event, self.functions[0])
+        answered = lambda: event["ResponseURL"] in self.answers  # noqa: E731
+        self.work(answered, sent + SERVICE_TIMEOUT)
+
+    def _call(self, event: dict[str, Any], function: Lambda) -> None:
         for pause in (*_PAUSES, None):
-            if self.functions[0].invoke(event):
-                assert self.answers.get(event["ResponseURL"]), "an event was not answered"
+            outcome, _ = function.invoke(event)
+            if outcome == "ended":
+                taken = self.answers.get(event["ResponseURL"]) or self.step_functions.of(event)
+                assert taken, "an event was neither answered nor handed over"
                 return
             if pause:
                 self.sleep(pause)
 
+    def bring_again(self, event: dict[str, Any]) -> None:
+        """Have Lambda call the function with an event that was answered, in another process."""
+        self._call(event, self.functions[1])
+        self.work(lambda: False)
+
     def deliver_at_once(
-        self, *events: dict[str, Any], chance: random.Random, head_start: int = 0
+        self,
+        *events: dict[str, Any],
+        chance: random.Random,
+        head_start: int = 0,
+        delay: float = 0.0,
     ) -> None:
-        """Have two processes handle two events, or one event twice, taking turns."""
+        """Have two processes handle two events, or one event twice, taking turns.
+
+        Args:
+            events: The events.
+            chance: Says whose turn it is.
+            head_start: By how many calls the first is ahead.
+            delay: By how many seconds it is.
+        """
         self.turns = Turns(self.clock, chance)
-        ended: dict[int, bool] = {}
 
         def body(number: int) -> Callable[[], None]:
-            def invoke() -> None:
-                ended[number] = self.functions[number].invoke(events[number])
+            def handle() -> None:
+                function = self.functions[number]
+                if number:
+                    self.sleep(delay)
+                self._call(events[number], function)
+                if execution := self.step_functions.of(events[number]):
+                    self._follow(execution, function)
 
-            return invoke
+            return handle
 
         try:
             self.turns.run(*map(body, range(len(events))), head_start=head_start)
         finally:
             self.turns = None
-        for number, event in enumerate(events):
-            if not ended[number]:
-                self.deliver(event)
+
+    # --- the state machine ---
+
+    def work(self, until: Callable[[], bool], end: float = float("inf")) -> None:
+        """Take the steps of all waits, in the order of their time."""
+        while not until() and (running := self.step_functions.running()):
+            execution = min(running, key=lambda execution: execution.due)
+            if execution.due > end:
+                return
+            self.clock.advance(max(0.0, execution.due - self.clock.now()))
+            self._step(execution, self.functions[0])
+
+    def _follow(self, execution: Execution, function: Lambda) -> None:
+        """Take the steps of one wait, while another process does something else."""
+        if execution.taken:
+            return
+        execution.taken = True
+        while execution.is_running:
+            self.sleep(max(0.0, execution.due - self.clock.now()))
+            if execution.is_running:
+                self._step(execution, function)
+
+    def _step(self, execution: Execution, function: Lambda) -> None:
+        outcome, answer = function.invoke(execution.state)
+        execution.go_on(outcome, answer, self.clock.now())
 
     @contextmanager
     def installed(self) -> Iterator[Aws]:
@@ -321,16 +412,24 @@ class Aws:
             "AWS_DEFAULT_REGION": REGION,
         }
         virtual = SimpleNamespace(sleep=self.sleep, time=self._now, monotonic=self._now)
-        aws_calls.aws_client.cache_clear()
+        handlers = [function.modules for function in self.functions]
+        modules = [module for modules in handlers for module in modules.values()]
         with ExitStack() as stack:
             stack.enter_context(patch.dict("os.environ", credentials))
-            for module in (deadline, cfn_resource, image_builder, botocore.endpoint):
-                stack.enter_context(patch.object(module, "time", virtual))
-            for service in self._services:
-                events = aws_calls.aws_client(service).meta.events
-                events.register("before-send", self._answer)
+            for module in (botocore.endpoint, *modules):
+                if hasattr(module, "time"):
+                    stack.enter_context(patch.object(module, "time", virtual))
+            for handler in handlers:
+                # a line a look
+                unread = SimpleNamespace(write=lambda _: None, flush=lambda: None)
+                silent = SimpleNamespace(stdout=unread)
+                stack.enter_context(patch.object(handler["progress"], "sys", silent))
+                aws_client = handler["aws_calls"].aws_client
+                aws_client.cache_clear()
+                stack.callback(aws_client.cache_clear)
+                for service in (*self._services, "stepfunctions"):
+                    aws_client(service).meta.events.register("before-send", self._answer)
             yield self
-        aws_calls.aws_client.cache_clear()
 
     def _now(self) -> float:
         return self.clock.now()
@@ -359,7 +458,10 @@ class Aws:
             refusal = ("AccessDeniedException", 403)
         if refusal:
             return _error(request, service, *refusal)
-        response = self._serve(request, service)
+        if service == "sfn":
+            response = self._serve_waits(request, operation)
+        else:
+            response = self._serve(request, service, operation)
         if fault == "killed after":
             self._kill()
         if fault == "answer lost":
@@ -376,16 +478,43 @@ class Aws:
             return "failed"
         return fault
 
-    def _serve(self, request: AWSPreparedRequest, service: str) -> AWSResponse:
+    def _serve_waits(self, request: AWSPreparedRequest, operation: str) -> AWSResponse:
+        asked = json.loads(_body(request))
+        try:
+            answer = self.step_functions.operations[operation](asked)
+        except RefusedError as error:
+            return _error(request, "sfn", str(error), 400)
+        return AWSResponse(request.url, 200, {}, _Raw(json.dumps(answer).encode()))  # type: ignore[arg-type]
+
+    @contextmanager
+    def _lagged(self, operation: str) -> Iterator[None]:
+        """Have some reads show the images as they were before the last write."""
+        images, now = self._images._images, self.clock.now()
+        if self.lag and operation in _WRITES:
+            self._before = now, copy.deepcopy(dict(images.items()))
+            self._lagging = dict.fromkeys(_READS, self.lag)
+        seconds, before = self._before or (0.0, {})
+        if now - seconds > _LONGEST_LAG or not self._lagging.get(operation):
+            yield
+            return
+        self._lagging[operation] -= 1
+        truth = dict(images.items())
+        images.clear()
+        images.update(before)
+        yield
+        images.clear()
+        images.update(truth)
+
+    def _serve(self, request: AWSPreparedRequest, service: str, operation: str) -> AWSResponse:
         url = urlsplit(str(request.url))
-        body = request.body or b""
-        with request_scope(ACCOUNT, REGION):
+        self.clock.settle()
+        with request_scope(ACCOUNT, REGION), self._lagged(operation):
             status, headers, content = _run(
                 self._services[service].handle_request(
                     str(request.method),
                     url.path,
                     {},
-                    body if isinstance(body, bytes) else str(body).encode(),
+                    _body(request),
                     parse_qs(url.query, keep_blank_values=True),
                 )
             )
@@ -418,6 +547,7 @@ class Aws:
             answer = json.loads(body)
             assert answer["PhysicalResourceId"]
             self.answers.setdefault(url, []).append(answer)
+            self.answered.setdefault(url, self.clock.now())
         if fault == "killed after":
             self._kill()
         if fault:
@@ -433,8 +563,15 @@ _REFUSALS: Final = {
 }
 
 
+def _body(request: AWSPreparedRequest) -> bytes:
+    body = request.body or b""
+    return body if isinstance(body, bytes) else str(body).encode()
+
+
 def _error(request: AWSPreparedRequest, service: str, code: str, status: int) -> AWSResponse:
-    body = json.dumps({"message": "no"})
+    if service == "sfn" and status == 429:
+        code = "ThrottlingException"
+    body = json.dumps({"__type": code, "message": "no"})
     if service == "ec2":
         body = f"<Response><Errors><Error><Code>{code}</Code></Error></Errors></Response>"
     headers = {"X-Amzn-Errortype": code}

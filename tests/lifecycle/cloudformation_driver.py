@@ -68,6 +68,8 @@ class Resource:
         let_go: Ids that CloudFormation retained, or failed to delete, and cares for no more.
         abandoned: Whether CloudFormation gave up something without an id to tell what.
         repair: What stands between the faults and a rollback that failed because of them.
+        is_beyond_repair: Whether nobody can go back to these properties, as their image is dead,
+            and its import task too.
     """
 
     send: Callable[[Event], Answer | None]
@@ -81,6 +83,7 @@ class Resource:
     let_go: set[str] = field(default_factory=set)
     abandoned: bool = False
     repair: Callable[[], None] = lambda: None
+    is_beyond_repair: Callable[[Properties], bool] = lambda _: False
 
     def event(self, request_type: str, properties: Properties, **more: Any) -> Event:
         """An event, as CloudFormation writes it."""
@@ -175,11 +178,17 @@ class Resource:
             self._delete_newcomer(new_id, properties)
 
     def _continue_rollback(self, known_id: str, old: Properties, properties: Properties) -> Answer:
-        """Somebody mends what made the stack UPDATE_ROLLBACK_FAILED, and goes on."""
+        """Somebody mends what made the stack UPDATE_ROLLBACK_FAILED, and goes on.
+
+        What nobody can mend is skipped (user guide, ContinueUpdateRollback, ResourcesToSkip).
+        """
         self.repair()
         answer = self.send(self._update(known_id, old, properties))
         assert answer
-        assert answer["Status"] == "SUCCESS", answer["Reason"]
+        if answer["Status"] != "SUCCESS":
+            assert self.is_beyond_repair(old), answer["Reason"]
+            self.abandoned = True
+            return {"PhysicalResourceId": self.physical_id}
         return answer
 
     def _come_back(self, answer: Answer, old_id: str) -> None:
@@ -192,7 +201,7 @@ class Resource:
         return self.event("Update", properties, **more)
 
     def _delete_newcomer(self, physical_id: str, properties: Properties) -> None:
-        self.abandoned |= self.policy is Policy.RETAIN and physical_id == self._invented()
+        self.abandoned |= self.policy is Policy.RETAIN and not physical_id.startswith("arn:")
         self._delete(physical_id, properties, retained=self.policy is Policy.RETAIN)
 
     def _delete(self, physical_id: str, properties: Properties, *, retained: bool) -> None:

@@ -1,6 +1,7 @@
 """Many random sequences of stack operations, on all processors: `make soak`.
 
-Each batch has a seed; `--seed` plays that batch alone again.
+Of an image alone, and, a fifth as many more, of an import task and its image together. Each batch
+has a seed; `--seed` plays that batch alone again.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import logging
 import multiprocessing
 import random
 import sys
 import time
 import traceback
 
-from tests.lifecycle.test_lifecycle_machine import play
+from tests.lifecycle import test_lifecycle_machine, test_task_and_image
+from tests.lifecycle.test_lifecycle_machine import AWS
 
 _BATCH = 500
+_PAIRS = _BATCH // 5
+_PLAYED = f"{_BATCH} sequences of an image and {_PAIRS} of a task and its image"
 
 
 def batch(seed: int) -> tuple[int, float, str]:
@@ -25,7 +30,15 @@ def batch(seed: int) -> tuple[int, float, str]:
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         try:
-            play(_BATCH, seed)
+            test_lifecycle_machine.play(_BATCH, seed)
+            logging.disable(logging.CRITICAL)
+            with AWS.installed(), test_task_and_image.permitted():
+                for pair in range(seed * _PAIRS, (seed + 1) * _PAIRS):
+                    try:
+                        test_task_and_image.play(AWS, pair)
+                    except BaseException as error:
+                        error.add_note(f"of a task and its image, seed {pair}")
+                        raise
         except Exception:  # noqa: BLE001 - whatever it is, it is reported with its sequence
             return seed, time.monotonic() - start, f"{output.getvalue()}{traceback.format_exc()}"
     return seed, time.monotonic() - start, ""
@@ -46,11 +59,12 @@ def main() -> int:
         for seed, seconds, problem in pool.imap_unordered(batch, seeds):
             failures += bool(problem)
             outcome = "FAILED" if problem else "passed"
-            sys.stdout.write(f"seed {seed}: {_BATCH} sequences {outcome} in {seconds:.0f} s\n")
+            sys.stdout.write(f"seed {seed}: {_PLAYED} {outcome} in {seconds:.0f} s\n")
             sys.stdout.write(problem)
             sys.stdout.flush()
     sys.stdout.write(
-        f"{len(seeds) * _BATCH} sequences, {failures} of {len(seeds)} batches failed, "
+        f"{len(seeds) * _BATCH} sequences of an image and {len(seeds) * _PAIRS} of a task and its "
+        f"image, {failures} of {len(seeds)} batches failed, "
         f"in {time.monotonic() - start:.0f} s\n"
     )
     return 1 if failures else 0

@@ -20,8 +20,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.lifecycle.aws_in_process import ANSWER_FAULTS, FAULTS, Aws
+from tests.lifecycle.aws_in_process import ANSWER_FAULTS, FAULTS, SERVICE_TIMEOUT, Aws
 from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
+from tests.lifecycle.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ Change = dict[str, Any]
 Trouble = dict[str, Any]
 
 DAY = 86400.0
+LATEST = 3600.0  # for how long Lambda keeps an event of the function
 DEAD = {"FAILED", "CANCELLED", "DELETED"}
 AWS = Aws()
 
@@ -44,6 +46,8 @@ denials = st.sets(
             "ImportVmImage",
             "GetImage",
             "TagResource",
+            "StartExecution",
+            "ListExecutions",
         ]
     ),
     max_size=1,
@@ -60,14 +64,12 @@ trouble = st.fixed_dictionaries(
     }
 )
 rarely = st.sampled_from([False, False, True])
-# An event that overtakes another is trouble enough.
-QUIET: Trouble = {
-    "wrong": {},
-    "wrong_answers": {},
-    "denied": set(),
-    "repeat": "",
-    "in_flight": True,
-}
+WAITING = {"Waiter": STATE_MACHINE, "TimeoutSeconds": "600"}
+# An event that overtakes another waits for that as long as it takes with a fault or two. One that
+# Lambda brings again, a minute later, is too late: see test_sequences.py.
+SHORT = {"throttled", "throttled unretried", "failed", "answer lost", "not connected"}
+IN_FLIGHT: Trouble = {"wrong_answers": {}, "denied": set(), "repeat": "", "in_flight": True}
+LONG = {("completed", 1000), ("never", 0)}
 changes = st.sampled_from(
     [
         {"Tags": {"a": "1"}},
@@ -77,7 +79,12 @@ changes = st.sampled_from(
         {"SemanticVersion": "1.0.0"},
         {"SemanticVersion": "2.0.0"},
         {"Name": "RHEL_9"},  # the same slug
-        {"VmImportTaskId": "another"},
+        {"VmImportTaskId": ("completed", 60)},
+        {"VmImportTaskId": ("completed", 1000)},  # too late for who waits
+        {"VmImportTaskId": ("failed", 0)},  # before it is asked for
+        {"VmImportTaskId": ("failed", 60)},
+        {"VmImportTaskId": ("never", 0)},
+        {"Waiter": "the other way"},
         {"Tags": {"a": "1"}, "SemanticVersion": "2.0.0"},
     ]
 )
@@ -91,8 +98,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.aws = AWS
         self.repeat = ""
         self.chance = random.Random(0)  # noqa: S311
+        self.sent: list[tuple[float, Event]] = []
         self.created: dict[str, float] = {}
-        self.drifted: set[str] = set()  # images that somebody's hand was at
+        self.drifted: set[str | None] = set()  # images that somebody's hand was at
         self.stripped: set[str] = set()  # of their tags
         # retained ones, with tags of their time before; and what two events tagged at once
         self.tagged_otherwise: set[str | None] = set()
@@ -106,6 +114,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         mismatch=st.sampled_from(["refuse", "replay"]),
         cancel=st.sampled_from(["cancel", "refuse"]),
         unknown=st.sampled_from(["empty", "not_found"]),
+        lag=st.sampled_from([0, 0, 1, 3]),
+        waits=st.booleans(),
         there=st.booleans(),
     )
     def begin(
@@ -116,7 +126,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         mismatch: str,
         cancel: str,
         unknown: str,
+        lag: int,
         *,
+        waits: bool,
         there: bool,
     ) -> None:
         self.aws.reset(
@@ -127,6 +139,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         )
         self.resource = Resource(self.send, self.send_at_once, order, policy)
         self.resource.repair = self.aws.expect
+        self.resource.is_beyond_repair = self.is_beyond_repair
         self.properties: dict[str, Any] = {
             "ServiceToken": "arn:aws:lambda:us-east-1:123456789012:function:f",
             "Name": "rhel-9",
@@ -142,20 +155,23 @@ class LifecycleMachine(RuleBasedStateMachine):
             neighbour = Resource(self.send, self.send_at_once, order, policy, stack_id, logical_id)
             assert neighbour.create(self.properties), self.aws.answers
         self.neighbours = {arn: dict(i.tags) for arn, i in self.aws.images.items()}
+        self.aws.lag = lag
+        if waits:
+            self.properties |= WAITING
         if there:
             assert self.resource.create(self.properties)
 
     def send(self, event: Event) -> Answer | None:
         """Deliver an event, as often as drawn."""
+        self.aws.sleep(1)  # since the answer to the one before
+        self.sent.append((self.aws.clock.now(), event))
         repeat, self.repeat = self.repeat, ""
-        if self.resource.order is Order.MINISTACK:
-            repeat = ""  # it calls the function itself, and once
         if repeat == "at once":
             self.aws.deliver_at_once(event, event, chance=self.chance)
         else:
             self.aws.deliver(event)
         answers = self.aws.answers.get(event["ResponseURL"], [])
-        first = next(iter(answers), None)
+        first = self.answer(event)
         if repeat == "after" and first:
             self.aws.deliver(event)
         if {answer["Status"] for answer in answers} == {"SUCCESS", "FAILED"}:
@@ -163,17 +179,34 @@ class LifecycleMachine(RuleBasedStateMachine):
             # by what it sends next, but sometimes nothing comes after a Create.
             last = self.resource.policy is Policy.RETAIN or self.resource.order is Order.MINISTACK
             self.resource.abandoned |= last and event["RequestType"] == "Create"
+        if "GetImage" in self.aws.denied and self.resource.order is Order.MINISTACK:
+            # What cannot be read cannot be cleaned up at once, and no Delete comes after a Create.
+            failed = bool(first and first["Status"] == "FAILED")
+            self.resource.abandoned |= failed and event["RequestType"] == "Create"
         self.aws.denied = set()  # what made an event fail does not stop the rollback
-        if first is None:
-            self.aws.sleep(3600)  # the service timeout
         return first
 
     def send_at_once(self, running: Event, event: Event) -> Answer | None:
-        """Deliver an event while another one is handled."""
+        """Deliver an event while another one is handled, or its image is waited for."""
+        now = self.aws.clock.now()
+        self.sent += [(now, running), (now, event)]
         self.aws.deliver_at_once(
-            running, event, chance=self.chance, head_start=self.chance.randrange(12)
+            running,
+            event,
+            chance=self.chance,
+            head_start=self.chance.randrange(12),
+            delay=self.chance.choice([0, 0, 20, 100, 700]),
         )
-        return next(iter(self.aws.answers.get(event["ResponseURL"], [])), None)
+        return self.answer(event)
+
+    def answer(self, event: Event) -> Answer | None:
+        """The answer that CloudFormation took, if there was one in time."""
+        sent = next(sent for sent, known in self.sent if known is event)
+        answered = self.aws.answered.get(event["ResponseURL"])
+        if answered is None or answered > sent + SERVICE_TIMEOUT:
+            self.aws.sleep(max(0.0, sent + SERVICE_TIMEOUT - self.aws.clock.now()))
+            return None
+        return self.aws.answers[event["ResponseURL"]][0]
 
     def perform(
         self,
@@ -188,6 +221,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     ) -> None:
         """Do a stack operation while things go wrong, and look what it leaves."""
         resource = self.resource
+        self.aws.sleep(5)  # nobody is faster: longer than reads lag
         before = {arn: image.status for arn, image in self.own.items()}
         old_id, old = resource.physical_id, self.identity(resource.properties)
         self.repeat, self.chance = repeat, random.Random(chance)  # noqa: S311
@@ -195,6 +229,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.aws.expect(wrong, wrong_answers, denied)
         stays = operation()
         self.aws.expect()
+        self.aws.work(lambda: False)  # what CloudFormation does not wait for any more
+        self.drifted |= self.failed()
         self.tagged_otherwise |= resource.let_go
         if resource.abandoned or (old_id in self.drifted and not stays):
             # Nobody can tell any more what an update made whose image was taken away before it.
@@ -215,7 +251,26 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @staticmethod
     def identity(properties: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in properties.items() if name != "Tags"}
+        no_part = {"Tags", *WAITING}
+        return {name: value for name, value in properties.items() if name not in no_part}
+
+    def failed(self) -> set[str | None]:
+        """The image in use, if its import failed after a deployment that did not wait for it."""
+        task = self.aws.tasks.get(self.resource.properties.get("VmImportTaskId", ""))
+        failed = task is not None and task.status in {"deleting", "deleted"}
+        return {self.resource.physical_id} - {None} if failed else set()
+
+    def handed_over(self) -> list[Event]:
+        """The events of the last hour that the state machine took."""
+        start = self.aws.clock.now() - LATEST
+        waits = self.aws.step_functions
+        return [event for sent, event in self.sent if sent >= start and waits.of(event)]
+
+    def is_beyond_repair(self, properties: Mapping[str, Any]) -> bool:
+        arn = str(self.resource.physical_id)
+        if arn not in self.own or arn in self.stripped:
+            return True
+        return self.own[arn].status in DEAD and "Waiter" in properties
 
     @property
     def own(self) -> dict[str, Image]:
@@ -233,6 +288,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         if known and known not in self.drifted:
             assert known in own, "the image is lost"
             assert own[known].status not in DEAD
+            if "Waiter" in self.resource.properties:
+                assert own[known].status != "PENDING", "it was not waited for"
             tags = {k: v for k, v in own[known].tags.items() if not k.startswith("cdk-vm-import:")}
             wanted = self.resource.properties.get("Tags", {})
             assert wanted.items() <= tags.items() or known in self.tagged_otherwise
@@ -248,6 +305,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(hours=st.sampled_from([0.01, 1, 23, 49]))
     def time_passes(self, hours: float) -> None:
         self.aws.sleep(hours * 3600)
+        self.drifted |= self.failed()
 
     @precondition(lambda self: self.resource.physical_id is None)
     @rule(change=changes, others_fail=rarely, in_flight=rarely, data=trouble)
@@ -260,7 +318,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                 return False
             return self.resource.create(properties, others_fail=others_fail)
 
-        self.perform(add, **({**data, **QUIET} if in_flight else data))
+        self.perform(add, **(self.in_flight(data) if in_flight else data))
 
     @precondition(lambda self: self.resource.physical_id is not None)
     @rule(change=changes, others_fail=rarely, in_flight=rarely, data=trouble)
@@ -271,13 +329,22 @@ class LifecycleMachine(RuleBasedStateMachine):
                 lambda: self.resource.update(
                     properties, others_fail=others_fail, in_flight=in_flight
                 ),
-                **({**data, **QUIET} if in_flight else data),
+                **(self.in_flight(data) if in_flight else data),
             )
 
     @precondition(lambda self: self.resource.physical_id is not None)
     @rule(data=trouble)
     def remove(self, data: Trouble) -> None:
         self.perform(self.resource.remove, **data)
+
+    @precondition(lambda self: self.handed_over())
+    @rule(which=st.integers(0, 9))
+    def come_again(self, which: int) -> None:
+        """Lambda brings an event again, as late as it may: a wait of that name was, or is."""
+        events = self.handed_over()
+        before = {arn: (image.status, dict(image.tags)) for arn, image in self.own.items()}
+        self.aws.bring_again(events[which % len(events)])
+        assert before == {arn: (image.status, image.tags) for arn, image in self.own.items()}
 
     @precondition(lambda self: self.resource.physical_id in self.own)
     @rule(what=st.sampled_from(["deleted", "cancelled", "deprecated", "tags removed"]))
@@ -297,10 +364,23 @@ class LifecycleMachine(RuleBasedStateMachine):
                 self.stripped.add(arn)
         self.drifted.add(arn)
 
+    @staticmethod
+    def in_flight(data: Trouble) -> Trouble:
+        """What may go wrong with two events at once."""
+        short = {call: fault for call, fault in data["wrong"].items() if fault in SHORT}
+        return {**data, **IN_FLIGHT, "wrong": short}
+
     def changed(self, change: Change) -> dict[str, Any]:
-        if change.get("VmImportTaskId"):
-            change = {"VmImportTaskId": self.aws.import_task()}
-        properties = {**(self.resource.properties or self.properties), **change}
+        before = self.resource.properties or self.properties
+        match change:
+            case {"VmImportTaskId": (ends, seconds)}:
+                if self.aws.world.knobs.cancel_import == "refuse" and (ends, seconds) in LONG:
+                    # see test_an_import_that_cannot_be_cancelled_and_outlasts_the_function_...
+                    ends, seconds = "completed", 60
+                change = {"VmImportTaskId": self.aws.import_task(seconds, ends)}
+            case {"Waiter": _}:
+                change = dict.fromkeys(WAITING) if "Waiter" in before else WAITING
+        properties = {**before, **change}
         return {name: value for name, value in properties.items() if value is not None}
 
 

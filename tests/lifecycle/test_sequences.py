@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.lifecycle.aws_in_process import SERVICE_TIMEOUT
 from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
+from tests.lifecycle.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
     from tests.lifecycle.aws_in_process import Aws
@@ -34,14 +36,21 @@ class Stack(Resource):
             "Retain": "false" if policy is Policy.DESTROY else "true",
         }
         self.answer: Answer = {}
+        self.sent: list[Event] = []
+
+    def waits(self) -> None:
+        """Have its image waited for from now on."""
+        self.properties = self.change(Waiter=STATE_MACHINE, TimeoutSeconds="600")
 
     def deliver(self, event: Event) -> Answer | None:
+        self.sent.append(event)
         self.aws.deliver(event)
         self.answer = next(iter(self.aws.answers.get(event["ResponseURL"], [])), {})
         return self.answer or None
 
     def overtake(self, running: Event, event: Event) -> Answer | None:
         chance = random.Random(0)  # noqa: S311
+        self.sent += [running, event]
         self.aws.deliver_at_once(running, event, chance=chance, head_start=1)
         return self.aws.answers[event["ResponseURL"]][0]
 
@@ -53,6 +62,13 @@ class Stack(Resource):
 def stack(aws: Aws) -> Stack:
     stack = Stack(aws)
     assert stack.create(stack.properties)
+    return stack
+
+
+@pytest.fixture
+def waiting(aws: Aws) -> Stack:
+    stack = Stack(aws)
+    stack.waits()
     return stack
 
 
@@ -111,8 +127,10 @@ def test_an_import_whose_answer_is_lost_for_good_is_found_by_its_token(aws: Aws)
     assert images(aws) == [stack.physical_id]
 
 
-def test_an_image_that_may_be_listed_but_not_read_is_answered(aws: Aws) -> None:
+@pytest.mark.parametrize("lag", [0, 2])
+def test_an_image_that_may_be_listed_but_not_read_is_answered(aws: Aws, lag: int) -> None:
     stack = Stack(aws)
+    aws.lag = lag
     aws.expect(denied={"GetImage"})
 
     assert stack.create(stack.properties)
@@ -271,9 +289,14 @@ def test_a_create_that_is_cancelled_in_flight_leaves_nothing(aws: Aws) -> None:
     assert images(aws) == []
 
 
-def test_a_create_that_is_cancelled_in_flight_after_burnt_tokens_leaves_nothing(aws: Aws) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_create_that_is_cancelled_in_flight_after_burnt_tokens_leaves_nothing(
+    aws: Aws, *, waits: bool
+) -> None:
     # each burnt token holds it up for some seconds
     stack = Stack(aws)
+    if waits:
+        stack.waits()
     for _ in range(4):
         assert stack.create(stack.properties)
         stack.remove()
@@ -500,3 +523,283 @@ def test_the_properties_of_every_release_are_understood(aws: Aws, fixture: Path)
     stack.deliver(stack.event("Delete", properties, PhysicalResourceId=INVENTED))
 
     assert images(aws) == []
+
+
+def test_a_dead_image_of_the_same_properties_does_not_hide_the_one_in_the_making(
+    retaining: Stack, aws: Aws
+) -> None:
+    retaining.create(retaining.properties)
+    retained = str(retaining.physical_id)
+    retaining.remove()
+    aws.images[retained].status = "CANCELLED"
+
+    retaining.create_and_cancel(retaining.properties)
+
+    assert images(aws) == []
+
+
+# --- reads that lag behind writes ---
+
+
+def test_a_rollback_takes_tags_back_though_it_does_not_see_them_yet(aws: Aws) -> None:
+    stack = Stack(aws)
+    first = stack.change(Tags={"stays": "1", "goes": "1"})
+    stack.create(first)
+    aws.lag = 10
+
+    stack.update(stack.change(Tags={"stays": "2", "comes": "1"}), others_fail=True)
+
+    tags = aws.images[str(stack.physical_id)].tags
+    assert {k: v for k, v in tags.items() if not k.startswith("cdk-vm-import:")} == first["Tags"]
+
+
+@pytest.mark.parametrize("by", ["its ARN", "a placeholder"])
+def test_an_image_that_was_made_a_moment_ago_is_deleted(aws: Aws, by: str) -> None:
+    stack = Stack(aws)
+    aws.lag = 2
+    stack.create(stack.properties)
+    ((arn, image),) = aws.images.items()
+    aws._lagging = dict.fromkeys(aws._lagging, 2)
+    placeholder = f"rhel-9/1.0.0/{image.tags['cdk-vm-import:token']}"
+
+    by_id = arn if by == "its ARN" else placeholder
+    stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=by_id))
+
+    assert images(aws) == []
+
+
+# --- imports that fail, or never end ---
+
+
+@pytest.mark.parametrize(
+    ("ends", "reason"), [("failed", "is deleting: "), ("never", "after 10 min")]
+)
+def test_a_wait_in_vain_leaves_nothing(waiting: Stack, aws: Aws, ends: str, reason: str) -> None:
+    # nothing but the Create: the local CloudFormation sends nothing after it
+    task = aws.import_task(60, ends)
+
+    waiting.deliver(waiting.event("Create", waiting.change(VmImportTaskId=task)))
+
+    assert waiting.answer["Status"] == "FAILED"
+    assert reason in waiting.answer["Reason"]
+    assert images(aws) == []
+    assert aws.step_functions.running() == []
+
+
+def test_a_replacement_in_vain_comes_back_to_the_image_in_use(waiting: Stack, aws: Aws) -> None:
+    waiting.create(waiting.properties)
+    first = waiting.physical_id
+
+    assert not waiting.update(waiting.change(VmImportTaskId=aws.import_task(60, "failed")))
+
+    assert images(aws) == [waiting.physical_id] == [first]
+
+
+def test_an_import_that_cannot_be_cancelled_and_outlasts_the_function_is_left_by_a_rollback(
+    aws: Aws, stack: Stack
+) -> None:
+    aws.world.knobs = aws.world.knobs.changed({"cancel_import": "refuse"})
+    first = str(stack.physical_id)
+
+    stack.update(stack.change(VmImportTaskId=aws.import_task(1000)), in_flight=True)
+
+    assert stack.physical_id == first
+    assert len(images(aws)) == 2
+
+
+def test_an_update_without_waiting_comes_back_to_an_image_whose_import_failed(aws: Aws) -> None:
+    # it would hang the stack if it did not
+    stack = Stack(aws)
+    stack.create(stack.change(VmImportTaskId=aws.import_task(60, "failed")))
+    failed = stack.physical_id
+    aws.sleep(3600)
+
+    assert not stack.update(stack.properties, others_fail=True)
+
+    assert stack.physical_id == failed
+    assert images(aws) == [failed]
+
+
+# --- waits ---
+
+
+def test_a_delete_ends_the_wait_even_if_the_state_machine_takes_no_events(
+    waiting: Stack, aws: Aws
+) -> None:
+    create = waiting.event("Create", waiting.change(VmImportTaskId=aws.import_task(1, "never")))
+    aws.functions[0].invoke(create)
+    (wait,) = aws.step_functions.running()
+    aws.expect(denied={"StartExecution"})
+
+    invented = {"PhysicalResourceId": INVENTED}
+    waiting.deliver(waiting.event("Delete", create["ResourceProperties"], **invented))
+
+    assert waiting.answer["Status"] == "SUCCESS"
+    assert wait.status == "ABORTED"
+
+
+def test_an_event_ends_the_waits_of_its_own_resource_alone(waiting: Stack, aws: Aws) -> None:
+    another = Stack(aws, logical_id="Another")
+    another.waits()
+    aws.functions[0].invoke(another.event("Create", another.properties))
+
+    waiting.create(waiting.properties)
+    waiting.remove()
+    aws.work(lambda: False)
+
+    assert {execution.status for execution in aws.step_functions.executions.values()} == {
+        "SUCCEEDED"
+    }
+
+
+def test_a_rollback_to_where_nothing_was_waited_for_ends_the_wait(aws: Aws, stack: Stack) -> None:
+    # Lambda keeps the wait from its first step
+    before = dict(stack.properties)
+    stack.waits()
+    newer = stack.change(SemanticVersion="2.0.0")
+    aws.functions[0].invoke(stack._update(str(stack.physical_id), newer, before))
+
+    stack.deliver(stack._update(str(stack.physical_id), before, newer))
+    aws.work(lambda: False)
+
+    assert images(aws) == [stack.physical_id]
+
+
+# --- events that Lambda brings again after CloudFormation went on ---
+
+
+def test_with_a_wait_no_event_that_comes_again_is_handled_again(waiting: Stack, aws: Aws) -> None:
+    first = waiting.properties
+    waiting.create(first, others_fail=True)
+    aws.expect(denied={"ImportVmImage"})
+    waiting.create(first)
+    aws.expect()
+    waiting.create_and_cancel(first)
+    waiting.create(first)
+    waiting.update(waiting.change(SemanticVersion="2.0.0"), others_fail=True)
+    waiting.update(waiting.change(SemanticVersion="2.0.0"))
+    waiting.update(first)
+    waiting.update(waiting.change(Tags={"a": "1"}))
+    waiting.update(waiting.change(Tags={"a": "2"}))
+    before = {arn: dict(image.tags) for arn, image in aws.images.items()}
+    kinds = {
+        (event["RequestType"], event.get("PhysicalResourceId", "")[:3]) for event in waiting.sent
+    }
+    deletes = {("Delete", "arn"), ("Delete", "rhe"), ("Delete", "ima")}
+    assert kinds == {("Create", ""), ("Update", "arn"), *deletes}
+
+    for event in waiting.sent:
+        aws.bring_again(event)
+
+    assert before == {arn: image.tags for arn, image in aws.images.items()}
+    assert [*before] == [waiting.physical_id]
+
+
+def test_without_waiting_a_create_that_comes_again_after_its_rollback_makes_the_next_ones_image(
+    aws: Aws,
+) -> None:
+    stack = Stack(aws)
+    stack.create(stack.properties, others_fail=True)
+
+    aws.bring_again(stack.sent[0])
+    (untaken,) = images(aws)
+    stack.create(stack.properties)
+
+    assert images(aws) == [stack.physical_id] == [untaken]
+
+
+def test_without_waiting_an_update_that_comes_again_after_its_rollback_makes_the_next_ones_image(
+    aws: Aws, stack: Stack
+) -> None:
+    newer = stack.change(SemanticVersion="2.0.0")
+    stack.update(newer, others_fail=True)
+    first, (update, *_) = stack.physical_id, stack.sent[1:]
+
+    aws.bring_again(update)
+    (untaken,) = set(images(aws)) - {first}
+    stack.update(newer)
+
+    assert images(aws) == [stack.physical_id] == [untaken]
+
+
+def test_without_waiting_an_event_that_comes_again_after_a_replacement_leaves_an_image_of_before(
+    aws: Aws, stack: Stack
+) -> None:
+    stack.update(stack.change(SemanticVersion="2.0.0"))
+
+    aws.bring_again(stack.sent[0])
+
+    assert len(images(aws)) == 2
+    assert stack.physical_id in images(aws)
+
+
+def test_without_waiting_a_change_of_tags_that_comes_again_takes_the_next_one_back(
+    aws: Aws, stack: Stack
+) -> None:
+    stack.update(stack.change(Tags={"a": "1"}))
+    stack.update(stack.change(Tags={"a": "2"}))
+
+    aws.bring_again(stack.sent[1])
+
+    assert aws.images[str(stack.physical_id)].tags["a"] == "1"
+
+
+def test_without_waiting_a_delete_by_arn_that_comes_again_leaves_the_next_image(
+    aws: Aws, stack: Stack
+) -> None:
+    stack.remove()
+    stack.create(stack.properties)
+
+    aws.bring_again(stack.sent[1])
+
+    assert images(aws) == [stack.physical_id]
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["placeholder", "invented"])
+def test_without_waiting_a_delete_of_a_failed_create_that_comes_again_takes_the_next_image(
+    aws: Aws, *, cancelled: bool
+) -> None:
+    # its id says nothing of when the image was made
+    stack = Stack(aws)
+    if cancelled:
+        stack.create_and_cancel(stack.properties)
+    else:
+        aws.expect(denied={"ImportVmImage"})
+        stack.create(stack.properties)
+        aws.expect()
+    stack.create(stack.properties)
+
+    aws.bring_again(stack.sent[1])
+
+    assert images(aws) == []
+
+
+# --- what CloudFormation retains without knowing of it ---
+
+
+def test_under_retain_an_image_that_was_never_answered_is_the_next_ones(aws: Aws) -> None:
+    stack = Stack(aws, Policy.RETAIN)
+    aws.expect(answer_faults=dict.fromkeys(range(300), "500"))
+    stack.create(stack.properties)
+    aws.sleep(SERVICE_TIMEOUT)
+    aws.expect()
+    (untaken,) = images(aws)
+
+    stack.create(stack.properties)
+
+    assert images(aws) == [stack.physical_id] == [untaken]
+
+
+def test_an_update_that_never_answered_leaves_its_image_if_the_one_in_use_was_deleted_by_hand(
+    aws: Aws, stack: Stack
+) -> None:
+    newer = stack.change(SemanticVersion="2.0.0")
+    aws.delete(str(stack.physical_id))
+    aws.expect(answer_faults=dict.fromkeys(range(300), "500"))
+    stack.deliver(stack._update(str(stack.physical_id), newer, stack.properties))
+    aws.expect()
+
+    stack.deliver(stack._update(str(stack.physical_id), stack.properties, newer))
+
+    assert stack.answer["Status"] == "SUCCESS"
+    assert len(images(aws)) == 2
