@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from cfn_resource import NotYetError
+from cfn_resource import NotYetError, age
 from deadline import Deadline
 from errors import ImageFailedError, PropertyError, VmImportError
 from image_builder import ImageBuilder
@@ -88,8 +88,9 @@ class ImportedVmImage:
         waiting = self._waiting
         # An id that is no image's takes longer: a call for an earlier event may still import.
         step = _FOR_A_STEP if is_image_arn(physical_id) else _FOR_THE_CLEAN_UP
+        lifecycle = self._lifecycle(step if waiting else None)
         try:
-            self._lifecycle(step if waiting else None).delete(physical_id, properties)
+            lifecycle.delete(physical_id, properties, age(self._event))
         except VmImportError as error:
             if waiting and is_transient(error) and waiting.wait_until(self._limit(delete_limit)):
                 logger.info({"the deletion": "goes on", "since": str(error)})
@@ -174,7 +175,8 @@ class ImportedVmImage:
     def _remove_newcomer(self, arn: str) -> None:
         """Remove what failed. CloudFormation does so too, but not in each of its ways to fail."""
         try:
-            self._lifecycle(_FOR_THE_CLEAN_UP).delete(arn, None)
+            properties = _parse_known(self._properties)
+            self._lifecycle(_FOR_THE_CLEAN_UP).delete(arn, properties)
         except VmImportError as error:
             logger.warning("%s is left to CloudFormation's clean-up: %s", arn, error)
 

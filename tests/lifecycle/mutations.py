@@ -342,6 +342,12 @@ MUTATIONS = (
         "if False:",
     ),
     Mutation(
+        "a wait in vain takes a retained image for its newcomer",
+        "imported_vm_image.py",
+        "self._lifecycle(_FOR_THE_CLEAN_UP).delete(arn, properties)",
+        "self._lifecycle(_FOR_THE_CLEAN_UP).delete(arn, None)",
+    ),
+    Mutation(
         "a Delete looks for an import in flight no longer than a step takes",
         "imported_vm_image.py",
         "step = _FOR_A_STEP if is_image_arn(physical_id) else _FOR_THE_CLEAN_UP",

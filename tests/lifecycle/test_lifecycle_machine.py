@@ -170,15 +170,9 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.aws.deliver_at_once(event, event, chance=self.chance)
         else:
             self.aws.deliver(event)
-        answers = self.aws.answers.get(event["ResponseURL"], [])
         first = self.answer(event)
         if repeat == "after" and first:
             self.aws.deliver(event)
-        if {answer["Status"] for answer in answers} == {"SUCCESS", "FAILED"}:
-            # Two deliveries had different luck, and CloudFormation took the worse: that is mended
-            # by what it sends next, but sometimes nothing comes after a Create.
-            last = self.resource.policy is Policy.RETAIN or self.resource.order is Order.MINISTACK
-            self.resource.abandoned |= last and event["RequestType"] == "Create"
         if "GetImage" in self.aws.denied and self.resource.order is Order.MINISTACK:
             # What cannot be read cannot be cleaned up at once, and no Delete comes after a Create.
             failed = bool(first and first["Status"] == "FAILED")
@@ -226,11 +220,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         old_id, old = resource.physical_id, self.identity(resource.properties)
         self.repeat, self.chance = repeat, random.Random(chance)  # noqa: S311
         resource.abandoned = False
+        sent_before = len(self.sent)
         self.aws.expect(wrong, wrong_answers, denied)
         stays = operation()
         self.aws.expect()
         self.aws.work(lambda: False)  # what CloudFormation does not wait for any more
         self.drifted |= self.failed()
+        resource.abandoned |= self.had_different_luck(sent_before)
         self.tagged_otherwise |= resource.let_go
         if resource.abandoned or (old_id in self.drifted and not stays):
             # Nobody can tell any more what an update made whose image was taken away before it.
@@ -248,6 +244,19 @@ class LifecycleMachine(RuleBasedStateMachine):
         if in_flight:
             self.tagged_otherwise.add(resource.physical_id)
         self.check()
+
+    def had_different_luck(self, sent_before: int) -> bool:
+        """Whether two calls for a Create had, and CloudFormation took the worse.
+
+        That is mended by what CloudFormation sends next, but sometimes nothing comes.
+        """
+        statuses = [
+            {answer["Status"] for answer in self.aws.answers.get(event["ResponseURL"], [])}
+            for _, event in self.sent[sent_before:]
+            if event["RequestType"] == "Create"
+        ]
+        last = self.resource.policy is Policy.RETAIN or self.resource.order is Order.MINISTACK
+        return last and {"SUCCESS", "FAILED"} in statuses
 
     @staticmethod
     def identity(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -586,6 +587,20 @@ def test_a_wait_in_vain_leaves_nothing(waiting: Stack, aws: Aws, ends: str, reas
     assert aws.step_functions.running() == []
 
 
+def test_a_wait_in_vain_leaves_a_retained_image_that_it_found(retaining: Stack, aws: Aws) -> None:
+    endless = retaining.change(VmImportTaskId=aws.import_task(60, "never"))
+    retaining.create(endless)
+    first = retaining.physical_id
+    retaining.remove()
+    aws.sleep(2 * DAY)
+    retaining.waits()
+
+    retaining.create({**retaining.properties, **endless})
+
+    assert "after 10 min" in aws_reason(aws)
+    assert images(aws) == [first]
+
+
 def test_a_replacement_in_vain_comes_back_to_the_image_in_use(waiting: Stack, aws: Aws) -> None:
     waiting.create(waiting.properties)
     first = waiting.physical_id
@@ -755,11 +770,11 @@ def test_without_waiting_a_delete_by_arn_that_comes_again_leaves_the_next_image(
     assert images(aws) == [stack.physical_id]
 
 
+@pytest.mark.parametrize("minutes", [1, 3])
 @pytest.mark.parametrize("cancelled", [False, True], ids=["placeholder", "invented"])
-def test_without_waiting_a_delete_of_a_failed_create_that_comes_again_takes_the_next_image(
-    aws: Aws, *, cancelled: bool
+def test_without_waiting_a_delete_of_a_failed_create_that_comes_again_leaves_what_is_younger(
+    aws: Aws, *, cancelled: bool, minutes: int
 ) -> None:
-    # its id says nothing of when the image was made
     stack = Stack(aws)
     if cancelled:
         stack.create_and_cancel(stack.properties)
@@ -767,11 +782,18 @@ def test_without_waiting_a_delete_of_a_failed_create_that_comes_again_takes_the_
         aws.expect(denied={"ImportVmImage"})
         stack.create(stack.properties)
         aws.expect()
+    deletion = stack.sent[1]
+    sent = time.gmtime(aws.clock.now())
+    aws.sleep(minutes * 60)
     stack.create(stack.properties)
+    aws.sleep(1)
 
-    aws.bring_again(stack.sent[1])
+    # CloudFormation's URLs are signed
+    url = f"{deletion['ResponseURL']}?X-Amz-Date={time.strftime('%Y%m%dT%H%M%SZ', sent)}"
+    aws.bring_again({**deletion, "ResponseURL": url})
 
-    assert images(aws) == []
+    # within two minutes it may be of the Create that the Delete is about
+    assert images(aws) == ([stack.physical_id] if minutes > 2 else [])
 
 
 # --- what CloudFormation retains without knowing of it ---

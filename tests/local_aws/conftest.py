@@ -28,6 +28,8 @@ def server() -> Iterator[LocalAws]:
 def enforcing() -> Iterator[LocalAws]:
     """A server that enforces IAM, and where a minute is a tenth of a second."""
     with LocalAws.start(speed=600, auth=True) as running:
+        # ends by `finish`, not by itself while a slow machine is at a test
+        running.knobs(import_seconds=3500)
         yield running
 
 
