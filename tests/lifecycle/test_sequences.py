@@ -638,6 +638,25 @@ def test_an_update_without_waiting_comes_back_to_an_image_whose_import_failed(aw
     assert images(aws) == [failed]
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "waiting"])
+def test_an_update_of_an_image_whose_import_failed_fails_if_it_waits(
+    aws: Aws, *, waits: bool
+) -> None:
+    stack = Stack(aws)
+    properties = stack.change(VmImportTaskId=aws.import_task(60, "failed"))
+    stack.create(properties)
+    failed = stack.physical_id
+    aws.sleep(3600)
+    if waits:
+        stack.waits()
+
+    stack.deliver(stack._update(str(failed), {**stack.properties, **properties}, properties))
+
+    assert stack.answer["Status"] == ("FAILED" if waits else "SUCCESS")
+    assert not waits or f"{failed} is FAILED" in stack.answer["Reason"]
+    assert images(aws) == [failed]
+
+
 # --- waits ---
 
 
