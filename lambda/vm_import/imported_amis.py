@@ -115,30 +115,34 @@ class ImportedAmis:
             return f"it is of the stack {stack_id}"
         if self._ec2.is_shared(ami):
             return "it has launch permissions for others"
+        running: list[Image] = []
         for image in self._image_builder.imports():
             if image.ami == ami.ami_id and not image.is_dead:
                 return f"{image.arn} uses it"
-            # The AMI of an import shows when it is over, and it may be this one.
             if image.is_running:
-                task_id = self._task_of(image)
-                if task_id == ami.name:
-                    return f"{image.arn} is being imported from {task_id} too"
-                if task_id is None:
-                    return (
-                        f"{image.arn} is being imported, and may be from {ami.name} too: Image "
-                        "Builder does not tell"
-                    )
+                running.append(image)
+        # The AMI of an import shows when it is over, and it may be this one.
+        tasks = [task.task_id for task in self._ec2.all()] if running else []
+        for image in running:
+            task_id = _task_of(image, tasks)
+            if task_id == ami.name:
+                return f"{image.arn} is being imported from {task_id} too"
+            if task_id is None:
+                return (
+                    f"{image.arn} is being imported, and may be from {ami.name} too: Image "
+                    "Builder does not tell"
+                )
         return ""
 
-    def _task_of(self, image: Image) -> str | None:
-        """The task that a running image is imported from, if its token tells, which is made of it.
 
-        None if the image has no token of ours, or was given what Image Builder does not show: a
-        description, or a client token.
-        """
-        owner = Owner(image.tags.get(STACK_TAG, ""), image.tags.get(RESOURCE_TAG, ""))
-        for task in self._ec2.all():
-            tokens = tokens_of(owner, {**image.identity, "VmImportTaskId": task.task_id})
-            if image.token in tokens:
-                return task.task_id
-        return None
+def _task_of(image: Image, tasks: Iterable[str]) -> str | None:
+    """Which of the tasks a running image is imported from, if its token tells: it is made of that.
+
+    None if the image has no token of ours, or was given what Image Builder does not show: a
+    description, or a client token.
+    """
+    owner = Owner(image.tags.get(STACK_TAG, ""), image.tags.get(RESOURCE_TAG, ""))
+    for task_id in tasks:
+        if image.token in tokens_of(owner, {**image.identity, "VmImportTaskId": task_id}):
+            return task_id
+    return None

@@ -546,6 +546,23 @@ def test_an_ami_goes_while_images_of_other_tasks_are_imported(
     assert ec2.snapshots(ami) == []
 
 
+def test_tasks_are_listed_once_however_many_images_are_imported(
+    ec2: Ec2, image: CustomResource
+) -> None:
+    imported(ec2, image, DeleteAmi="true")
+    others = [dataclasses.replace(image, logical_id=f"Other{number}") for number in range(3)]
+    for other in others:
+        other.create(ec2.aws.properties())
+    before = len(ec2.aws.local.calls("DescribeImportImageTasks"))
+
+    image.delete()
+
+    calls = ec2.aws.local.calls("DescribeImportImageTasks")[before:]
+    for other in others:
+        other.delete()
+    assert len([call for call in calls if "ImportTaskIds" not in call["request"]]) == 1
+
+
 @pytest.mark.parametrize("unseen", [{"Description": "Golden"}, {"ClientToken": "mine"}], ids=str)
 def test_an_ami_is_kept_while_an_image_is_imported_that_does_not_tell_its_task(
     ec2: Ec2, image: CustomResource, unseen: dict[str, str]
