@@ -43,6 +43,8 @@ class Knobs:
     tag_imported_ami: bool = False
     # The StatusMessage of a task that the user cancelled, when no CancelReason was given.
     cancelled_task_message: str = "Cancelled by user"
+    # What becomes of the snapshots of an import that failed or was cancelled at its very end.
+    snapshots_of_dead_import: Literal["keep", "delete"] = "keep"
     # How long EC2 replays the ClientToken of an ImportImage.
     import_idempotency_seconds: float = 86400
 

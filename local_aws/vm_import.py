@@ -71,6 +71,7 @@ class ImportTask:
         progress: 0 to 100, while active.
         message: StatusMessage, unless completed.
         image_id: The AMI, once completed.
+        made: The snapshots that the import made.
         ended: When it was over, in AWS time.
     """
 
@@ -81,6 +82,7 @@ class ImportTask:
     progress: int = 2
     message: str = "pending"
     image_id: str = ""
+    made: list[str] = field(default_factory=list)
     ended: float | None = None
     watchers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -218,6 +220,9 @@ class VmImport:
 
         def delete() -> None:
             task.status = "deleted"
+            if self._world.knobs.snapshots_of_dead_import == "delete":
+                for snapshot_id in task.made:
+                    ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
 
         self._world.call_in(self._world.knobs.deleting_seconds, delete)
         self._tell(task)
@@ -270,8 +275,7 @@ class VmImport:
                     "DeviceName", f"/dev/sd{'bcdefghijklmnop'[index - 1]}" if index else "/dev/sda1"
                 )
         if task.progress == _PROGRESS_OF_SNAPSHOTS:
-            for detail in task.details:
-                detail.setdefault("SnapshotId", self._make_snapshot(task, detail))
+            self._make_snapshots(task)
         self._plan(task, step + 1)
 
     def _taken_failure(self, task: ImportTask) -> ImportFailure | None:
@@ -282,21 +286,24 @@ class VmImport:
                 return failure
         return None
 
-    def _make_snapshot(self, task: ImportTask, detail: dict[str, Any]) -> str:
-        snapshot_id = f"snap-{random.getrandbits(68):017x}"
-        ec2._snapshots[snapshot_id] = {  # noqa: SLF001 - MiniStack has no other way in
-            "SnapshotId": snapshot_id,
-            "VolumeId": "vol-ffffffff",
-            "VolumeSize": max(1, math.ceil(detail["DiskImageSize"] / 2**30)),
-            "Description": f"Created by AWS-VMImport service for {task.task_id}",
-            "State": "completed",
-            "StartTime": self._world.clock.timestamp(),
-            "Progress": "100%",
-            "OwnerId": get_account_id(),
-            "Encrypted": task.request.get("Encrypted", False),
-            "StorageTier": "standard",
-        }
-        return snapshot_id
+    def _make_snapshots(self, task: ImportTask) -> None:
+        for detail in task.details:
+            if "SnapshotId" in detail:  # it was the disk
+                continue
+            snapshot_id = detail["SnapshotId"] = f"snap-{random.getrandbits(68):017x}"
+            task.made.append(snapshot_id)
+            ec2._snapshots[snapshot_id] = {  # noqa: SLF001 - MiniStack has no other way in
+                "SnapshotId": snapshot_id,
+                "VolumeId": "vol-ffffffff",
+                "VolumeSize": max(1, math.ceil(detail["DiskImageSize"] / 2**30)),
+                "Description": f"Created by AWS-VMImport service for {task.task_id}",
+                "State": "completed",
+                "StartTime": self._world.clock.timestamp(),
+                "Progress": "100%",
+                "OwnerId": get_account_id(),
+                "Encrypted": task.request.get("Encrypted", False),
+                "StorageTier": "standard",
+            }
 
     def _complete(self, task: ImportTask) -> None:
         if task.status != "active":

@@ -286,6 +286,8 @@ def _import_disks() -> list[iam.PolicyStatement]:
             resources=[tasks],
             conditions={"StringEquals": own},
         ),
+        # A task that is cancelled at its very end may leave snapshots.
+        *_delete_snapshots(),
     ]
 
 
@@ -301,20 +303,30 @@ def _delete_amis() -> list[iam.PolicyStatement]:
     return [
         iam.PolicyStatement(
             sid="DeleteAmisOfThisStack",
-            actions=["ec2:DeleteSnapshot", "ec2:DeregisterImage"],
-            resources=[_of_ec2("image"), _of_ec2("snapshot")],
+            actions=["ec2:DeregisterImage"],
+            resources=[_of_ec2("image")],
             conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
         ),
         # To see whether anyone else uses them. None of these takes a condition.
         iam.PolicyStatement(
             sid="SeeWhoUsesAmis",
-            actions=[
-                "ec2:DescribeImageAttribute",
-                "ec2:DescribeSnapshots",
-                "imagebuilder:ListImages",
-            ],
+            actions=["ec2:DescribeImageAttribute", "imagebuilder:ListImages"],
             resources=["*"],
         ),
+        *_delete_snapshots(),
+    ]
+
+
+def _delete_snapshots() -> list[iam.PolicyStatement]:
+    # EC2 deletes none that an AMI uses. Added twice, CDK renders them once.
+    return [
+        iam.PolicyStatement(
+            sid="DeleteSnapshotsOfThisStack",
+            actions=["ec2:DeleteSnapshot"],
+            resources=[_of_ec2("snapshot")],
+            conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
+        ),
+        iam.PolicyStatement(sid="SeeSnapshots", actions=["ec2:DescribeSnapshots"], resources=["*"]),
     ]
 
 

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from image_properties import Owner
     from import_task_properties import ImportTaskProperties
     from import_tasks import ImportTasks, Task
+    from imported_amis import ImportedAmis
 
 logger = logging.getLogger(__name__)
 
-# How long a new role, or a permission of the function's own, may take to reach EC2, in seconds.
-ROLE_PATIENCE: Final = 120
+# How long EC2 may take, in seconds: to see a new role or a permission of the function's own, or
+# to delete a task.
+PATIENCE: Final = 120
 # How often a task is looked for that another event may be making right now: about 5 s.
 _LOOKS: Final = 4
 
@@ -38,6 +40,7 @@ class ImportTaskLifecycle:
         self,
         owner: Owner,
         import_tasks: ImportTasks,
+        amis: ImportedAmis,
         deadline: Deadline,
         answer_with: Callable[[str], None],
     ) -> None:
@@ -46,12 +49,14 @@ class ImportTaskLifecycle:
         Args:
             owner: The resource.
             import_tasks: The AWS calls.
+            amis: What the tasks leave behind.
             deadline: Ends all waiting.
             answer_with: Told the physical id to answer with if what follows fails, so that
                 CloudFormation's clean-up finds just what this invocation made.
         """
         self._owner = owner
         self._aws = import_tasks
+        self._amis = amis
         self._deadline = deadline
         self._answer_with = answer_with
 
@@ -85,11 +90,11 @@ class ImportTaskLifecycle:
             self._remember(physical_id, old)
         task_id = self._ensure(properties, tags_before, properties.placeholder(self._owner))
         if old:
-            self._cancel_untaken(old, {physical_id, task_id})
+            self._end_untaken(old, {physical_id, task_id})
         return task_id
 
     def delete(self, physical_id: str, properties: ImportTaskProperties | None) -> list[str]:
-        """Cancel the task if it is active; none is success. What it made stays.
+        """End the task; none is success.
 
         Args:
             physical_id: A task's id; or a placeholder; or, when CloudFormation gave up a Create
@@ -97,23 +102,17 @@ class ImportTaskLifecycle:
             properties: None if they are of no known form, so that no import was made with them.
 
         Returns:
-            The ids of the tasks that the resource had.
+            What stays of what it made, and why.
         """
         if is_task_id(physical_id):
-            task = self._aws.get(physical_id)
-            if task and task.is_active and self._is_own(task):
-                self._aws.cancel(physical_id)
-            return [physical_id]
-        if tokens := tokens_of_placeholder(physical_id):
-            doomed = self._own(tokens)
+            doomed = [physical_id]
+        elif tokens := tokens_of_placeholder(physical_id):
+            doomed = [task.task_id for task in self._own(tokens)]
         elif properties:
-            doomed = self._look_for(properties.tokens(self._owner))
+            doomed = [task.task_id for task in self._look_for(properties.tokens(self._owner))]
         else:
             doomed = []
-        for task in doomed:
-            if task.is_active:
-                self._aws.cancel(task.task_id)
-        return [task.task_id for task in doomed]
+        return self._end(doomed, properties)
 
     def _ensure(
         self,
@@ -160,7 +159,7 @@ class ImportTaskLifecycle:
     def _import(self, properties: ImportTaskProperties, token: str) -> Task | None:
         """Start a task under a token; None if the token is burnt."""
         request = properties.request(self._owner, token)
-        patience = time.monotonic() + ROLE_PATIENCE
+        patience = time.monotonic() + PATIENCE
         for _ in self._deadline.pauses("EC2 to see the role of the import", longest=10):
             try:
                 return self._aws.import_image(request)
@@ -207,27 +206,54 @@ class ImportTaskLifecycle:
             self._aws.untag([task.task_id], dropped)
 
     def _remember(self, task_id: str, properties: ImportTaskProperties) -> None:
-        """Have the AMI tell its task, for a rollback that comes when EC2 forgot the task."""
+        """Have the AMI tell its task, for a rollback that comes when EC2 forgot the task.
+
+        It does so already, unless its image was not waited for.
+        """
         token = properties.tokens(self._owner)[0]
         try:
             for ami in self._aws.amis_of(task_id):
-                if ami.tags.get(STACK_TAG, self._owner.stack_id) == self._owner.stack_id:
+                stack_id = ami.tags.get(STACK_TAG, self._owner.stack_id)
+                if stack_id == self._owner.stack_id and TOKEN_TAG not in ami.tags:
                     tags = {TOKEN_TAG: token, STACK_TAG: self._owner.stack_id}
                     self._aws.tag([ami.ami_id], tags)
         except VmImportError as error:
             logger.warning("a rollback may import again: %s", error)
 
-    def _cancel_untaken(self, old: ImportTaskProperties, known: set[str]) -> None:
-        """Cancel the tasks of the old properties, if CloudFormation never took to one of them.
+    def _end(self, task_ids: Sequence[str], properties: ImportTaskProperties | None) -> list[str]:
+        """Cancel what runs, remove what may go, and say what stays."""
+        for task_id in task_ids:
+            task = self._aws.get(task_id)
+            if task and task.is_active and self._is_own(task):
+                self._aws.cancel(task_id)
+        told = []
+        disks = properties.snapshots if properties else []
+        for task_id in task_ids:
+            self._wait_until_settled(task_id)
+            if properties and properties.delete_ami:
+                told += self._amis.remove(task_id, disks)
+            else:
+                told += self._amis.remove_remains(task_id, disks)
+                told += self._amis.left_by(task_id)
+        return told
+
+    def _wait_until_settled(self, task_id: str) -> None:
+        """Wait, though not for ever, while EC2 still deletes what the task made."""
+        patience = time.monotonic() + PATIENCE
+        for _ in self._deadline.pauses("EC2 to end the task"):
+            task = self._aws.get(task_id)
+            if task is None or not task.is_deleting or time.monotonic() > patience:
+                return
+
+    def _end_untaken(self, old: ImportTaskProperties, known: set[str]) -> None:
+        """End the tasks of the old properties, if CloudFormation never took to one of them.
 
         That is so in a rollback of an update that failed or never answered, and maybe still runs.
         """
         try:
             tasks = self._look_for(old.tokens(self._owner))
             if not any(task.task_id in known for task in tasks):
-                for task in tasks:
-                    if task.is_active:
-                        self._aws.cancel(task.task_id)
+                self._end([task.task_id for task in tasks], old)
         except VmImportError as error:
             logger.warning("not known what the update left behind: %s", error)
 

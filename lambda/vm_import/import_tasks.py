@@ -31,15 +31,21 @@ class Task:
     status: str
     message: str
     tags: Mapping[str, str]
+    snapshots: Sequence[str] = ()
+    """Those that its disks became, or that it was given as disks."""
+    given: Sequence[str] = ()
 
     @classmethod
     def read(cls, described: Mapping[str, Any]) -> Task:
         """Read an answer of ImportImage or a member of DescribeImportImageTasks."""
+        details = [d for d in described.get("SnapshotDetails", []) if d.get("SnapshotId")]
         return cls(
             task_id=described["ImportTaskId"],
             status=described.get("Status", ""),
             message=described.get("StatusMessage", ""),
             tags=_tags(described),
+            snapshots=[detail["SnapshotId"] for detail in details],
+            given=[d["SnapshotId"] for d in details if not (d.get("UserBucket") or d.get("Url"))],
         )
 
     @property
@@ -51,6 +57,11 @@ class Task:
     def is_dead(self) -> bool:
         """Whether it failed or was cancelled. EC2 has no state for failure."""
         return self.status in {"deleting", "deleted"}
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether EC2 still deletes it, and maybe what it made."""
+        return self.status == "deleting"
 
     @property
     def token(self) -> str:
@@ -167,10 +178,12 @@ class ImportTasks(AwsCalls):
 
     def snapshots_tagged(self, stack_id: str, token: str) -> list[str]:
         """The snapshots of a stack that were tagged so."""
-        wanted = {STACK_TAG: stack_id, TOKEN_TAG: token}
-        filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in wanted.items()]
-        found = self._call("ec2", "describe_snapshots", OwnerIds=["self"], Filters=filters)
-        return [snapshot["SnapshotId"] for snapshot in found.get("Snapshots", [])]
+        return list(self._snapshots({f"tag:{STACK_TAG}": [stack_id], f"tag:{TOKEN_TAG}": [token]}))
+
+    def stacks_of(self, snapshots: Sequence[str]) -> dict[str, str]:
+        """Of these snapshots those that are there, each with the stack that it is tagged with."""
+        found = self._snapshots({"snapshot-id": snapshots}) if snapshots else {}
+        return {snapshot_id: tags.get(STACK_TAG, "") for snapshot_id, tags in found.items()}
 
     def delete_snapshots(self, ids: Iterable[str]) -> dict[str, str]:
         """Delete snapshots; return why one was not, for those that were not."""
@@ -182,6 +195,12 @@ class ImportTasks(AwsCalls):
                 if error.code not in _SNAPSHOT_GONE:
                     refused[snapshot_id] = error.code
         return refused
+
+    def _snapshots(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+        """Snapshots, each with its tags."""
+        filters = [{"Name": name, "Values": list(values)} for name, values in wanted.items()]
+        found = self._call("ec2", "describe_snapshots", OwnerIds=["self"], Filters=filters)
+        return {s["SnapshotId"]: _tags(s) for s in found.get("Snapshots", [])}
 
     def _amis(self, name: str, values: Sequence[str]) -> list[Ami]:
         found = self._call(

@@ -48,22 +48,29 @@ class ImportedAmis:
                 continue
             ids = [ami.ami_id, *ami.snapshots]
             wanted = {**tags, **self._owner.tags}
+            # By its token a VmImportTask finds the AMI when EC2 forgot the task.
+            if TOKEN_TAG not in ami.tags and (task := self._ec2.get(task_id)) and task.token:
+                wanted[TOKEN_TAG] = task.token
             if not wanted.items() <= ami.tags.items():
                 self._ec2.tag(ids, wanted)
             if dropped := (set(before) - set(tags)) & set(ami.tags):
                 self._ec2.untag(ids, dropped)
 
-    def remove(self, task_id: str, disks: Collection[str] = ()) -> list[str]:
+    def remove(self, task_id: str, disks: Collection[str] | None = None) -> list[str]:
         """Delete what a task made, unless someone still uses it.
 
         Args:
             task_id: The task. If it made nothing, or that is gone, nothing is deleted.
-            disks: Snapshots that the task was given, which are not its to delete.
+            disks: Snapshots that the task was given, which are not its to delete. None: those
+                that EC2 names, as long as it knows the task.
 
         Returns:
             What is kept, and why.
         """
         kept: dict[str, str] = {}
+        if disks is None:
+            task = self._ec2.get(task_id)
+            disks = task.given if task else ()
         for ami in self._ec2.amis_of(task_id):
             if reason := self._reason_to_keep(ami):
                 kept[ami.ami_id] = reason
@@ -71,43 +78,65 @@ class ImportedAmis:
             # The function may delete only what is of this stack. And if it is killed half way, its
             # next try finds the snapshots by their tags.
             made = [snapshot for snapshot in ami.snapshots if snapshot not in disks]
-            doomed = {STACK_TAG: self._owner.stack_id, TOKEN_TAG: task_id}
-            self._ec2.tag([ami.ami_id, *made], doomed)
+            self._ec2.tag([ami.ami_id, *made], self._doomed(task_id))
             kept |= self._ec2.deregister(ami, disks)
         if not kept:
             left = self._ec2.snapshots_tagged(self._owner.stack_id, task_id)
             kept = self._ec2.delete_snapshots(left)
-        refusals = [f"{what} is kept: {why}" for what, why in kept.items()]
-        for refusal in refusals:
-            logger.warning(refusal)
-        return refusals
+        return [*_told(kept), *self.remove_remains(task_id, disks)]
 
-    def left_by(self, task_ids: Iterable[str]) -> list[str]:
-        """Say what tasks made that outlives them, for whoever does not want it.
+    def remove_remains(self, task_id: str, disks: Collection[str]) -> list[str]:
+        """Delete the snapshots of an import that died when it had made them: no AMI has them.
+
+        Whether EC2 deletes them itself is not documented.
+
+        Args:
+            task_id: The task. If it is not dead, or of another stack, or EC2 forgot it, nothing is
+                deleted.
+            disks: Snapshots that the task was given, which are not its to delete.
+
+        Returns:
+            What is kept, and why.
+        """
+        task = self._ec2.get(task_id)
+        own = {"", self._owner.stack_id}
+        if task is None or not task.is_dead or task.tags.get(STACK_TAG, "") not in own:
+            return []
+        made = [snapshot for snapshot in task.snapshots if snapshot not in disks]
+        left = [snapshot for snapshot, stack in self._ec2.stacks_of(made).items() if stack in own]
+        if left:
+            self._ec2.tag(left, self._doomed(task_id))
+        return _told(self._ec2.delete_snapshots(left))
+
+    def left_by(self, task_id: str) -> list[str]:
+        """Say what a task made that outlives it, for whoever does not want it.
 
         An import may be over just before it would have been cancelled, and nobody asked for
         `delete_ami`, without which the function may delete no AMI: not even one of a create that
         failed.
 
         Args:
-            task_ids: The tasks.
+            task_id: The task.
 
         Returns:
             What stays. Nothing if AWS does not tell: a deletion does not fail for that.
         """
         try:
-            amis = [(task_id, ami) for task_id in task_ids for ami in self._ec2.amis_of(task_id)]
+            amis = self._ec2.amis_of(task_id)
         except VmImportError as error:
             logger.warning("not known whether an AMI stays: %s", error)
             return []
         left = [
             f"{ami.ami_id}, which {task_id} made, stays with {', '.join(ami.snapshots)}: "
             "there is no delete_ami"
-            for task_id, ami in amis
+            for ami in amis
         ]
         for text in left:
             logger.warning(text)
         return left
+
+    def _doomed(self, task_id: str) -> dict[str, str]:
+        return {STACK_TAG: self._owner.stack_id, TOKEN_TAG: task_id}
 
     def _reason_to_keep(self, ami: Ami) -> str:
         stack_id = ami.tags.get(STACK_TAG, self._owner.stack_id)
@@ -133,6 +162,13 @@ class ImportedAmis:
                     "Builder does not tell"
                 )
         return ""
+
+
+def _told(kept: Mapping[str, str]) -> list[str]:
+    refusals = [f"{what} is kept: {why}" for what, why in kept.items()]
+    for refusal in refusals:
+        logger.warning(refusal)
+    return refusals
 
 
 def _task_of(image: Image, tasks: Iterable[str]) -> str | None:

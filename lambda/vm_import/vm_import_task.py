@@ -37,13 +37,17 @@ class VmImportTask:
             answer: Takes physical id and attributes, and the reason of a success with a remark.
         """
         self._event = event
-        self._owner = Owner(event["StackId"], event["LogicalResourceId"])
-        self._context = context
+        owner = Owner(event["StackId"], event["LogicalResourceId"])
         self._answer = answer
-        self._deadline = Deadline(context)
-        self._import_tasks = ImportTasks(self._deadline)
+        deadline = Deadline(context)
+        import_tasks = ImportTasks(deadline)
+        image_builder = ImageBuilder(context.invoked_function_arn, deadline)
         self._lifecycle = ImportTaskLifecycle(
-            self._owner, self._import_tasks, self._deadline, answer.keep_physical_id
+            owner,
+            import_tasks,
+            ImportedAmis(owner, import_tasks, image_builder),
+            deadline,
+            answer.keep_physical_id,
         )
 
     def create(self) -> str:
@@ -62,14 +66,7 @@ class VmImportTask:
         """Cancel the task, and remove what it made, if that is to go with it."""
         physical_id: str = self._event["PhysicalResourceId"]
         properties = _parse_known(self._event["ResourceProperties"])
-        task_ids = self._lifecycle.delete(physical_id, properties)
-        image_builder = ImageBuilder(self._context.invoked_function_arn, self._deadline)
-        amis = ImportedAmis(self._owner, self._import_tasks, image_builder)
-        if properties and properties.delete_ami:
-            kept = [kept for task in task_ids for kept in amis.remove(task, properties.snapshots)]
-        else:
-            kept = amis.left_by(task_ids)
-        self._answer.Reason = "; ".join(kept)
+        self._answer.Reason = "; ".join(self._lifecycle.delete(physical_id, properties))
         return physical_id
 
     def _answer_with(self, task_id: str) -> str:

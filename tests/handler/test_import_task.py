@@ -180,7 +180,7 @@ def test_a_role_that_has_not_reached_ec2_yet_is_waited_for(ec2: Ec2, task: Impor
 def test_a_role_that_never_reaches_ec2_fails_the_create_with_its_words(
     task: ImportTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_task_lifecycle, "ROLE_PATIENCE", 1)
+    monkeypatch.setattr(import_task_lifecycle, "PATIENCE", 1)
 
     answer = task.create(properties(RoleName="no-such-role"))
 

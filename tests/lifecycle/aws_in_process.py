@@ -255,6 +255,7 @@ class Aws:
         self._images.reset()
         self._vm_import.reset()
         ec2._images.clear()
+        ec2._snapshots.clear()
         ec2._tags.clear()
         self.clock = self.world.clock = self.step_functions.clock = VirtualClock()
         self.world.knobs = Knobs().changed(knobs)

@@ -20,7 +20,7 @@ from ministack.services import ec2
 
 from local_aws import vm_import
 from tests.handler.cloudformation import ACCOUNT, REGION
-from tests.lifecycle.aws_in_process import FAULTS
+from tests.lifecycle.aws_in_process import FAULTS, SERVICE_TIMEOUT
 from tests.lifecycle.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class Stack:
                 raise FailedError  # noqa: TRY301 - as a resource between them would
             self._put(self.image, self._image_of(version))
             # it waits for the image, unless another resource fails meanwhile
-            if not fails or self.chance.random() < 0.5:
-                self.aws.clock.advance(3600)
+            almost = 0.95 * self.aws.world.knobs.import_seconds
+            self.aws.clock.advance(self.chance.choice([0, almost, 3600]) if fails else 3600)
             if fails:
                 raise FailedError  # noqa: TRY301
         except FailedError:
@@ -177,10 +177,17 @@ class Stack:
             "ResourceProperties": properties,
             **more,
         }
+        sent = self.aws.clock.now()
         self.aws.deliver(event)
         if self.chance.random() < 0.2:  # Lambda delivers twice
             self.aws.deliver(event)
-        return dict(self.aws.answers[event["ResponseURL"]][0])
+        if answers := self.aws.answers.get(event["ResponseURL"]):
+            return dict(answers[0])
+        # Lambda gave up, and CloudFormation does an hour later
+        self.aws.clock.advance(max(0.0, sent + SERVICE_TIMEOUT - self.aws.clock.now()))
+        invented = f"s-{event['LogicalResourceId']}-{next(_numbers)}"
+        physical_id = more.get("PhysicalResourceId", invented)
+        return {"Status": "FAILED", "Reason": "timeout", "PhysicalResourceId": physical_id}
 
 
 @contextmanager
@@ -201,11 +208,17 @@ def left(stack: Stack) -> tuple[set[str], set[str], set[str], set[str]]:
         tasks = dict(stack.aws._vm_import._tasks.items())
         active = {task_id for task_id, task in tasks.items() if task.status == "active"}
         amis = {ami["Name"] for ami in ec2._images.values()}
-        described = [str(snapshot["Description"]) for snapshot in ec2._snapshots.values()]
-    # what EC2 does with the snapshots of an import that is cancelled at its very end is not said
-    ended = {task_id for task_id, task in tasks.items() if task.status == "completed"}
-    snapshots = {text.split()[-1] for text in described}
-    return images, active, amis & tasks.keys(), snapshots & ended
+        snapshots = {snapshot["Description"].split()[-1] for snapshot in ec2._snapshots.values()}
+    return images, active, amis, snapshots
+
+
+def draw_faults(chance: random.Random, *, lethal: bool) -> dict[int, str]:
+    """What befalls which call: some of all kinds, or what kills an event each time it comes."""
+    if lethal and chance.random() < 0.2:
+        first = chance.randrange(20)
+        times = itertools.accumulate([first, chance.randint(1, 5), chance.randint(1, 5)])
+        return {call: chance.choice(["killed before", "killed after"]) for call in times}
+    return {chance.randrange(40): chance.choice(FAULTS) for _ in range(chance.randrange(3))}
 
 
 def play(aws: Aws, seed: int) -> None:
@@ -216,7 +229,10 @@ def play(aws: Aws, seed: int) -> None:
     """
     chance = random.Random(seed)  # noqa: S311
     random.seed(seed)  # the handler's pauses
-    aws.reset(import_seconds=chance.choice([60.0, 1200.0]))
+    aws.reset(
+        import_seconds=chance.choice([60.0, 1200.0]),
+        snapshots_of_dead_import=chance.choice(["keep", "delete"]),
+    )
     stack = Stack(
         aws,
         chance,
@@ -224,10 +240,10 @@ def play(aws: Aws, seed: int) -> None:
         retains=chance.random() < 0.5,
         delete_ami=chance.random() < 0.7,
     )
+    forgotten = False
     for _ in range(6):
-        # no three, which may kill an event for good
-        faults = {chance.randrange(40): chance.choice(FAULTS) for _ in range(chance.randrange(3))}
-        aws.expect(faults)
+        # When EC2 forgot the task of an AMI without tags, an event must live to tag it.
+        aws.expect(draw_faults(chance, lethal=stack.waits or not forgotten))
         stack.deploy(
             disk=chance.choice(["first.raw", "second.raw"]),
             version=chance.choice(["1.0.0", "2.0.0"]),
@@ -236,7 +252,9 @@ def play(aws: Aws, seed: int) -> None:
         # an import that nobody waited for ends, or is cancelled
         aws.clock.advance(3600)
         check(stack)
-        aws.clock.advance(chance.choice([0, DAY, 9 * DAY]))
+        pause = chance.choice([0, DAY, 9 * DAY])
+        forgotten = forgotten or pause > 7 * DAY
+        aws.clock.advance(pause)
     aws.expect()
     stack.destroy()
     aws.clock.advance(3600)
