@@ -575,8 +575,17 @@ def test_the_function_may_change_tasks_and_delete_amis_of_its_stack_alone(
     asked = {"StringEquals": {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}}
     assert found["ImportDisksOfThisStack"]["Condition"] == asked
     assert found["ChangeImportTasksOfThisStack"]["Condition"] == own
-    assert found["DeleteAmisOfThisStack"]["Action"] == ["ec2:DeleteSnapshot", "ec2:DeregisterImage"]
-    assert found["DeleteAmisOfThisStack"]["Condition"] == own
+    for kind, action in (("Ami", "DeregisterImage"), ("Snapshot", "DeleteSnapshot")):
+        assert found[f"Delete{kind}sOfThisStack"]["Action"] == f"ec2:{action}"
+        assert found[f"Delete{kind}sOfThisStack"]["Condition"] == own
+
+
+def test_without_delete_ami_the_function_may_delete_no_ami(
+    stack: cdk.Stack, import_disks: ImportDisks, import_image: ImportImage
+) -> None:
+    import_image(stack, vm_import_task=import_disks(stack), vm_import_task_id=None)
+
+    assert "Deregister" not in str(sids(stack, VmImportProvider.get_or_create(stack)))
 
 
 def test_the_policy_grows_by_nothing_but_roles(import_disks: ImportDisks) -> None:

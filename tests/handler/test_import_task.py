@@ -90,6 +90,12 @@ def disk(key: str = DISK) -> dict[str, Any]:
     return {"Format": "RAW", "UserBucket": {"S3Bucket": BUCKET, "S3Key": key}}
 
 
+def snapshot_of(ec2: Ec2) -> str:
+    """A snapshot of a volume."""
+    volume = ec2.client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    return str(ec2.client.create_snapshot(VolumeId=volume)["SnapshotId"])
+
+
 def properties(**changes: Any) -> dict[str, Any]:
     return {"DiskContainers": [disk()], "Platform": "Linux", "RoleName": "vmimport", **changes}
 
@@ -257,6 +263,38 @@ def test_a_rollback_of_an_update_that_never_answered_cancels_what_it_started(
     assert ec2.active(task) == [task_id]
 
 
+def test_a_rollback_of_an_update_that_never_answered_removes_what_that_made(
+    ec2: Ec2, task: ImportTask
+) -> None:
+    first, second = properties(), properties(Description="Another", DeleteAmi="true")
+    task_id = task.create(first)["PhysicalResourceId"]
+    newcomer = task.update(second)["PhysicalResourceId"]
+    ami = ec2.complete(newcomer)
+
+    task.update(first, physical_id=task_id)
+
+    assert ec2.ami(task_id)
+    assert ec2.ami(newcomer) is None
+    assert ec2.snapshots(ami) == []
+
+
+def test_a_rollback_of_an_update_that_never_ran_finds_a_task_that_ec2_has_forgotten(
+    ec2: Ec2, task: ImportTask, image: CustomResource
+) -> None:
+    first, second = properties(), properties(Description="Another")
+    task_id = task.create(first)["PhysicalResourceId"]
+    ec2.complete(task_id)
+    # what was waited for is tagged like this
+    image.create(ec2.aws.properties(VmImportTaskId=task_id))
+    ec2.aws.local.advance(8 * DAY)
+    task.properties = second  # Lambda was killed each time
+
+    rolled_back = task.update(first)
+
+    assert rolled_back["PhysicalResourceId"] == task_id
+    assert len(ec2.requests(task)) == 1
+
+
 def test_tags_change_in_place(ec2: Ec2, task: ImportTask) -> None:
     task_id = task.create(properties(Tags={"stage": "test", "team": "images"}))[
         "PhysicalResourceId"
@@ -417,6 +455,94 @@ def test_a_delete_succeeds_when_it_cannot_be_seen_what_stays(ec2: Ec2, task: Imp
         calls.unregister("before-call.ec2.DescribeImages", deny)
 
     assert (answer["Status"], answer["Reason"]) == ("SUCCESS", "")
+
+
+def almost_done(ec2: Ec2, task_id: str) -> list[str]:
+    """Let time pass until an import has made its snapshots, and not yet its AMI; return them."""
+    ec2.aws.local.advance(1100)
+    described = ec2.task(task_id)
+    assert (described["Status"], described["StatusMessage"]) == ("active", "preparing ami")
+    return [detail["SnapshotId"] for detail in described["SnapshotDetails"]]
+
+
+def there(ec2: Ec2, snapshots: list[str]) -> list[str]:
+    wanted = [{"Name": "snapshot-id", "Values": snapshots}]
+    found = ec2.client.describe_snapshots(Filters=wanted)["Snapshots"]
+    return [snapshot["SnapshotId"] for snapshot in found]
+
+
+@pytest.mark.parametrize("by_ec2", ["keep", "delete"])
+@pytest.mark.parametrize("delete_ami", ["true", "false"])
+def test_the_snapshots_of_an_import_that_was_cancelled_at_its_end_go(
+    ec2: Ec2, task: ImportTask, knobs: Callable[..., None], by_ec2: str, delete_ami: str
+) -> None:
+    knobs(snapshots_of_dead_import=by_ec2)
+    task_id = task.create(properties(DeleteAmi=delete_ami))["PhysicalResourceId"]
+    snapshots = almost_done(ec2, task_id)
+
+    answer = task.delete()
+
+    assert (answer["Status"], answer["Reason"]) == ("SUCCESS", "")
+    assert ec2.task(task_id)["Status"] == "deleted"
+    assert there(ec2, snapshots) == []
+
+
+def test_a_disk_that_is_a_snapshot_outlives_an_import_that_was_cancelled_at_its_end(
+    ec2: Ec2, task: ImportTask
+) -> None:
+    disk_id = snapshot_of(ec2)
+    given = properties(DiskContainers=[disk(), {"SnapshotId": disk_id}])
+    task_id = task.create(given)["PhysicalResourceId"]
+    made, _ = snapshots = almost_done(ec2, task_id)
+
+    assert task.delete()["Reason"] == ""
+
+    assert made != disk_id
+    assert there(ec2, snapshots) == [disk_id]
+
+
+def test_a_snapshot_of_a_cancelled_import_that_an_ami_uses_is_kept(
+    ec2: Ec2, task: ImportTask
+) -> None:
+    task_id = task.create(properties())["PhysicalResourceId"]
+    (snapshot,) = almost_done(ec2, task_id)
+    ec2.client.register_image(
+        Name=f"of {snapshot}",
+        RootDeviceName="/dev/sda1",
+        BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot}}],
+    )
+
+    answer = task.delete()
+
+    assert answer["Status"] == "SUCCESS"
+    assert answer["Reason"] == f"{snapshot} is kept: InvalidSnapshot.InUse"
+    assert there(ec2, [snapshot]) == [snapshot]
+
+
+def test_a_snapshot_of_a_cancelled_import_that_another_stack_took_is_left(
+    ec2: Ec2, task: ImportTask
+) -> None:
+    task_id = task.create(properties())["PhysicalResourceId"]
+    (snapshot,) = almost_done(ec2, task_id)
+    taken = [{"Key": "cdk-vm-import:stack", "Value": "another"}]
+    ec2.client.create_tags(Resources=[snapshot], Tags=taken)
+
+    assert task.delete()["Status"] == "SUCCESS"
+
+    assert there(ec2, [snapshot]) == [snapshot]
+
+
+def test_with_delete_ami_the_snapshots_of_a_failed_import_go_with_the_image(
+    ec2: Ec2, image: CustomResource
+) -> None:
+    task_id = ec2.aws.import_task()
+    image.create(ec2.aws.properties(VmImportTaskId=task_id, DeleteAmi="true"))
+    snapshots = almost_done(ec2, task_id)
+    ec2.client.cancel_import_task(ImportTaskId=task_id)
+
+    assert image.delete()["Reason"] == ""
+
+    assert there(ec2, snapshots) == []
 
 
 def test_a_delete_of_a_task_that_ec2_forgot_succeeds(ec2: Ec2, task: ImportTask) -> None:
@@ -688,9 +814,7 @@ def test_with_delete_ami_they_go_with_a_task_that_no_image_was_made_of(
 
 
 def test_a_snapshot_that_was_the_disk_outlives_the_ami(ec2: Ec2, task: ImportTask) -> None:
-    disk_id = ec2.client.create_snapshot(
-        VolumeId=ec2.client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
-    )["SnapshotId"]
+    disk_id = snapshot_of(ec2)
     given = properties(DiskContainers=[{"SnapshotId": disk_id}], DeleteAmi="true")
     task_id = task.create(given)["PhysicalResourceId"]
     ami = ec2.complete(task_id)
@@ -699,3 +823,19 @@ def test_a_snapshot_that_was_the_disk_outlives_the_ami(ec2: Ec2, task: ImportTas
 
     assert ec2.ami(task_id) is None
     assert [snapshot["SnapshotId"] for snapshot in ec2.snapshots(ami)] == [disk_id]
+
+
+def test_a_snapshot_that_was_the_disk_of_a_task_by_hand_outlives_the_ami(
+    ec2: Ec2, image: CustomResource
+) -> None:
+    disk_id = snapshot_of(ec2)
+    started = ec2.client.import_image(DiskContainers=[{"SnapshotId": disk_id}])
+    task_id = started["ImportTaskId"]
+    ec2.complete(task_id)
+    image.create(ec2.aws.properties(VmImportTaskId=task_id, DeleteAmi="true"))
+    ec2.aws.local.advance(60)
+
+    assert image.delete()["Reason"] == ""
+
+    assert ec2.ami(task_id) is None
+    assert there(ec2, [disk_id]) == [disk_id]

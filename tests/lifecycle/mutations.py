@@ -23,6 +23,7 @@ _TESTS = (
     "tests/lifecycle/test_sequences.py",
     "tests/handler/test_image_properties.py",
     "tests/handler/test_cfn_resource.py",
+    "tests/lifecycle/test_task_and_image.py",
 )
 
 
@@ -412,6 +413,36 @@ MUTATIONS = (
         "cfn_resource.py",
         "_LONGEST_ANSWER: Final = 4096",
         "_LONGEST_ANSWER: Final = 8192",
+    ),
+    Mutation(
+        "the snapshots of a dead import are left",
+        "import_tasks.py",
+        'return self.status in {"deleting", "deleted"}',
+        "return False",
+    ),
+    Mutation(
+        "the snapshots of a cancelled import are looked for but not deleted",
+        "imported_amis.py",
+        "return _told(self._ec2.delete_snapshots(left))",
+        "return []",
+    ),
+    Mutation(
+        "an AMI does not tell its task",
+        "imported_amis.py",
+        "wanted[TOKEN_TAG] = task.token",
+        "pass",
+    ),
+    Mutation(
+        "an update that is rolled back has the AMI tell another task",
+        "import_task_lifecycle.py",
+        " and TOKEN_TAG not in ami.tags",
+        "",
+    ),
+    Mutation(
+        "the task of an update that never answered is left",
+        "import_task_lifecycle.py",
+        "self._end([task.task_id for task in tasks], old)",
+        "pass",
     ),
     Mutation(
         "an undelivered answer is forgotten",

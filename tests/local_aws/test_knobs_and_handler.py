@@ -44,6 +44,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "unknown_image_version": ("empty", "not_found"),
     "tag_imported_ami": (True, False),
     "cancelled_task_message": ("Cancelled by user", ""),
+    "snapshots_of_dead_import": ("keep", "delete"),
     "import_idempotency_seconds": (0, 86400),
 }
 EACH = [(knob, value) for knob, values in BOTH.items() for value in values]

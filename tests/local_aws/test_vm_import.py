@@ -400,6 +400,18 @@ def test_a_cancelled_task_is_deleting_then_deleted(aws: Account) -> None:
     assert (task["Status"], task["StatusMessage"]) == ("deleted", "no need")
 
 
+@pytest.mark.parametrize(("knob", "left"), [("keep", 1), ("delete", 0)])
+def test_snapshots_of_a_cancelled_task_stay_or_go(aws: Account, knob: str, left: int) -> None:
+    aws.server.knobs(snapshots_of_dead_import=knob)
+    task_id = aws.start()
+    aws.server.advance(1100)
+    (detail,) = aws.task(task_id)["SnapshotDetails"]
+    assert detail["SnapshotId"].startswith("snap-")
+    aws.ec2.cancel_import_task(ImportTaskId=task_id)
+    aws.finish()
+    assert len(aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == left
+
+
 def test_a_task_that_is_over_cannot_be_cancelled(aws: Account) -> None:
     task_id = aws.start()
     aws.finish()
