@@ -20,7 +20,7 @@ class Property(StrEnum):
     LOGGING_CONFIGURATION = "LoggingConfiguration"
     TAGS = "Tags"
     CLIENT_TOKEN = "ClientToken"  # noqa: S105 - a name
-    # No part of the image's identity: how the deployment waits for it.
+    # No part of the image's identity: what handles an event once, and how the deployment waits.
     WAITER = "Waiter"
     TIMEOUT_SECONDS = "TimeoutSeconds"
     WAIT_HANDLE = "WaitHandle"
@@ -75,6 +75,7 @@ class TaskProperty(StrEnum):
     # No part of what is imported.
     ROLE_NAME = "RoleName"
     TAGS = "Tags"
+    WAITER = "Waiter"
     DELETE_AMI = "DeleteAmi"
 
 

@@ -1,4 +1,4 @@
-"""The state machine that waits for images, and answers for the function."""
+"""The state machine that each event goes through, once, and that waits for images."""
 
 import aws_cdk as cdk
 from aws_cdk import Aws
@@ -16,7 +16,8 @@ _LONGEST_EXECUTION = cdk.Duration.hours(13)
 class Waiter(Construct):
     """Calls the function until it says that nothing is left to wait for.
 
-    One execution an event of CloudFormation. Its input is the event, and each answer of the
+    One execution an event of CloudFormation, with its name: what Lambda delivers again, however
+    late, finds it. Its input is the event, and each answer of the
     function takes the input's place: the event, what was seen so far, and the seconds until the
     next call; 0 ends it.
     """

@@ -193,7 +193,7 @@ class ImportedVmImage(VmImageBase):
             properties={
                 **identity,
                 Property.TAGS: self._tags.rendered_tags,
-                Property.WAITER: self._provider.get_or_create_waiter() if seconds else None,
+                Property.WAITER: self._provider.waiter,
                 Property.TIMEOUT_SECONDS: seconds or None,
                 Property.WAIT_HANDLE: handle and handle.ref,
                 # Of a task of this stack, the task's: it goes after the image.

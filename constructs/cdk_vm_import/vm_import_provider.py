@@ -86,8 +86,6 @@ class VmImportProvider(Construct):
         )
         if encryption_key:
             encryption_key.add_to_resource_policy(_logs_may_use_key())
-        self._encryption_key = encryption_key
-        self._waiter: Waiter | None = None
         self._passed_roles: iam.PolicyStatement | None = None
         self._deletes_amis = False
         statements = [*_statements(log_group), *([_network_interfaces()] if vpc else [])]
@@ -122,6 +120,10 @@ class VmImportProvider(Construct):
                 vpc_subnets=vpc_subnets,
                 security_groups=security_groups,
             )
+        self._waiter = Waiter(
+            self, "Waiter", function=self._function, encryption_key=encryption_key
+        )
+        self._policy.add_statements(*_start_and_end_waits(self._waiter))
 
     @classmethod
     def get_or_create(cls, scope: Construct) -> "VmImportProvider":
@@ -147,20 +149,6 @@ class VmImportProvider(Construct):
             "of the stack share: give it another id, or give the images a provider"
         )
 
-    def get_or_create_waiter(self) -> str:
-        """Give the state machine that waits for images, the same one every time.
-
-        Returns:
-            Its ARN. The first call makes the state machine and its role, and allows the function
-            to start executions.
-        """
-        if self._waiter is None:
-            self._waiter = Waiter(
-                self, "Waiter", function=self._function, encryption_key=self._encryption_key
-            )
-            self._policy.add_statements(*_start_and_end_waits(self._waiter))
-        return self._waiter.arn
-
     def allow_imports(self, role: iam.IRole) -> None:
         """Let the function start import tasks, and pass VM Import a role for them.
 
@@ -182,6 +170,11 @@ class VmImportProvider(Construct):
     def service_token(self) -> str:
         """What a custom resource gives as its ServiceToken: the function's ARN."""
         return self._function.function_arn
+
+    @property
+    def waiter(self) -> str:
+        """What a custom resource gives as its Waiter: the ARN of the state machine."""
+        return self._waiter.arn
 
     @property
     def function(self) -> lambda_.Function:

@@ -165,6 +165,7 @@ class VmImportTask(cdk.Resource):
                 **self._identity,
                 TaskProperty.ROLE_NAME: self._role.role_name,
                 TaskProperty.TAGS: self._tags.rendered_tags,
+                TaskProperty.WAITER: provider.waiter,
             },
         )
         self._platform = platform

@@ -12,9 +12,7 @@ import logging
 import os
 import random
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
-from urllib.parse import parse_qs, urlsplit
 
 import crhelper
 import urllib3
@@ -179,21 +177,6 @@ class CfnResource(crhelper.CfnResource):
         except urllib3.exceptions.HTTPError as error:
             return type(error).__name__
         return None if response.status // 100 == 2 else f"HTTP {response.status}"  # noqa: PLR2004
-
-
-def age(event: Mapping[str, Any]) -> float:
-    """Seconds since CloudFormation sent an event, by the signature of its ResponseURL.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
-
-    Returns:
-        0 if the URL does not tell.
-    """
-    signed = parse_qs(urlsplit(event["ResponseURL"]).query).get("X-Amz-Date", [""])[0]
-    try:
-        return time.time() - datetime.strptime(signed, "%Y%m%dT%H%M%S%z").timestamp()
-    except ValueError:
-        return 0.0
 
 
 def encode(answer: Mapping[str, Any], where_the_rest_is: str) -> bytes:

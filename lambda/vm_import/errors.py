@@ -25,6 +25,10 @@ class ImportTaskError(VmImportError):
     """EC2's import task cannot become an image: it failed, was cancelled, or is not known."""
 
 
+class OvertakenError(VmImportError):
+    """The event came after a later one of its resource: CloudFormation had given it up."""
+
+
 class ImageFailedError(VmImportError):
     """Image Builder gave the image up: it is FAILED or CANCELLED."""
 

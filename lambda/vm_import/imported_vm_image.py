@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from cfn_resource import NotYetError, age
+from cfn_resource import NotYetError
 from deadline import Deadline
 from errors import ImageFailedError, PropertyError, VmImportError
 from image_builder import ImageBuilder
@@ -15,7 +15,7 @@ from imported_amis import ImportedAmis
 from lifecycle import Lifecycle
 from progress import Look, is_transient, look, report
 from wait_condition import signal_failure, signal_success
-from waiting import KEY, Waiting, delete_limit, import_limit
+from waiting import KEY, LONGEST_ANSWER, Waiting, delete_limit, import_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,7 +90,7 @@ class ImportedVmImage:
         step = _FOR_A_STEP if is_image_arn(physical_id) else _FOR_THE_CLEAN_UP
         lifecycle = self._lifecycle(step if waiting else None)
         try:
-            lifecycle.delete(physical_id, properties, age(self._event))
+            lifecycle.delete(physical_id, properties)
         except VmImportError as error:
             if waiting and is_transient(error) and waiting.wait_until(self._limit(delete_limit)):
                 logger.info({"the deletion": "goes on", "since": str(error)})
@@ -129,6 +129,9 @@ class ImportedVmImage:
             waiting.image, waiting.attributes = image.arn, dict(image.attributes)
         self._answer.PhysicalResourceId = waiting.image
         self._answer.Data.update(waiting.attributes)
+        if "TimeoutSeconds" not in self._properties:
+            self._tag_amis()
+            return waiting.image
         if self._properties.get("WaitHandle"):
             if not self._handle_is_used:
                 waiting.answered = True
@@ -196,7 +199,7 @@ class ImportedVmImage:
         return handle is not None and handle == self._old.get("WaitHandle")
 
     def _limit(self, limit: Callable[..., float]) -> float:
-        timeout = float(self._properties["TimeoutSeconds"])
+        timeout = float(self._properties.get("TimeoutSeconds", LONGEST_ANSWER))
         return limit(timeout, by_signal="WaitHandle" in self._properties)
 
     def _lifecycle(self, at_most: float | None = None) -> Lifecycle:

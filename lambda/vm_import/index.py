@@ -10,7 +10,7 @@ from deadline import Deadline
 from errors import AwsError
 from import_task_properties import RESOURCE_TYPE as IMPORT_TASK
 from imported_vm_image import ImportedVmImage
-from state_machine import end_earlier, hand_over
+from state_machine import hand_over, take_turn
 from vm_import_task import VmImportTask
 from waiting import KEY, Waiting
 
@@ -63,8 +63,8 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> str:
     if waiting is None and state_machine and _is_handed_over(event, context, state_machine):
         raise NotYetError
     earlier = state_machine or event.get("OldResourceProperties", {}).get("Waiter")
-    if earlier and not (waiting and waiting.waited) and event["RequestType"] != "Create":
-        end_earlier(event, earlier)
+    if earlier and not (waiting and waiting.waited):
+        take_turn(event, earlier)
     kind = VmImportTask if event["ResourceType"] == IMPORT_TASK else ImportedVmImage
     resource = kind(event, context, cfn_resource)
     match event["RequestType"]:

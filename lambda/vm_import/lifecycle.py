@@ -37,9 +37,6 @@ _LOOKS_FOR_OTHERS: Final = 8
 # CloudFormation deletes a retained image only in a rollback, as a newcomer. An older one is no
 # newcomer, whatever CloudFormation says: it was retained before, and found instead of imported.
 _OLDEST_NEWCOMER: Final = 24 * 3600
-# How long after its Delete was sent an event that was given up in flight may still import. What is
-# younger is of a later event, and the Delete one that Lambda brings again.
-_IN_FLIGHT: Final = 120
 
 
 @dataclass(frozen=True)
@@ -105,16 +102,13 @@ class Lifecycle:
             self._sweep_untaken(old)
         return result
 
-    def delete(
-        self, physical_id: str, properties: ImageProperties | None, event_age: float = 0.0
-    ) -> None:
+    def delete(self, physical_id: str, properties: ImageProperties | None) -> None:
         """Remove the image, and what earlier generations of it left; none is success.
 
         Args:
             physical_id: An image's ARN; or a placeholder; or, when CloudFormation gave up a
                 Create in flight, an id that CloudFormation invented. Then the properties tell.
             properties: None if they are of no known form, so that no import was made with them.
-            event_age: Seconds since CloudFormation asked for it.
         """
         doomed: list[Image] = []
         # What was made a moment ago may not be seen yet: one look is not enough to say that there
@@ -137,8 +131,6 @@ class Lifecycle:
         for image in doomed:
             if _is_kept(image, properties):
                 logger.warning("%s was there before the stack operation and is left", image.arn)
-            elif not is_image_arn(physical_id) and 0 <= image.age < event_age - _IN_FLIGHT:
-                logger.warning("%s was made after the event was sent and is left", image.arn)
             else:
                 self._remove(image)
 

@@ -28,8 +28,9 @@ from __future__ import annotations
 
 import enum
 import itertools
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
     Event = dict[str, Any]
 
 _numbers = itertools.count()
+# How long after an event CloudFormation gives it up at the earliest, in seconds.
+_IN_FLIGHT: Final = 10
+
+
+def signature_date(seconds: float) -> str:
+    """A time as the signature of a ResponseURL has it."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
 
 
 class Order(enum.Enum):
@@ -67,6 +75,7 @@ class Resource:
         physical_id: As CloudFormation knows it; None while the resource is not there.
         let_go: Ids that CloudFormation retained, or failed to delete, and cares for no more.
         abandoned: Whether CloudFormation gave up something without an id to tell what.
+        now: The time, in seconds since 1970.
         repair: What stands between the faults and a rollback that failed because of them.
         is_beyond_repair: Whether nobody can go back to these properties, as their image is dead,
             and its import task too.
@@ -82,17 +91,20 @@ class Resource:
     properties: Properties = field(default_factory=dict)
     let_go: set[str] = field(default_factory=set)
     abandoned: bool = False
+    now: Callable[[], float] = time.time
     repair: Callable[[], None] = lambda: None
     is_beyond_repair: Callable[[Properties], bool] = lambda _: False
 
-    def event(self, request_type: str, properties: Properties, **more: Any) -> Event:
-        """An event, as CloudFormation writes it."""
-        number = next(_numbers)
+    def event(
+        self, request_type: str, properties: Properties, *, later: float = 0, **more: Any
+    ) -> Event:
+        """An event, as CloudFormation writes it now, or some seconds later."""
+        number, date = next(_numbers), signature_date(self.now() + later)
         return {
             "RequestType": request_type,
             "RequestId": f"request-{number}",
             "StackId": self.stack_id,
-            "ResponseURL": f"https://cloudformation.invalid/{number}",
+            "ResponseURL": f"https://cloudformation.invalid/{number}?X-Amz-Date={date}",
             "ResourceType": "Custom::ImportedVmImage",
             "LogicalResourceId": self.logical_id,
             "ResourceProperties": dict(properties),
@@ -121,7 +133,8 @@ class Resource:
         if self.order is Order.MINISTACK:  # one after the other
             self.create(properties, others_fail=True)
         elif self.policy is not Policy.RETAIN:
-            delete = self.event("Delete", properties, PhysicalResourceId=self._invented())
+            invented: Any = {"PhysicalResourceId": self._invented()}
+            delete = self.event("Delete", properties, later=_IN_FLIGHT, **invented)
             self.send_at_once(create, delete)
 
     def update(
@@ -138,7 +151,7 @@ class Resource:
         old_id, old = self.physical_id, self.properties
         update = self._update(old_id, properties, old)
         if in_flight and self.order is not Order.MINISTACK:
-            back = self._update(old_id, old, properties)
+            back = self._update(old_id, old, properties, _IN_FLIGHT)
             answer = self.send_at_once(update, back)
             if not answer or answer["Status"] != "SUCCESS":
                 answer = self._continue_rollback(old_id, old, properties)
@@ -196,9 +209,11 @@ class Resource:
         if self.physical_id != old_id:
             self.let_go.add(old_id)  # gone, or it had come back to it
 
-    def _update(self, physical_id: str, properties: Properties, old: Properties) -> Event:
-        more = {"PhysicalResourceId": physical_id, "OldResourceProperties": dict(old)}
-        return self.event("Update", properties, **more)
+    def _update(
+        self, physical_id: str, properties: Properties, old: Properties, later: float = 0
+    ) -> Event:
+        more: Any = {"PhysicalResourceId": physical_id, "OldResourceProperties": dict(old)}
+        return self.event("Update", properties, later=later, **more)
 
     def _delete_newcomer(self, physical_id: str, properties: Properties) -> None:
         self.abandoned |= self.policy is Policy.RETAIN and not physical_id.startswith("arn:")

@@ -64,7 +64,7 @@ trouble = st.fixed_dictionaries(
     }
 )
 rarely = st.sampled_from([False, False, True])
-WAITING = {"Waiter": STATE_MACHINE, "TimeoutSeconds": "600"}
+WAITING = {"TimeoutSeconds": "600"}
 # An event that overtakes another waits for that as long as it takes with a fault or two. One that
 # Lambda brings again, a minute later, is too late: see test_sequences.py.
 SHORT = {"throttled", "throttled unretried", "failed", "answer lost", "not connected"}
@@ -84,7 +84,7 @@ changes = st.sampled_from(
         {"VmImportTaskId": ("failed", 0)},  # before it is asked for
         {"VmImportTaskId": ("failed", 60)},
         {"VmImportTaskId": ("never", 0)},
-        {"Waiter": "the other way"},
+        {"TimeoutSeconds": "the other way"},
         {"Tags": {"a": "1"}, "SemanticVersion": "2.0.0"},
     ]
 )
@@ -138,6 +138,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             unknown_image_version=unknown,
         )
         self.resource = Resource(self.send, self.send_at_once, order, policy)
+        self.resource.now = self.aws.clock.now
         self.resource.repair = self.aws.expect
         self.resource.is_beyond_repair = self.is_beyond_repair
         self.properties: dict[str, Any] = {
@@ -147,12 +148,14 @@ class LifecycleMachine(RuleBasedStateMachine):
             "Platform": "Linux",
             "VmImportTaskId": self.aws.import_task(),
             "Retain": "false" if policy is Policy.DESTROY else "true",
+            "Waiter": STATE_MACHINE,
         }
         for stack_id, logical_id in (
             (self.resource.stack_id, "Another"),
             ("arn:aws:cloudformation:us-east-1:x", self.resource.logical_id),
         ):
             neighbour = Resource(self.send, self.send_at_once, order, policy, stack_id, logical_id)
+            neighbour.now = self.aws.clock.now
             assert neighbour.create(self.properties), self.aws.answers
         self.neighbours = {arn: dict(i.tags) for arn, i in self.aws.images.items()}
         self.aws.lag = lag
@@ -269,17 +272,20 @@ class LifecycleMachine(RuleBasedStateMachine):
         failed = task is not None and task.status in {"deleting", "deleted"}
         return {self.resource.physical_id} - {None} if failed else set()
 
-    def handed_over(self) -> list[Event]:
-        """The events of the last hour that the state machine took."""
+    def over(self) -> list[Event]:
+        """The events of the last hour that the state machine took, and those before them."""
+        events = [event for _, event in self.sent]
+        while events and not self.aws.step_functions.of(events[-1]):
+            events.pop()
         start = self.aws.clock.now() - LATEST
-        waits = self.aws.step_functions
-        return [event for sent, event in self.sent if sent >= start and waits.of(event)]
+        recent = [event for sent, event in self.sent if sent >= start]
+        return [event for event in recent if event in events]
 
     def is_beyond_repair(self, properties: Mapping[str, Any]) -> bool:
         arn = str(self.resource.physical_id)
         if arn not in self.own or arn in self.stripped:
             return True
-        return self.own[arn].status in DEAD and "Waiter" in properties
+        return self.own[arn].status in DEAD and "TimeoutSeconds" in properties
 
     @property
     def own(self) -> dict[str, Image]:
@@ -297,7 +303,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if known and known not in self.drifted:
             assert known in own, "the image is lost"
             assert own[known].status not in DEAD
-            if "Waiter" in self.resource.properties:
+            if "TimeoutSeconds" in self.resource.properties:
                 assert own[known].status != "PENDING", "it was not waited for"
             tags = {k: v for k, v in own[known].tags.items() if not k.startswith("cdk-vm-import:")}
             wanted = self.resource.properties.get("Tags", {})
@@ -346,11 +352,11 @@ class LifecycleMachine(RuleBasedStateMachine):
     def remove(self, data: Trouble) -> None:
         self.perform(self.resource.remove, **data)
 
-    @precondition(lambda self: self.handed_over())
+    @precondition(lambda self: self.over())
     @rule(which=st.integers(0, 9))
     def come_again(self, which: int) -> None:
-        """Lambda brings an event again, as late as it may: a wait of that name was, or is."""
-        events = self.handed_over()
+        """Lambda brings an event again, as late as it may, or one that it could not bring before."""
+        events = self.over()
         before = {arn: (image.status, dict(image.tags)) for arn, image in self.own.items()}
         self.aws.bring_again(events[which % len(events)])
         assert before == {arn: (image.status, image.tags) for arn, image in self.own.items()}
@@ -387,8 +393,8 @@ class LifecycleMachine(RuleBasedStateMachine):
                     # see test_an_import_that_cannot_be_cancelled_and_outlasts_the_function_...
                     ends, seconds = "completed", 60
                 change = {"VmImportTaskId": self.aws.import_task(seconds, ends)}
-            case {"Waiter": _}:
-                change = dict.fromkeys(WAITING) if "Waiter" in before else WAITING
+            case {"TimeoutSeconds": _}:
+                change = dict.fromkeys(WAITING) if "TimeoutSeconds" in before else WAITING
         properties = {**before, **change}
         return {name: value for name, value in properties.items() if value is not None}
 

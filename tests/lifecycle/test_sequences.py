@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,19 +28,21 @@ class Stack(Resource):
     def __init__(self, aws: Aws, policy: Policy = Policy.DESTROY, **more: Any) -> None:
         super().__init__(self.deliver, self.overtake, Order.DOCUMENTED, policy, **more)
         self.aws = aws
+        self.now = aws.clock.now
         self.properties = {
             "Name": "rhel 9",
             "SemanticVersion": "1.0.0",
             "Platform": "Linux",
             "VmImportTaskId": aws.import_task(),
             "Retain": "false" if policy is Policy.DESTROY else "true",
+            "Waiter": STATE_MACHINE,
         }
         self.answer: Answer = {}
         self.sent: list[Event] = []
 
     def waits(self) -> None:
         """Have its image waited for from now on."""
-        self.properties = self.change(Waiter=STATE_MACHINE, TimeoutSeconds="600")
+        self.properties = self.change(TimeoutSeconds="600")
 
     def deliver(self, event: Event) -> Answer | None:
         self.sent.append(event)
@@ -52,8 +53,8 @@ class Stack(Resource):
     def overtake(self, running: Event, event: Event) -> Answer | None:
         chance = random.Random(0)  # noqa: S311
         self.sent += [running, event]
-        begun = 3 if "Waiter" in running["ResourceProperties"] else 1  # handed over, and begun
-        self.aws.deliver_at_once(running, event, chance=chance, head_start=begun)
+        # the first is handed over, and has begun
+        self.aws.deliver_at_once(running, event, chance=chance, head_start=3)
         return self.aws.answers[event["ResponseURL"]][0]
 
     def change(self, **changes: Any) -> dict[str, Any]:
@@ -426,7 +427,8 @@ def test_an_image_that_was_deprecated_or_disabled_stays_in_use(
 
 def test_a_dead_image_goes_when_a_retry_of_its_event_makes_the_next(aws: Aws) -> None:
     stack = Stack(aws)
-    event = stack.event("Create", stack.properties)
+    # without, a retry is handled whatever was answered
+    event = stack.event("Create", {**stack.properties, "Waiter": ""})
     stack.deliver(event)
     aws.images[stack.answer["PhysicalResourceId"]].status = "CANCELLED"
 
@@ -438,7 +440,8 @@ def test_a_dead_image_goes_when_a_retry_of_its_event_makes_the_next(aws: Aws) ->
 
 def test_a_dead_image_goes_when_a_retry_of_its_event_fails(aws: Aws) -> None:
     stack = Stack(aws)
-    event = stack.event("Create", stack.properties)
+    # without, a retry is handled whatever was answered
+    event = stack.event("Create", {**stack.properties, "Waiter": ""})
     stack.deliver(event)
     aws.images[stack.answer["PhysicalResourceId"]].status = "FAILED"
     aws.expect(denied={"ImportVmImage"})
@@ -668,7 +671,7 @@ def test_a_delete_ends_the_wait_even_if_the_state_machine_takes_no_events(
     (wait,) = aws.step_functions.running()
     aws.expect(denied={"StartExecution"})
 
-    invented = {"PhysicalResourceId": INVENTED}
+    invented: Any = {"PhysicalResourceId": INVENTED}
     waiting.deliver(waiting.event("Delete", create["ResourceProperties"], **invented))
 
     assert waiting.answer["Status"] == "SUCCESS"
@@ -696,6 +699,7 @@ def test_a_rollback_to_where_nothing_was_waited_for_ends_the_wait(aws: Aws, stac
     stack.waits()
     newer = stack.change(SemanticVersion="2.0.0")
     aws.functions[0].invoke(stack._update(str(stack.physical_id), newer, before))
+    aws.sleep(10)
 
     stack.deliver(stack._update(str(stack.physical_id), before, newer))
     aws.work(lambda: False)
@@ -706,7 +710,11 @@ def test_a_rollback_to_where_nothing_was_waited_for_ends_the_wait(aws: Aws, stac
 # --- events that Lambda brings again after CloudFormation went on ---
 
 
-def test_with_a_wait_no_event_that_comes_again_is_handled_again(waiting: Stack, aws: Aws) -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "waiting"])
+def test_no_event_that_comes_again_is_handled_again(aws: Aws, *, waits: bool) -> None:
+    waiting = Stack(aws)
+    if waits:
+        waiting.waits()
     first = waiting.properties
     waiting.create(first, others_fail=True)
     aws.expect(denied={"ImportVmImage"})
@@ -733,90 +741,93 @@ def test_with_a_wait_no_event_that_comes_again_is_handled_again(waiting: Stack, 
     assert [*before] == [waiting.physical_id]
 
 
-def test_without_waiting_a_create_that_comes_again_after_its_rollback_makes_the_next_ones_image(
-    aws: Aws,
+def test_a_create_that_comes_after_it_was_given_up_imports_nothing(aws: Aws) -> None:
+    stack = Stack(aws)
+    late = stack.event("Create", stack.properties)  # that Lambda could not deliver before
+    aws.sleep(60)
+    stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=INVENTED))
+
+    stack.deliver(late)
+
+    assert stack.answer["Status"] == "FAILED"
+    assert "has sent a later" in stack.answer["Reason"]
+    assert images(aws) == []
+
+
+def test_an_update_that_comes_after_its_rollback_changes_nothing(aws: Aws, stack: Stack) -> None:
+    newer = stack.change(SemanticVersion="2.0.0", Tags={"a": "1"})
+    late = stack._update(str(stack.physical_id), newer, stack.properties)
+    aws.sleep(60)
+    stack.deliver(stack._update(str(stack.physical_id), stack.properties, newer))
+
+    stack.deliver(late)
+
+    assert stack.answer["Status"] == "FAILED"
+    assert images(aws) == [stack.physical_id]
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["placeholder", "invented"])
+def test_a_delete_that_the_state_machine_did_not_take_and_that_comes_again_deletes_nothing(
+    aws: Aws, *, cancelled: bool
 ) -> None:
     stack = Stack(aws)
-    stack.create(stack.properties, others_fail=True)
-
-    aws.bring_again(stack.sent[0])
-    (untaken,) = images(aws)
+    physical_id = INVENTED
+    if not cancelled:
+        aws.expect(denied={"ImportVmImage"})
+        stack.deliver(stack.event("Create", stack.properties))
+        physical_id = stack.answer["PhysicalResourceId"]
+    aws.expect(denied={"StartExecution"})
+    deletion = stack.event("Delete", stack.properties, PhysicalResourceId=physical_id)
+    stack.deliver(deletion)
+    aws.expect()
+    assert stack.answer["Status"] == "SUCCESS"
+    aws.sleep(10)
     stack.create(stack.properties)
 
-    assert images(aws) == [stack.physical_id] == [untaken]
-
-
-def test_without_waiting_an_update_that_comes_again_after_its_rollback_makes_the_next_ones_image(
-    aws: Aws, stack: Stack
-) -> None:
-    newer = stack.change(SemanticVersion="2.0.0")
-    stack.update(newer, others_fail=True)
-    first, (update, *_) = stack.physical_id, stack.sent[1:]
-
-    aws.bring_again(update)
-    (untaken,) = set(images(aws)) - {first}
-    stack.update(newer)
-
-    assert images(aws) == [stack.physical_id] == [untaken]
-
-
-def test_without_waiting_an_event_that_comes_again_after_a_replacement_leaves_an_image_of_before(
-    aws: Aws, stack: Stack
-) -> None:
-    stack.update(stack.change(SemanticVersion="2.0.0"))
-
-    aws.bring_again(stack.sent[0])
-
-    assert len(images(aws)) == 2
-    assert stack.physical_id in images(aws)
-
-
-def test_without_waiting_a_change_of_tags_that_comes_again_takes_the_next_one_back(
-    aws: Aws, stack: Stack
-) -> None:
-    stack.update(stack.change(Tags={"a": "1"}))
-    stack.update(stack.change(Tags={"a": "2"}))
-
-    aws.bring_again(stack.sent[1])
-
-    assert aws.images[str(stack.physical_id)].tags["a"] == "1"
-
-
-def test_without_waiting_a_delete_by_arn_that_comes_again_leaves_the_next_image(
-    aws: Aws, stack: Stack
-) -> None:
-    stack.remove()
-    stack.create(stack.properties)
-
-    aws.bring_again(stack.sent[1])
+    aws.bring_again(deletion)
 
     assert images(aws) == [stack.physical_id]
 
 
-@pytest.mark.parametrize("minutes", [1, 3])
-@pytest.mark.parametrize("cancelled", [False, True], ids=["placeholder", "invented"])
-def test_without_waiting_a_delete_of_a_failed_create_that_comes_again_leaves_what_is_younger(
-    aws: Aws, *, cancelled: bool, minutes: int
+def test_a_create_that_the_state_machine_did_not_take_and_that_comes_again_imports_nothing(
+    aws: Aws,
 ) -> None:
     stack = Stack(aws)
-    if cancelled:
-        stack.create_and_cancel(stack.properties)
-    else:
-        aws.expect(denied={"ImportVmImage"})
-        stack.create(stack.properties)
-        aws.expect()
-    deletion = stack.sent[1]
-    sent = time.gmtime(aws.clock.now())
-    aws.sleep(minutes * 60)
-    stack.create(stack.properties)
+    aws.expect(denied={"StartExecution"})
+    create = stack.event("Create", stack.properties)
+    stack.deliver(create)
+    aws.expect()
+    assert stack.answer["Status"] == "FAILED"
+    aws.sleep(10)
+    physical_id = stack.answer["PhysicalResourceId"]
+    stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=physical_id))
+
+    aws.bring_again(create)
+
+    assert images(aws) == []
+
+
+def test_events_whose_urls_tell_no_date_are_taken_in_the_order_in_which_they_come(
+    aws: Aws,
+) -> None:
+    stack = Stack(aws)
+    dated = stack.event("Create", stack.properties)
+    create = {**dated, "ResponseURL": "https://cloudformation.invalid/no-date-1"}
+    delete = {
+        **create,
+        "RequestType": "Delete",
+        "RequestId": "later",
+        "PhysicalResourceId": INVENTED,
+        "ResponseURL": "https://cloudformation.invalid/no-date-2",
+    }
+    aws.functions[0].invoke(create)
     aws.sleep(1)
 
-    # CloudFormation's URLs are signed
-    url = f"{deletion['ResponseURL']}?X-Amz-Date={time.strftime('%Y%m%dT%H%M%SZ', sent)}"
-    aws.bring_again({**deletion, "ResponseURL": url})
+    stack.deliver(delete)
+    aws.work(lambda: False)
 
-    # within two minutes it may be of the Create that the Delete is about
-    assert images(aws) == ([stack.physical_id] if minutes > 2 else [])
+    assert stack.answer["Status"] == "SUCCESS"
+    assert images(aws) == []
 
 
 # --- what CloudFormation retains without knowing of it ---

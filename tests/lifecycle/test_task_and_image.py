@@ -21,6 +21,7 @@ from ministack.services import ec2
 from local_aws import vm_import
 from tests.handler.cloudformation import ACCOUNT, REGION
 from tests.lifecycle.aws_in_process import FAULTS, SERVICE_TIMEOUT
+from tests.lifecycle.cloudformation_driver import signature_date
 from tests.lifecycle.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
@@ -112,17 +113,19 @@ class Stack:
         return {
             "DiskContainers": [{"UserBucket": {"S3Bucket": "disks", "S3Key": disk}}],
             "RoleName": "vmimport",
+            "Waiter": STATE_MACHINE,
             "DeleteAmi": str(self.delete_ami).lower(),
         }
 
     def _image_of(self, version: str) -> Properties:
-        waiting = {"Waiter": STATE_MACHINE, "TimeoutSeconds": "600"} if self.waits else {}
+        waiting = {"TimeoutSeconds": "600"} if self.waits else {}
         return {
             "Name": "rhel9",
             "SemanticVersion": version,
             "Platform": "Linux",
             "VmImportTaskId": self.task.physical_id,
             "Retain": str(self.retains).lower(),
+            "Waiter": STATE_MACHINE,
             **waiting,
         }
 
@@ -167,11 +170,12 @@ class Stack:
     def _send(
         self, resource: Resource, kind: str, properties: Properties, more: Properties
     ) -> Answer:
+        date = signature_date(self.aws.clock.now())
         event = {
             "RequestType": kind,
             "RequestId": f"request-{next(_numbers)}",
             "StackId": self.stack_id,
-            "ResponseURL": f"https://cloudformation.invalid/{next(_numbers)}",
+            "ResponseURL": f"https://cloudformation.invalid/{next(_numbers)}?X-Amz-Date={date}",
             "ResourceType": resource.resource_type,
             "LogicalResourceId": resource.resource_type.removeprefix("Custom::"),
             "ResourceProperties": properties,
