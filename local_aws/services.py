@@ -78,6 +78,7 @@ def make_app(clock: Clock) -> App:
     authorization.leave_to_us(world.operations)
     cloudformation_types.register(image_builder_service)
     lambda_functions.register(world)
+    response_urls.register()
     service_roles.register()
     conditions.register()
     stack_operations.register()

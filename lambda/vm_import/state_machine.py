@@ -145,7 +145,7 @@ def _executions(event: Mapping[str, Any], state_machine: str) -> dict[str, _Exec
 
 def _name(event: Mapping[str, Any]) -> str:
     """The name of an event's execution: the same when Lambda brings the event again."""
-    return f"{_prefix(event)}{_date(event)}-{event['RequestId']}"
+    return _prefix(event) + "-".join(filter(None, [_date(event), event["RequestId"]]))
 
 
 def _date(event: Mapping[str, Any]) -> str:

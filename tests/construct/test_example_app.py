@@ -114,18 +114,18 @@ def test_an_image_of_macos_gets_a_recipe_without_components(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("minutes", "types"),
+    ("minutes", "names"),
     [
         ("0", set()),
-        ("30", {"AWS::StepFunctions::StateMachine"}),
-        ("720", {"AWS::StepFunctions::StateMachine", "AWS::CloudFormation::WaitCondition"}),
+        ("30", {"TimeoutSeconds"}),
+        ("720", {"TimeoutSeconds", "WaitHandle"}),
     ],
 )
-def test_the_context_says_how_long_to_wait(tmp_path: Path, minutes: str, types: set[str]) -> None:
+def test_the_context_says_how_long_to_wait(tmp_path: Path, minutes: str, names: set[str]) -> None:
     template = synthesize(tmp_path, timeout_minutes=minutes)
 
-    waiting = {"AWS::StepFunctions::StateMachine", "AWS::CloudFormation::WaitCondition"}
-    assert {r["Type"] for r in template["Resources"].values()} & waiting == types
+    properties = resource(template, "Custom::ImportedVmImage")["Properties"]
+    assert {"TimeoutSeconds", "WaitHandle"} & set(properties) == names
 
 
 @pytest.mark.parametrize(

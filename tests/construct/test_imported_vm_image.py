@@ -35,6 +35,7 @@ def test_the_required_arguments_alone_give_only_their_properties(
         "Platform": "Linux",
         "VmImportTaskId": "import-ami-0123456789abcdef0",
         "Retain": True,
+        "Waiter": {"Ref": "VmImportProviderWaiterF6FCE749"},
     }
 
 
@@ -73,6 +74,7 @@ def test_every_argument_becomes_a_property(stack: cdk.Stack) -> None:
         "Tags": {"team": "platform", "cost center": ""},
         "ClientToken": "a-token-of-my-own",
         "Retain": True,
+        "Waiter": {"Ref": "VmImportProviderWaiterF6FCE749"},
     }
 
 

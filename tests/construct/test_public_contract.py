@@ -240,9 +240,9 @@ def test_the_members_are_pinned() -> None:
         "allow_imports",
         "function",
         "get_or_create",
-        "get_or_create_waiter",
         "grant_principal",
         "service_token",
+        "waiter",
     }
 
 

@@ -147,7 +147,7 @@ def test_a_given_role_is_used_as_it_is(
     given = iam.Role.from_role_name(stack, "Role", "vmimport")
     VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")], role=given)
 
-    assert len(resources_of(stack, ROLE)) == 1  # the function's
+    assert len(resources_of(stack, ROLE)) == 2  # the function's, the state machine's
     assert resources_of(stack, "AWS::IAM::Policy") == {}
 
 
@@ -159,7 +159,7 @@ def test_one_role_may_serve_several_tasks(
     for index, disk in enumerate(disks):
         VmImportTask(stack, f"Import{index}", disks=[disk], role=shared)
 
-    assert len(resources_of(stack, ROLE)) == 2
+    assert len(resources_of(stack, ROLE)) == 3
 
 
 def test_the_partition_is_never_taken_for_granted(stack: cdk.Stack) -> None:

@@ -98,6 +98,7 @@ def test_disks_alone_give_a_task_with_a_role_of_its_own(
             }
         ],
         "RoleName": stack.resolve(task.role.role_name),
+        "Waiter": {"Ref": "VmImportProviderWaiterF6FCE749"},
     }
 
 
@@ -143,6 +144,7 @@ def test_every_argument_becomes_a_property(
         "RoleName": "vmimport",
         "Tags": {"team": "images"},
         "ClientToken": "a-token-of-my-own",
+        "Waiter": {"Ref": "VmImportProviderWaiterF6FCE749"},
     }
 
 
@@ -212,6 +214,7 @@ def test_the_names_of_the_resource_are_pinned() -> None:
         "ClientToken",
         "RoleName",
         "Tags",
+        "Waiter",
         "DeleteAmi",
     ]
     assert [str(name) for name in _contract.TaskAttribute] == ["ImportTaskId"]
@@ -271,7 +274,7 @@ def test_the_handler_makes_a_request_of_the_properties_that_the_model_accepts(
     (specification,) = request.pop("TagSpecifications")
     assert {tag["Key"] for tag in specification["Tags"]} >= {str(t) for t in _contract.OwnTag}
     assert request == {
-        **{key: v for key, v in task_properties().items() if key != "Tags"},
+        **{key: v for key, v in task_properties().items() if key not in {"Tags", "Waiter"}},
         "ClientToken": "token",
     }
 

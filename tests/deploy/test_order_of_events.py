@@ -60,7 +60,8 @@ class Deployed:
         self.stack_id = resources["StackResources"][0]["StackId"]
         ids = {r["ResourceType"]: r["PhysicalResourceId"] for r in resources["StackResources"]}
         self.function = ids["AWS::Lambda::Function"]
-        self.state_machine = ids.get("AWS::StepFunctions::StateMachine")
+        self.state_machine = ids["AWS::StepFunctions::StateMachine"]
+        self._waiting = {"TimeoutSeconds": "3480"} if waits else {}
 
     def properties(self, policy: Policy) -> dict[str, Any]:
         """Properties of an image that no other test has, as the construct sends them."""
@@ -69,9 +70,9 @@ class Deployed:
             "SemanticVersion": "1.0.0",
             "Platform": "Linux",
             "VmImportTaskId": self._account.import_image(),
+            "Waiter": self.state_machine,
+            **self._waiting,
         }
-        if self.state_machine:
-            properties |= {"Waiter": self.state_machine, "TimeoutSeconds": "3480"}
         return properties | ({} if policy is Policy.DESTROY else {"Retain": "true"})
 
     def invoke(self, event: Event) -> str:
@@ -113,8 +114,6 @@ class Deployed:
 
     def running(self) -> list[str]:
         """The executions that still wait for something."""
-        if not self.state_machine:
-            return []
         listed = self._step_functions.list_executions(
             stateMachineArn=self.state_machine, statusFilter="RUNNING"
         )

@@ -355,7 +355,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.over())
     @rule(which=st.integers(0, 9))
     def come_again(self, which: int) -> None:
-        """Lambda brings an event again, as late as it may, or one that it could not bring before."""
+        """Lambda brings an event again, as late as it may, or for the first time."""
         events = self.over()
         before = {arn: (image.status, dict(image.tags)) for arn, image in self.own.items()}
         self.aws.bring_again(events[which % len(events)])
