@@ -25,7 +25,8 @@ _ID = "VmImportProvider"
 class VmImportProvider(Construct):
     """The Lambda function that imports, tags and deletes images for the resources of one stack.
 
-    If a deployment waits for one of them, a state machine calls the function until it is over.
+    A state machine takes each event of CloudFormation, once and in their order, and calls the
+    function with it; if the deployment waits for an image, until that is over.
 
     A stack makes one by itself. To choose its settings, make it before the first image, under the
     id `VmImportProvider` in the stack: then every image of the stack uses it. Under another id it
@@ -60,7 +61,7 @@ class VmImportProvider(Construct):
             security_groups: Security groups in the VPC. Default: a new one that lets all out and
                 nothing in.
             encryption_key: Key for the log group, for the function's code and environment, and for
-                the executions of the state machine that waits. A key of this app is made to let
+                the executions of the state machine. A key of this app is made to let
                 CloudWatch Logs use it; an imported one must do so already, see
                 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
                 Default: keys that AWS owns.

@@ -50,7 +50,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | N
 @cfn_resource.update
 @cfn_resource.delete
 def handle(event: Mapping[str, Any], context: LambdaContext) -> str:
-    """Create, update or delete a resource; if it has a state machine, as a step of that.
+    """Create, update or delete a resource, as a step of the state machine.
 
     Returns:
         The physical id.
@@ -62,9 +62,8 @@ def handle(event: Mapping[str, Any], context: LambdaContext) -> str:
     state_machine = event["ResourceProperties"].get("Waiter")
     if waiting is None and state_machine and _is_handed_over(event, context, state_machine):
         raise NotYetError
-    earlier = state_machine or event.get("OldResourceProperties", {}).get("Waiter")
-    if earlier and not (waiting and waiting.waited):
-        take_turn(event, earlier)
+    if state_machine and not (waiting and waiting.waited):
+        take_turn(event, state_machine)
     kind = VmImportTask if event["ResourceType"] == IMPORT_TASK else ImportedVmImage
     resource = kind(event, context, cfn_resource)
     match event["RequestType"]:
@@ -80,8 +79,7 @@ def _is_handed_over(event: Mapping[str, Any], context: LambdaContext, state_mach
     try:
         hand_over(event, state_machine, Deadline(context, _FOR_THE_HAND_OVER))
     except AwsError as error:
-        # An update that waits for nothing any more removes the state machine, and then the old
-        # image: there is still the function's own time for that.
+        # A deletion needs no state machine: there is still the function's own time for that.
         if event["RequestType"] != "Delete":
             raise
         logger.warning("done without the state machine: %s", error)

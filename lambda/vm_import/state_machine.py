@@ -84,7 +84,7 @@ def take_turn(event: Mapping[str, Any], state_machine: str) -> None:
         executions = _executions(event, state_machine)
         name = _name(event)
         # When the function does it without the state machine, it has none: it begins now.
-        own = executions.pop(name, None) or _Execution(name, time.time())
+        own = executions.get(name, _Execution(name, time.time()))
         for other in executions.values():
             if other.is_after(own):
                 raise OvertakenError(

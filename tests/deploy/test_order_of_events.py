@@ -61,7 +61,7 @@ class Deployed:
         ids = {r["ResourceType"]: r["PhysicalResourceId"] for r in resources["StackResources"]}
         self.function = ids["AWS::Lambda::Function"]
         self.state_machine = ids["AWS::StepFunctions::StateMachine"]
-        self._waiting = {"TimeoutSeconds": "3480"} if waits else {}
+        self.waiting = {"TimeoutSeconds": "3480"} if waits else {}
 
     def properties(self, policy: Policy) -> dict[str, Any]:
         """Properties of an image that no other test has, as the construct sends them."""
@@ -71,7 +71,7 @@ class Deployed:
             "Platform": "Linux",
             "VmImportTaskId": self._account.import_image(),
             "Waiter": self.state_machine,
-            **self._waiting,
+            **self.waiting,
         }
         return properties | ({} if policy is Policy.DESTROY else {"Retain": "true"})
 
@@ -136,12 +136,9 @@ class Played(Resource):
 
     def overtake(self, running: Event, event: Event) -> Answer:
         """An event while another one is handled."""
-        earlier = self.deployed.invoke(running)
+        self.deployed.invoke(running)
         time.sleep(0.3)
-        answer = self.deliver(event)
-        if not self.deployed.state_machine:  # there the earlier one is ended
-            self.deployed.answer(earlier)
-        return answer
+        return self.deliver(event)
 
     def change(self, **changes: str) -> dict[str, Any]:
         return {**self.first, **changes}
@@ -152,7 +149,7 @@ class Played(Resource):
         while self.deployed.running() and time.monotonic() < end:
             time.sleep(0.1)
         images = self.deployed.images(self.logical_id)
-        usable = {"AVAILABLE"} if self.deployed.state_machine else {"AVAILABLE", "PENDING"}
+        usable = {"AVAILABLE"} if self.deployed.waiting else {"AVAILABLE", "PENDING"}
         known = {self.physical_id} if self.physical_id else set()
         return (
             set(images) - self.let_go == known

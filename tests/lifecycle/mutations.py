@@ -285,7 +285,7 @@ MUTATIONS = (
     Mutation(
         "a wait is not named after its request",
         "state_machine.py",
-        '"name": _prefix(event) + event["RequestId"],',
+        '"name": _name(event),',
         '"name": f"{_prefix(event)}{id(event)}",',
     ),
     Mutation(
@@ -297,26 +297,38 @@ MUTATIONS = (
     Mutation(
         "the waits of all resources are ended",
         "state_machine.py",
-        "if name.startswith(prefix) and name != prefix",
-        "if name != prefix",
+        'if listed["name"].startswith(_prefix(event)):',
+        "if True:",
     ),
     Mutation(
         "an event ends its own wait",
         "state_machine.py",
-        'if name.startswith(prefix) and name != prefix + event["RequestId"]:',
-        "if name.startswith(prefix):",
+        "if other.is_running and own.is_after(other):",
+        "if other.is_running:",
     ),
     Mutation(
         "earlier waits go on",
         "index.py",
-        "        end_earlier(event, earlier)\n",
+        "        take_turn(event, state_machine)\n",
         "        pass\n",
     ),
     Mutation(
-        "earlier waits go on when nothing is waited for any more",
-        "index.py",
-        'earlier = state_machine or event.get("OldResourceProperties", {}).get("Waiter")',
-        "earlier = state_machine",
+        "an event that comes too late is carried out",
+        "state_machine.py",
+        "            if other.is_after(own):\n",
+        "            if False:\n",
+    ),
+    Mutation(
+        "events are taken in the order in which they come",
+        "state_machine.py",
+        "if self.sent and other.sent and abs(self.sent - other.sent) > _SKEW:",
+        "if False:",
+    ),
+    Mutation(
+        "events without a date have no order",
+        "state_machine.py",
+        "return self.started > other.started",
+        "return False",
     ),
     Mutation(
         "a Delete fails without the state machine",

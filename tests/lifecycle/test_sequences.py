@@ -827,6 +827,7 @@ def test_events_whose_urls_tell_no_date_are_taken_in_the_order_in_which_they_com
     aws.work(lambda: False)
 
     assert stack.answer["Status"] == "SUCCESS"
+    assert "has sent a later" in aws.answers[create["ResponseURL"]][0]["Reason"]
     assert images(aws) == []
 
 
