@@ -267,6 +267,10 @@ class Stack:
                 "ResourceProperties": properties,
             }
             self.aws.functions.invoke(FunctionName=function, Payload=json.dumps(event))
+            # one that has not begun would be refused, and need not be ended
+            while "overtaken" not in str(self.aws.local.calls("ImportVmImage")):
+                self.check([])
+                time.sleep(0.1)
         stopped: dict[str, Any] = {"stateMachineArn": machine, "statusFilter": "ABORTED"}
         while not self.aws.machines.list_executions(**stopped)["executions"]:
             self.check([])
