@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import time
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import json, logging, time, urllib.error, urllib.request
 import boto3
 def handler(event, context):
     logging.warning("%s begins", event["RequestType"])
+    print(event["ResponseURL"])
     boto3.client("imagebuilder").list_images()
     answer = {"Status": "SUCCESS", "PhysicalResourceId": "probe"}
     answer |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
@@ -145,6 +147,16 @@ def probe(enforcing: LocalAws, request: pytest.FixtureRequest) -> Iterator[Probe
 def test_what_a_function_logs_reaches_its_log_group(probe: Probe) -> None:
     assert probe.create() == "CREATE_COMPLETE"
     assert probe.log(2) == ["Create begins", "Create ends"]
+
+
+def test_the_response_url_tells_when_the_event_was_sent(probe: Probe) -> None:
+    begun = int(time.time())
+    assert probe.create() == "CREATE_COMPLETE"
+    probe.log(2)
+    events = probe.logs.filter_log_events(logGroupName=probe.name)["events"]
+    (url,) = (line.strip() for line in map(_message, events) if "https://" in line)
+    sent = time.strptime(url.partition("?X-Amz-Date=")[2], "%Y%m%dT%H%M%SZ")
+    assert begun <= calendar.timegm(sent) <= time.time()
 
 
 def test_a_function_whose_role_may_not_log_tells_nothing(probe: Probe) -> None:
