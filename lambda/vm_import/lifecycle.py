@@ -154,9 +154,9 @@ class Lifecycle:
         sought = Sought.by_properties(properties, self._owner)
         own = self._own(sought)
         doomed = [image for image in own if image.is_dead and image.arn != physical_id]
+        before = properties.tags if tags_before is None else tags_before
         try:
             if image := next((image for image in own if not image.is_dead), None):
-                before = properties.tags if tags_before is None else tags_before
                 self._change_tags(image, properties, before)
             else:
                 self._check_import_task(properties.vm_import_task_id)
@@ -164,6 +164,9 @@ class Lifecycle:
                     self._answer_with(failed_id)
                 burnt = {image.token for image in own}
                 image = self._make(properties, sought, burnt, doomed)
+                if image.tags != properties.request(self._owner, image.token)["tags"]:
+                    # It was there already, with other tags, and not listed yet.
+                    self._change_tags(image, properties, before)
         except ImportTaskError:
             if not (physical_id and own):
                 raise
