@@ -370,6 +370,25 @@ def test_a_rollback_leaves_a_retained_image_that_the_update_never_answered_with(
     assert len(images(aws)) == 2
 
 
+def test_a_rollback_gives_an_image_that_is_not_listed_yet_its_tags_back(
+    aws: Aws, stack: Stack
+) -> None:
+    before, after = stack.change(Tags={"a": "2", "b": "1"}), stack.change(Tags={"a": "1"})
+    stack.update(before)
+    first = str(stack.physical_id)
+    aws.delete(first)
+    stack.deliver(stack._update(first, after, before))
+    made = stack.answer["PhysicalResourceId"]
+    aws.lag, aws._before = 1, (aws.clock.now(), {})
+    aws._lagging = {"ListImageBuildVersions": 1}
+
+    stack.deliver(stack._update(first, before, after))
+
+    assert stack.answer["PhysicalResourceId"] == made
+    tags = aws.images[made].tags
+    assert {key: tags[key] for key in tags if ":" not in key} == {"a": "2", "b": "1"}
+
+
 def test_an_old_image_that_nobody_retains_is_deleted(aws: Aws, stack: Stack) -> None:
     aws.sleep(30 * DAY)
 
