@@ -71,7 +71,6 @@ class ImportTask:
         progress: 0 to 100, while active.
         message: StatusMessage, unless completed.
         image_id: The AMI, once completed.
-        made: The snapshots that the import made.
         ended: When it was over, in AWS time.
     """
 
@@ -82,7 +81,6 @@ class ImportTask:
     progress: int = 2
     message: str = "pending"
     image_id: str = ""
-    made: list[str] = field(default_factory=list)
     ended: float | None = None
     watchers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -92,6 +90,11 @@ class ImportTask:
             self.watchers.append(action)
         else:
             action()
+
+    def made(self) -> set[str]:
+        """The snapshots that the import made, without those that it was given as disks."""
+        made = {detail["SnapshotId"] for detail in self.details if "SnapshotId" in detail}
+        return made - {disk.get("SnapshotId") for disk in self.request["DiskContainers"]}
 
     def view(self) -> dict[str, Any]:
         """The task as DescribeImportImageTasks shows it."""
@@ -221,7 +224,7 @@ class VmImport:
         def delete() -> None:
             task.status = "deleted"
             if self._world.knobs.snapshots_of_dead_import == "delete":
-                for snapshot_id in task.made:
+                for snapshot_id in task.made():
                     ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
 
         self._world.call_in(self._world.knobs.deleting_seconds, delete)
@@ -291,7 +294,6 @@ class VmImport:
             if "SnapshotId" in detail:  # it was the disk
                 continue
             snapshot_id = detail["SnapshotId"] = f"snap-{random.getrandbits(68):017x}"
-            task.made.append(snapshot_id)
             ec2._snapshots[snapshot_id] = {  # noqa: SLF001 - MiniStack has no other way in
                 "SnapshotId": snapshot_id,
                 "VolumeId": "vol-ffffffff",

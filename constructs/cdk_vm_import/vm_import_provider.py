@@ -19,6 +19,8 @@ from cdk_vm_import._waiter import Waiter
 # CloudFormation refuses a resource whose ServiceToken changed, and the function's logical id is
 # made of this id: another one would brick every stack that is deployed.
 _ID = "VmImportProvider"
+# The fence: what carries the tag of the function's own stack.
+_OF_THIS_STACK = {"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}}
 
 
 @jsii.implements(iam.IGrantable)
@@ -209,7 +211,7 @@ def _statements(log_group: logs.ILogGroup) -> list[iam.PolicyStatement]:
                 "imagebuilder:UntagResource",
             ],
             resources=[images],
-            conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
+            conditions=_OF_THIS_STACK,
         ),
         # To find an image by its tags before making it. The list takes no condition, and what is
         # gone has no tags to ask for.
@@ -246,7 +248,7 @@ def _statements(log_group: logs.ILogGroup) -> list[iam.PolicyStatement]:
             sid="UntagAmisOfThisStack",
             actions=["ec2:DeleteTags"],
             resources=[_of_ec2("image"), _of_ec2("snapshot")],
-            conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
+            conditions=_OF_THIS_STACK,
         ),
         # In place of the managed policy, which reaches every log group of the account.
         iam.PolicyStatement(
@@ -258,7 +260,6 @@ def _statements(log_group: logs.ILogGroup) -> list[iam.PolicyStatement]:
 
 
 def _import_disks() -> list[iam.PolicyStatement]:
-    own = {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}
     tasks = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}:{Aws.ACCOUNT_ID}:import-image-task/*"
     return [
         # The tags are of the task, and ImportImage asks for them as an action of its own.
@@ -278,7 +279,7 @@ def _import_disks() -> list[iam.PolicyStatement]:
             sid="ChangeImportTasksOfThisStack",
             actions=["ec2:CancelImportTask", "ec2:CreateTags", "ec2:DeleteTags"],
             resources=[tasks],
-            conditions={"StringEquals": own},
+            conditions=_OF_THIS_STACK,
         ),
         # A task that is cancelled at its very end may leave snapshots.
         *_delete_snapshots(),
@@ -299,7 +300,7 @@ def _delete_amis() -> list[iam.PolicyStatement]:
             sid="DeleteAmisOfThisStack",
             actions=["ec2:DeregisterImage"],
             resources=[_of_ec2("image")],
-            conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
+            conditions=_OF_THIS_STACK,
         ),
         # To see whether anyone else uses them. None of these takes a condition.
         iam.PolicyStatement(
@@ -318,7 +319,7 @@ def _delete_snapshots() -> list[iam.PolicyStatement]:
             sid="DeleteSnapshotsOfThisStack",
             actions=["ec2:DeleteSnapshot"],
             resources=[_of_ec2("snapshot")],
-            conditions={"StringEquals": {f"aws:ResourceTag/{OwnTag.STACK}": Aws.STACK_ID}},
+            conditions=_OF_THIS_STACK,
         ),
         iam.PolicyStatement(sid="SeeSnapshots", actions=["ec2:DescribeSnapshots"], resources=["*"]),
     ]

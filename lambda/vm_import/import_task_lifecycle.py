@@ -222,14 +222,16 @@ class ImportTaskLifecycle:
 
     def _end(self, task_ids: Sequence[str], properties: ImportTaskProperties | None) -> list[str]:
         """Cancel what runs, remove what may go, and say what stays."""
-        for task_id in task_ids:
-            task = self._aws.get(task_id)
-            if task and task.is_active and self._is_own(task):
-                self._aws.cancel(task_id)
+        tasks = [task for task_id in task_ids if (task := self._aws.get(task_id))]
+        for task in tasks:
+            if task.is_active and self._is_own(task):
+                self._aws.cancel(task.task_id)
+        for task in tasks:
+            if task.is_active or task.is_deleting:
+                self._wait_until_settled(task.task_id)
         told = []
         disks = properties.snapshots if properties else []
         for task_id in task_ids:
-            self._wait_until_settled(task_id)
             if properties and properties.delete_ami:
                 told += self._amis.remove(task_id, disks)
             else:

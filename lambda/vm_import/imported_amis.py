@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from image_builder import Image, ImageBuilder
-    from import_tasks import Ami, ImportTasks
+    from import_tasks import Ami, ImportTasks, Task
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class ImportedAmis:
             ids = [ami.ami_id, *ami.snapshots]
             wanted = {**tags, **self._owner.tags}
             # By its token a VmImportTask finds the AMI when EC2 forgot the task.
-            if TOKEN_TAG not in ami.tags and (task := self._ec2.get(task_id)) and task.token:
+            if STACK_TAG not in ami.tags and (task := self._ec2.get(task_id)) and task.token:
                 wanted[TOKEN_TAG] = task.token
             if not wanted.items() <= ami.tags.items():
                 self._ec2.tag(ids, wanted)
@@ -67,10 +67,10 @@ class ImportedAmis:
         Returns:
             What is kept, and why.
         """
-        kept: dict[str, str] = {}
+        task = self._ec2.get(task_id)
         if disks is None:
-            task = self._ec2.get(task_id)
             disks = task.given if task else ()
+        kept: dict[str, str] = {}
         for ami in self._ec2.amis_of(task_id):
             if reason := self._reason_to_keep(ami):
                 kept[ami.ami_id] = reason
@@ -83,7 +83,7 @@ class ImportedAmis:
         if not kept:
             left = self._ec2.snapshots_tagged(self._owner.stack_id, task_id)
             kept = self._ec2.delete_snapshots(left)
-        return [*_told(kept), *self.remove_remains(task_id, disks)]
+        return _told(kept | self._remove_remains(task, disks))
 
     def remove_remains(self, task_id: str, disks: Collection[str]) -> list[str]:
         """Delete the snapshots of an import that died when it had made them: no AMI has them.
@@ -98,15 +98,17 @@ class ImportedAmis:
         Returns:
             What is kept, and why.
         """
-        task = self._ec2.get(task_id)
+        return _told(self._remove_remains(self._ec2.get(task_id), disks))
+
+    def _remove_remains(self, task: Task | None, disks: Collection[str]) -> dict[str, str]:
         own = {"", self._owner.stack_id}
         if task is None or not task.is_dead or task.tags.get(STACK_TAG, "") not in own:
-            return []
+            return {}
         made = [snapshot for snapshot in task.snapshots if snapshot not in disks]
         left = [snapshot for snapshot, stack in self._ec2.stacks_of(made).items() if stack in own]
         if left:
-            self._ec2.tag(left, self._doomed(task_id))
-        return _told(self._ec2.delete_snapshots(left))
+            self._ec2.tag(left, self._doomed(task.task_id))
+        return self._ec2.delete_snapshots(left)
 
     def left_by(self, task_id: str) -> list[str]:
         """Say what a task made that outlives it, for whoever does not want it.

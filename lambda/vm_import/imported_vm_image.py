@@ -119,7 +119,7 @@ class ImportedVmImage:
     def _answer_with(self, imported: Callable[[], ImportedImage]) -> str:
         """Answer with the image: at once, or once it is AVAILABLE, if that is to be waited for."""
         waiting = self._waiting
-        if waiting is None:
+        if waiting is None or "TimeoutSeconds" not in self._properties:
             image = imported()
             self._answer.Data.update(image.attributes)
             self._tag_amis()
@@ -129,9 +129,6 @@ class ImportedVmImage:
             waiting.image, waiting.attributes = image.arn, dict(image.attributes)
         self._answer.PhysicalResourceId = waiting.image
         self._answer.Data.update(waiting.attributes)
-        if "TimeoutSeconds" not in self._properties:
-            self._tag_amis()
-            return waiting.image
         if self._properties.get("WaitHandle"):
             if not self._handle_is_used:
                 waiting.answered = True

@@ -126,6 +126,7 @@ class _Execution:
 def _executions(event: Mapping[str, Any], state_machine: str) -> dict[str, _Execution]:
     """The executions for a resource, by name: those that may still run, and all later ones."""
     since = (_sent(_date(event)) or time.time()) - _LONGEST_EXECUTION
+    prefix = _prefix(event)
     found: dict[str, _Execution] = {}
     pages = aws_client("stepfunctions").get_paginator("list_executions")
     for page in pages.paginate(stateMachineArn=state_machine):
@@ -133,7 +134,7 @@ def _executions(event: Mapping[str, Any], state_machine: str) -> dict[str, _Exec
             started = listed["startDate"].timestamp()
             if started < since:  # the newest come first
                 return found
-            if listed["name"].startswith(_prefix(event)):
+            if listed["name"].startswith(prefix):
                 found[listed["name"]] = _Execution(
                     listed["name"],
                     started,
@@ -153,8 +154,8 @@ def _date(event: Mapping[str, Any]) -> str:
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
     """
-    url: str = event["ResponseURL"]
-    return parse_qs(urlsplit(url).query).get("X-Amz-Date", [""])[0]
+    date = parse_qs(urlsplit(event["ResponseURL"]).query).get("X-Amz-Date", [""])[0]
+    return date if _DATE.fullmatch(date) else ""
 
 
 def _sent(text: str) -> float | None:

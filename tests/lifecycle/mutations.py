@@ -24,6 +24,7 @@ _TESTS = (
     "tests/handler/test_image_properties.py",
     "tests/handler/test_cfn_resource.py",
     "tests/lifecycle/test_task_and_image.py",
+    "tests/handler/test_import_task.py",
 )
 
 
@@ -297,7 +298,7 @@ MUTATIONS = (
     Mutation(
         "the waits of all resources are ended",
         "state_machine.py",
-        'if listed["name"].startswith(_prefix(event)):',
+        'if listed["name"].startswith(prefix):',
         "if True:",
     ),
     Mutation(
@@ -435,8 +436,8 @@ MUTATIONS = (
     Mutation(
         "the snapshots of a cancelled import are looked for but not deleted",
         "imported_amis.py",
-        "return _told(self._ec2.delete_snapshots(left))",
-        "return []",
+        "return self._ec2.delete_snapshots(left)\n\n    def left_by",
+        "return {}\n\n    def left_by",
     ),
     Mutation(
         "an AMI does not tell its task",

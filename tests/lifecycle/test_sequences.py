@@ -377,10 +377,10 @@ def test_a_rollback_gives_an_image_that_is_not_listed_yet_its_tags_back(
     stack.update(before)
     first = str(stack.physical_id)
     aws.delete(first)
+    aws.sleep(10)
+    aws.lag = 1
     stack.deliver(stack._update(first, after, before))
     made = stack.answer["PhysicalResourceId"]
-    aws.lag, aws._before = 1, (aws.clock.now(), {})
-    aws._lagging = {"ListImageBuildVersions": 1}
 
     stack.deliver(stack._update(first, before, after))
 
