@@ -208,13 +208,15 @@ class ImportTaskLifecycle:
     def _remember(self, task_id: str, properties: ImportTaskProperties) -> None:
         """Have the AMI tell its task, for a rollback that comes when EC2 forgot the task.
 
-        It does so already, unless its image was not waited for.
+        It does so already, unless its image was not waited for. In a rollback of an update that
+        never answered the task is not of the old properties: as long as EC2 knows it, it tells.
         """
-        token = properties.tokens(self._owner)[0]
         try:
             for ami in self._aws.amis_of(task_id):
                 stack_id = ami.tags.get(STACK_TAG, self._owner.stack_id)
                 if stack_id == self._owner.stack_id and TOKEN_TAG not in ami.tags:
+                    task = self._aws.get(task_id)
+                    token = task.token if task else properties.tokens(self._owner)[0]
                     tags = {TOKEN_TAG: token, STACK_TAG: self._owner.stack_id}
                     self._aws.tag([ami.ami_id], tags)
         except VmImportError as error:

@@ -295,6 +295,22 @@ def test_a_rollback_of_an_update_that_never_ran_finds_a_task_that_ec2_has_forgot
     assert len(ec2.requests(task)) == 1
 
 
+def test_a_change_that_was_rolled_back_before_it_ran_is_imported_the_next_time(
+    ec2: Ec2, task: ImportTask
+) -> None:
+    first, second = properties(), properties(Description="Another")
+    task_id = task.create(first)["PhysicalResourceId"]
+    ec2.complete(task_id)
+    task.properties = second  # Lambda was killed each time
+    assert task.update(first)["PhysicalResourceId"] == task_id
+    ec2.aws.local.advance(8 * DAY)
+
+    assert task.update(second)["PhysicalResourceId"] != task_id
+
+    assert task.update(first)["PhysicalResourceId"] == task_id
+    assert len(ec2.requests(task)) == 2
+
+
 def test_tags_change_in_place(ec2: Ec2, task: ImportTask) -> None:
     task_id = task.create(properties(Tags={"stage": "test", "team": "images"}))[
         "PhysicalResourceId"
