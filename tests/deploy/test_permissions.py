@@ -268,13 +268,18 @@ class Stack:
             }
             self.aws.functions.invoke(FunctionName=function, Payload=json.dumps(event))
             # one that has not begun would be refused, and need not be ended
-            while "overtaken" not in str(self.aws.local.calls("ImportVmImage")):
+            while not self.has_begun("overtaken"):
                 self.check([])
                 time.sleep(0.1)
         stopped: dict[str, Any] = {"stateMachineArn": machine, "statusFilter": "ABORTED"}
         while not self.aws.machines.list_executions(**stopped)["executions"]:
             self.check([])
             time.sleep(0.1)
+
+    def has_begun(self, image_name: str) -> bool:
+        """Whether the function asked for the import of an image."""
+        asked = [call["request"] for call in self.aws.local.calls("ImportVmImage")]
+        return any(r["name"] == image_name and self.id in r["tags"].values() for r in asked)
 
     def resources(self) -> dict[str, list[str]]:
         """The physical ids of its resources, by type."""
