@@ -15,7 +15,7 @@ from imported_amis import ImportedAmis
 from lifecycle import Lifecycle
 from progress import Look, is_transient, look, report
 from wait_condition import signal_failure, signal_success
-from waiting import KEY, LONGEST_ANSWER, Waiting, delete_limit, import_limit
+from waiting import KEY, LONGEST_SIGNAL, Waiting, delete_limit, import_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,25 +101,30 @@ class ImportedVmImage:
             self._answer.Reason = "; ".join(self._amis().remove(properties.vm_import_task_id))
         return physical_id
 
-    def signal(self) -> None:
-        """Look at the image, and tell the wait condition when the wait is over."""
-        handle = self._properties["WaitHandle"]
+    def go_on(self) -> None:
+        """Look at the image after the answer; tell the wait condition, if one waits, of the end."""
         try:
             ami = self._look()
         except NotYetError:
             return
         except VmImportError as error:
-            signal_failure(handle, str(error))
+            logger.warning("the import failed: %s", error)
+            self._signal(signal_failure, str(error))
         except Exception as error:
             logger.exception("the wait failed")
-            signal_failure(handle, repr(error))
+            self._signal(signal_failure, repr(error))
         else:
-            signal_success(handle, ami)
+            self._signal(signal_success, ami)
+
+    def _signal(self, signal: Callable[[str, str], None], what: str) -> None:
+        handle = self._properties.get("WaitHandle")
+        if handle and not self._handle_is_used:
+            signal(handle, what)
 
     def _answer_with(self, imported: Callable[[], ImportedImage]) -> str:
         """Answer with the image: at once, or once it is AVAILABLE, if that is to be waited for."""
         waiting = self._waiting
-        if waiting is None or "TimeoutSeconds" not in self._properties:
+        if waiting is None:
             image = imported()
             self._answer.Data.update(image.attributes)
             self._tag_amis()
@@ -129,10 +134,10 @@ class ImportedVmImage:
             waiting.image, waiting.attributes = image.arn, dict(image.attributes)
         self._answer.PhysicalResourceId = waiting.image
         self._answer.Data.update(waiting.attributes)
-        if self._properties.get("WaitHandle"):
-            if not self._handle_is_used:
-                waiting.answered = True
-                waiting.wait_until(self._limit(import_limit))
+        if not self._answer_waits:
+            # Somebody still has to tag the AMI, and maybe to signal.
+            waiting.answered = True
+            waiting.wait_until(self._limit(import_limit))
             return waiting.image
         try:
             self._answer.Data["ImageId"] = self._look()
@@ -143,7 +148,7 @@ class ImportedVmImage:
         return waiting.image
 
     def _look(self) -> str:
-        """The AMI of the image, once it is AVAILABLE.
+        """The AMI of the image, once it is AVAILABLE, and the AMI tagged.
 
         Raises:
             NotYetError: It is not, and the next pause is set.
@@ -156,13 +161,13 @@ class ImportedVmImage:
         outcome = "failed"
         try:
             seen = look(aws, waiting.image, task_id)
-            if seen.ami:
-                outcome = "available"
-                self._tag_amis()
-                return seen.ami
-            if waiting.wait_until(self._limit(import_limit)):
+            is_done = bool(seen.ami) and self._tag_amis()
+            if not is_done and waiting.wait_until(self._limit(import_limit)):
                 outcome = "waiting"
                 raise NotYetError
+            if seen.ami:
+                outcome = "available"
+                return seen.ami
             outcome = "timeout"
             raise ImageFailedError(
                 f"{waiting.image} was not AVAILABLE after {waiting.elapsed / 60:.0f} minutes: "
@@ -180,14 +185,25 @@ class ImportedVmImage:
         except VmImportError as error:
             logger.warning("%s is left to CloudFormation's clean-up: %s", arn, error)
 
-    def _tag_amis(self) -> None:
-        """Tag what the import left in EC2, if it is over. The image is there without that too."""
+    def _tag_amis(self) -> bool:
+        """Tag what the import left in EC2, if it is over. The image is there without that too.
+
+        Returns:
+            False if it may work later.
+        """
         properties = ImageProperties.parse(self._properties)
         before = self._old.get("Tags") or {}
         try:
             self._amis().tag(properties.vm_import_task_id, properties.tags, before)
         except VmImportError as error:
             logger.warning("the AMI is not tagged: %s", error)
+            return not is_transient(error)
+        return True
+
+    @property
+    def _answer_waits(self) -> bool:
+        """Whether CloudFormation is answered when the image is AVAILABLE, and not before."""
+        return "TimeoutSeconds" in self._properties and "WaitHandle" not in self._properties
 
     @property
     def _handle_is_used(self) -> bool:
@@ -196,8 +212,8 @@ class ImportedVmImage:
         return handle is not None and handle == self._old.get("WaitHandle")
 
     def _limit(self, limit: Callable[..., float]) -> float:
-        timeout = float(self._properties.get("TimeoutSeconds", LONGEST_ANSWER))
-        return limit(timeout, by_signal="WaitHandle" in self._properties)
+        timeout = float(self._properties.get("TimeoutSeconds", LONGEST_SIGNAL))
+        return limit(timeout, after_answer=not self._answer_waits)
 
     def _lifecycle(self, at_most: float | None = None) -> Lifecycle:
         return Lifecycle(

@@ -40,7 +40,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | N
     waiting = Waiting.resume(event[KEY]) if KEY in event else None
     event = {**event, KEY: waiting}
     if waiting and waiting.answered:
-        ImportedVmImage(event, context, cfn_resource).signal()
+        ImportedVmImage(event, context, cfn_resource).go_on()
     else:
         cfn_resource(event, context)
     return {**event, KEY: waiting.state()} if waiting else None

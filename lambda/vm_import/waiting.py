@@ -90,13 +90,13 @@ class Waiting:
         return self.seconds > 0
 
 
-def import_limit(timeout: float, *, by_signal: bool) -> float:
+def import_limit(timeout: float, *, after_answer: bool) -> float:
     """Seconds after which the wait for an import is given up: before CloudFormation gives up."""
-    return min(timeout, (LONGEST_SIGNAL if by_signal else LONGEST_ANSWER) - GRACE)
+    return min(timeout, (LONGEST_SIGNAL if after_answer else LONGEST_ANSWER) - GRACE)
 
 
-def delete_limit(timeout: float, *, by_signal: bool) -> float:
+def delete_limit(timeout: float, *, after_answer: bool) -> float:
     """Seconds after which the wait for a deletion is given up: before CloudFormation gives up."""
-    if by_signal:  # the resource has CloudFormation's own ServiceTimeout
+    if after_answer:  # the resource has CloudFormation's own ServiceTimeout
         return LONGEST_ANSWER - GRACE
     return min(max(timeout + GRACE, LEAST_ANSWER), LONGEST_ANSWER) - GRACE

@@ -71,8 +71,8 @@ def test_up_to_an_hour_cloudformation_waits_a_little_longer_than_the_function(
     found = properties(stack)
     assert found["TimeoutSeconds"] == seconds
     assert found["ServiceTimeout"] == str(service_timeout)
-    assert waiting.import_limit(seconds, by_signal=False) <= service_timeout - 120
-    assert waiting.delete_limit(seconds, by_signal=False) == service_timeout - 120
+    assert waiting.import_limit(seconds, after_answer=False) <= service_timeout - 120
+    assert waiting.delete_limit(seconds, after_answer=False) == service_timeout - 120
     assert types(stack).isdisjoint({CONDITION, HANDLE})
 
 
@@ -113,7 +113,8 @@ def test_over_an_hour_a_wait_condition_waits(
     assert properties(stack)["WaitHandle"] == {"Ref": handle}
     assert "ServiceTimeout" not in properties(stack)
     assert (
-        waiting.import_limit(timeout.to_seconds(), by_signal=True) <= int(condition_timeout) - 120
+        waiting.import_limit(timeout.to_seconds(), after_answer=True)
+        <= int(condition_timeout) - 120
     )
 
 

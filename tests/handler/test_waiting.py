@@ -95,6 +95,18 @@ def signalled(aws: Aws, waiter: Waiter, resource: CustomResource, **changes: Any
     return waiting(aws, waiter, 43200, **changes) | {"WaitHandle": resource.urls.url}
 
 
+def not_waiting(aws: Aws, waiter: Waiter, **changes: Any) -> dict[str, Any]:
+    """Properties of an image that the deployment does not wait for."""
+    return aws.properties(**changes) | {"Waiter": waiter.arn}
+
+
+def ami_tags(aws: Aws, arn: str) -> dict[str, str]:
+    """The tags of the AMI of an image."""
+    ami = aws.image(arn)["outputResources"]["amis"][0]["image"]
+    (found,) = aws.local.session().client("ec2").describe_images(ImageIds=[ami])["Images"]
+    return {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+
+
 def create(
     waiter: Waiter, resource: CustomResource, properties: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
@@ -136,7 +148,7 @@ def test_the_pause_is_a_twentieth_of_the_wait_from_5_to_60_seconds(
 
 def test_the_longest_wait_fits_into_the_history_of_one_execution() -> None:
     elapsed, polls = 0, 0
-    limit = import_limit(LONGEST_SIGNAL, by_signal=True)
+    limit = import_limit(LONGEST_SIGNAL, after_answer=True)
     while seconds := pause(elapsed, limit - elapsed):
         elapsed, polls = elapsed + seconds, polls + 1
 
@@ -148,7 +160,7 @@ def test_the_longest_wait_fits_into_the_history_of_one_execution() -> None:
     ("timeout", "limit"), [(60, 60), (3480, 3480), (3600, LONGEST_ANSWER - 120)]
 )
 def test_the_wait_ends_before_cloudformations_own(timeout: int, limit: int) -> None:
-    assert import_limit(timeout, by_signal=False) == limit
+    assert import_limit(timeout, after_answer=False) == limit
 
 
 def test_the_answer_comes_when_the_image_is_available_and_names_the_ami(
@@ -447,11 +459,62 @@ def test_a_change_of_tags_alone_signals_nothing(
         resource.urls.answers[0]["PhysicalResourceId"],
     )
 
-    steps = waiter.run(update(waiter, resource, {**properties, "Tags": {"stage": "live"}}))
+    waiter.run(update(waiter, resource, {**properties, "Tags": {"stage": "live"}}))
 
-    assert steps == 1
+    assert ami_tags(aws, resource.physical_id)["stage"] == "live"
     assert [answer["Status"] for answer in resource.urls.answers] == ["SUCCESS"] * 3
     assert "UniqueId" not in resource.urls.answers[2]
+
+
+def test_without_waiting_the_answer_comes_at_once_and_the_ami_is_tagged_when_it_is_there(
+    aws: Aws, waiter: Waiter, resource: CustomResource
+) -> None:
+    properties = not_waiting(aws, waiter, Tags={"stage": "test"})
+
+    state = waiter.step(waiter.send(resource.event("Create", ResourceProperties=properties)))
+    (answer,) = resource.urls.answers
+    arn = answer["PhysicalResourceId"]
+    status_at_the_answer = aws.image(arn)["state"]["status"]
+    waiter.run(state)
+
+    assert answer["Status"] == "SUCCESS"
+    assert status_at_the_answer == "PENDING"
+    assert len(resource.urls.answers) == 1
+    assert ami_tags(aws, arn) == {
+        "stage": "test",
+        "cdk-vm-import:stack": resource.stack_id,
+        "cdk-vm-import:resource": resource.logical_id,
+    }
+
+
+def test_without_waiting_an_import_that_fails_is_told_to_nobody_but_the_log(
+    aws: Aws, waiter: Waiter, resource: CustomResource, capsys: pytest.CaptureFixture[str]
+) -> None:
+    properties = not_waiting(aws, waiter)
+    aws.local.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], fail_at_progress=58)
+
+    waiter.run(waiter.send(resource.event("Create", ResourceProperties=properties)))
+
+    (answer,) = resource.urls.answers
+    assert answer["Status"] == "SUCCESS"
+    assert aws.image(answer["PhysicalResourceId"])["state"]["status"] == "FAILED"
+    last_look = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last_look["outcome"] == "failed"
+    assert last_look["Available"] == 0
+
+
+def test_without_waiting_a_later_event_ends_what_goes_on_after_the_answer(
+    aws: Aws, waiter: Waiter, resource: CustomResource
+) -> None:
+    resource.properties = not_waiting(aws, waiter)
+    first = resource.event("Create")
+    state = waiter.step(waiter.send(first))
+    later = resource.event("Delete", PhysicalResourceId=state["Waiting"]["Image"])
+
+    waiter.run(waiter.send(later))
+
+    assert waiter.executions("ABORTED") == [first["RequestId"]]
+    assert aws.all_images(resource) == []
 
 
 def test_an_identity_that_changes_under_the_same_handle_is_refused_and_can_be_rolled_back(

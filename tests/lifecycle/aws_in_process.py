@@ -61,6 +61,8 @@ _WRITES: Final = (
     "TagResource",
     "UntagResource",
 )
+# How long what goes on after its answer is watched beside another process, in seconds.
+_FOLLOWED: Final = 900.0
 # Lambda gives a function 15 minutes, and calls it again 1 and 2 minutes after it failed.
 _SECONDS: Final = 900.0
 _PAUSES: Final = (60.0, 120.0)
@@ -381,20 +383,40 @@ class Aws:
     # --- the state machine ---
 
     def work(self, until: Callable[[], bool], end: float = float("inf")) -> None:
-        """Take the steps of all waits, in the order of their time."""
+        """Take the steps of all waits, in the order of their time.
+
+        Of one whose event is answered, and that goes on beside what CloudFormation does next, only
+        those that are due before the others are over.
+        """
         while not until() and (running := self.step_functions.running()):
             execution = min(running, key=lambda execution: execution.due)
             if execution.due > end:
                 return
-            self.clock.advance(max(0.0, execution.due - self.clock.now()))
-            self._step(execution, self.functions[0])
+            if execution.due > self.clock.now() and all(e.is_answered for e in running):
+                return
+            self._step_when_due(execution)
+
+    def let_pass(self, seconds: float) -> None:
+        """Let time pass, and take all steps that are due in it."""
+        end = self.clock.now() + seconds
+        while running := self.step_functions.running():
+            execution = min(running, key=lambda execution: execution.due)
+            if execution.due > end:
+                break
+            self._step_when_due(execution)
+        self.clock.advance(max(0.0, end - self.clock.now()))
+
+    def _step_when_due(self, execution: Execution) -> None:
+        self.clock.advance(max(0.0, execution.due - self.clock.now()))
+        self._step(execution, self.functions[0])
 
     def _follow(self, execution: Execution, function: Lambda) -> None:
         """Take the steps of one wait, while another process does something else."""
         if execution.taken:
             return
         execution.taken = True
-        while execution.is_running:
+        end = self.clock.now() + _FOLLOWED
+        while execution.is_running and not (execution.is_answered and execution.due > end):
             self.sleep(max(0.0, execution.due - self.clock.now()))
             if execution.is_running:
                 self._step(execution, function)

@@ -340,7 +340,7 @@ MUTATIONS = (
     Mutation(
         "the wait has no end",
         "waiting.py",
-        "return min(timeout, (LONGEST_SIGNAL if by_signal else LONGEST_ANSWER) - GRACE)",
+        "return min(timeout, (LONGEST_SIGNAL if after_answer else LONGEST_ANSWER) - GRACE)",
         'return float("inf")',
     ),
     Mutation(

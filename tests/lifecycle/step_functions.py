@@ -57,6 +57,11 @@ class Execution:
     def is_running(self) -> bool:
         return self.status == "RUNNING"
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether its event is answered, and it goes on all the same."""
+        return bool(self.state["Waiting"]["Answered"])
+
     def go_on(self, outcome: str, answer: Any, now: float) -> None:
         """Do what the state machine does after a call of the function."""
         if not self.is_running:

@@ -320,6 +320,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(hours=st.sampled_from([0.01, 1, 23, 49]))
     def time_passes(self, hours: float) -> None:
         self.aws.sleep(hours * 3600)
+        self.aws.work(lambda: False)
         self.drifted |= self.failed()
 
     @precondition(lambda self: self.resource.physical_id is None)
