@@ -114,7 +114,8 @@ class ImportedVmImage(VmImageBase):
                 of the stack, the resource and the properties, and a new one when it is used up.
             wait_for_available: Whether the deployment waits until the image is AVAILABLE. Without,
                 it goes on as soon as the import has begun, a failed import does not fail it, and
-                there is no `image_id`. Default: it waits.
+                there is no `image_id`; the function looks on for 12 hours, tags the AMI and its
+                snapshots, and logs a failure. Default: it waits.
             timeout: How long the deployment waits, 1 minute to 12 hours. Then it fails and rolls
                 back; EC2's import goes on, and the next deployment takes it up. Over an hour
                 (from which two minutes are kept for the clean-up) CloudFormation waits by a wait

@@ -28,7 +28,7 @@ class VmImportProvider(Construct):
     """The Lambda function that imports, tags and deletes images for the resources of one stack.
 
     A state machine takes each event of CloudFormation, once and in their order, and calls the
-    function with it; if the deployment waits for an image, until that is over.
+    function with it, until the import of its image is over.
 
     A stack makes one by itself. To choose its settings, make it before the first image, under the
     id `VmImportProvider` in the stack: then every image of the stack uses it. Under another id it

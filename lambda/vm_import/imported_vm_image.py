@@ -194,7 +194,9 @@ class ImportedVmImage:
         properties = ImageProperties.parse(self._properties)
         before = self._old.get("Tags") or {}
         try:
-            self._amis().tag(properties.vm_import_task_id, properties.tags, before)
+            self._amis(_FOR_A_STEP if self._waiting else None).tag(
+                properties.vm_import_task_id, properties.tags, before
+            )
         except VmImportError as error:
             logger.warning("the AMI is not tagged: %s", error)
             return not is_transient(error)
@@ -223,9 +225,9 @@ class ImportedVmImage:
             answer_with=self._answer.keep_physical_id,
         )
 
-    def _amis(self) -> ImportedAmis:
-        tasks = ImportTasks(Deadline(self._context))
-        return ImportedAmis(self._owner, tasks, self._image_builder())
+    def _amis(self, at_most: float | None = None) -> ImportedAmis:
+        tasks = ImportTasks(Deadline(self._context, at_most))
+        return ImportedAmis(self._owner, tasks, self._image_builder(at_most))
 
     def _image_builder(self, at_most: float | None = None) -> ImageBuilder:
         return ImageBuilder(self._context.invoked_function_arn, Deadline(self._context, at_most))

@@ -40,8 +40,8 @@ class Stack:
     def __post_init__(self) -> None:
         self.task = self.prerequisites.import_image()
         clients: Any = self.local.session().client
-        self.images, self.cloudformation, self.step_functions, self.functions = map(
-            clients, ("imagebuilder", "cloudformation", "stepfunctions", "lambda")
+        self.images, self.cloudformation, self.step_functions, self.functions, self.ec2 = map(
+            clients, ("imagebuilder", "cloudformation", "stepfunctions", "lambda", "ec2")
         )
 
     def _cdk(self, arguments: dict[str, Any], *, fail: bool = False) -> CdkCli:
@@ -92,6 +92,10 @@ class Stack:
             for event in events
             if event["ResourceStatus"].endswith("_FAILED")
         )
+
+    def tags_of_ami(self, ami: str) -> dict[str, str]:
+        (found,) = self.ec2.describe_images(ImageIds=[ami])["Images"]
+        return {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
 
     def executions(self, **which: str) -> list[str]:
         """The waits of this stack."""
@@ -186,14 +190,34 @@ def test_a_deployment_ends_when_the_image_is_available(
 
 
 @pytest.mark.slow
-def test_a_deployment_that_does_not_wait_ends_before(make_stack: Callable[[float], Stack]) -> None:
-    stack = make_stack(1000 * HOUR)
+def test_a_deployment_that_does_not_wait_ends_before_and_the_ami_is_tagged_all_the_same(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    stack = make_stack(11 * HOUR)
 
     stack.deploy(wait_for_available=False)
 
-    ((_, image),) = stack.builds().items()
+    ((arn, image),) = stack.builds().items()
     assert image["state"]["status"] == "PENDING"
     assert stack.status() == "CREATE_COMPLETE"
+    stack.local.advance(11 * HOUR)
+    assert eventually(lambda: stack.running_executions() == [], 60)
+    (ami,) = stack.builds()[arn]["outputResources"]["amis"]
+    assert stack.tags_of_ami(ami["image"])["cdk-vm-import:stack"] == stack.id()
+
+
+@pytest.mark.slow
+def test_a_stack_that_does_not_wait_and_retains_its_image_is_destroyed_without_remains(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    stack = make_stack(1000 * HOUR)
+    stack.deploy(wait_for_available=False)
+    stack_id = stack.id()
+
+    stack.destroy(wait_for_available=False)
+
+    assert list(stack.builds())
+    assert set(stack.leftovers(stack_id)) <= {*stack.builds()}
 
 
 def test_twelve_hours_are_waited(make_stack: Callable[[float], Stack]) -> None:

@@ -503,6 +503,26 @@ def test_without_waiting_an_import_that_fails_is_told_to_nobody_but_the_log(
     assert last_look["Available"] == 0
 
 
+@pytest.mark.parametrize("wait", [waiting, not_waiting])
+def test_what_kept_the_ami_from_being_tagged_passes_too(
+    aws: Aws,
+    waiter: Waiter,
+    resource: CustomResource,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: Callable[..., dict[str, Any]],
+) -> None:
+    monkeypatch.setattr("imported_vm_image._FOR_A_STEP", 0.5)
+    properties = wait(aws, waiter, Tags={"stage": "test"})
+    state = waiter.step(waiter.send(resource.event("Create", ResourceProperties=properties)))
+    unavailable = {"code": "Unavailable", "message": "Oh", "status": 503}
+    aws.local.fault("ec2", "CreateTags", error=unavailable, times=8)
+
+    waiter.run(state)
+
+    (answer,) = resource.urls.answers
+    assert ami_tags(aws, answer["PhysicalResourceId"])["stage"] == "test"
+
+
 def test_without_waiting_a_later_event_ends_what_goes_on_after_the_answer(
     aws: Aws, waiter: Waiter, resource: CustomResource
 ) -> None:

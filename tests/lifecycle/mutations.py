@@ -392,6 +392,24 @@ MUTATIONS = (
         "if not patient or failure.code in THROTTLED:",
     ),
     Mutation(
+        "without waiting nobody tags the AMI",
+        "imported_vm_image.py",
+        "waiting.wait_until(self._limit(import_limit))\n            return",
+        "return",
+    ),
+    Mutation(
+        "an AMI that could not be tagged is forgotten",
+        "imported_vm_image.py",
+        "return not is_transient(error)",
+        "return True",
+    ),
+    Mutation(
+        "what nobody waits for is signalled",
+        "imported_vm_image.py",
+        "if handle and not self._handle_is_used:\n            signal",
+        "if handle:\n            signal",
+    ),
+    Mutation(
         "a fault of AWS is a failure",
         "aws_calls.py",
         "if not (patient or failure.code in THROTTLED):",
