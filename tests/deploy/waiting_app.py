@@ -38,8 +38,7 @@ def synthesize(folder: Path, name: str, arguments: dict[str, Any], *, fail: bool
         stack,
         "Image",
         platform=Platform.LINUX,
-        removal_policy=cdk.RemovalPolicy.DESTROY,
-        **arguments,
+        **{"removal_policy": cdk.RemovalPolicy.DESTROY, **arguments},
     )
     imagebuilder.CfnImageRecipe(
         stack,
