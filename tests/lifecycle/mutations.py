@@ -25,6 +25,7 @@ _TESTS = (
     "tests/handler/test_cfn_resource.py",
     "tests/lifecycle/test_task_and_image.py",
     "tests/handler/test_import_task.py",
+    "tests/handler/test_waiting.py",
 )
 
 
