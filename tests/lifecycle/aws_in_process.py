@@ -388,27 +388,27 @@ class Aws:
         Of one whose event is answered, and that goes on beside what CloudFormation does next, only
         those that are due before the others are over.
         """
-        while not until() and (running := self.step_functions.running()):
-            execution = min(running, key=lambda execution: execution.due)
-            if execution.due > end:
-                return
-            if execution.due > self.clock.now() and all(e.is_answered for e in running):
-                return
-            self._step_when_due(execution)
+
+        def goes_on(due: float) -> bool:
+            waited_for = any(not e.is_answered for e in self.step_functions.running())
+            return not until() and due <= end and (waited_for or due <= self.clock.now())
+
+        self._take_steps(goes_on)
 
     def let_pass(self, seconds: float) -> None:
         """Let time pass, and take all steps that are due in it."""
         end = self.clock.now() + seconds
-        while running := self.step_functions.running():
-            execution = min(running, key=lambda execution: execution.due)
-            if execution.due > end:
-                break
-            self._step_when_due(execution)
+        self._take_steps(lambda due: due <= end)
         self.clock.advance(max(0.0, end - self.clock.now()))
 
-    def _step_when_due(self, execution: Execution) -> None:
-        self.clock.advance(max(0.0, execution.due - self.clock.now()))
-        self._step(execution, self.functions[0])
+    def _take_steps(self, goes_on: Callable[[float], bool]) -> None:
+        """Take the steps of all executions, as long as it goes on with the one that is due next."""
+        while running := self.step_functions.running():
+            execution = min(running, key=lambda execution: execution.due)
+            if not goes_on(execution.due):
+                return
+            self.clock.advance(max(0.0, execution.due - self.clock.now()))
+            self._step(execution, self.functions[0])
 
     def _follow(self, execution: Execution, function: Lambda) -> None:
         """Take the steps of one wait, while another process does something else."""

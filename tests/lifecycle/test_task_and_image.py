@@ -298,9 +298,10 @@ def untagged(stack: Stack, images: set[str]) -> set[str]:
 
 
 def given_up(stack: Stack) -> set[str]:
-    """The images whose import the state machine watched, until Lambda failed for over an hour."""
+    """The images that the state machine watched last until Lambda had failed for over an hour."""
     executions = stack.aws.step_functions.executions.values()
-    return {e.state["Waiting"]["Image"] for e in executions if e.status == "FAILED"}
+    last = {execution.state["Waiting"]["Image"]: execution.status for execution in executions}
+    return {arn for arn, status in last.items() if status == "FAILED"}
 
 
 @pytest.mark.parametrize("seed", range(60))
