@@ -1,0 +1,183 @@
+"""The names, formats and limits that the constructs, the handler and deployed stacks share.
+
+The constructs load this file from the folder of the handler (`constructs/cdk_vm_import/_handler.py`),
+so each name exists once. Changing one breaks stacks that are already deployed.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+
+class ResourceType(StrEnum):
+    """The custom resource types that the handler serves."""
+
+    IMAGE = "Custom::ImportedVmImage"
+    IMPORT_TASK = "Custom::VmImportTask"
+    WAIT = "Custom::VmImageWait"
+
+
+class ImageProperty(StrEnum):
+    """Properties of Custom::ImportedVmImage, in the words of ImportVmImage."""
+
+    NAME = "Name"
+    SEMANTIC_VERSION = "SemanticVersion"
+    DESCRIPTION = "Description"
+    PLATFORM = "Platform"
+    OS_VERSION = "OsVersion"
+    VM_IMPORT_TASK_ID = "VmImportTaskId"
+    LOGGING_CONFIGURATION = "LoggingConfiguration"
+    TAGS = "Tags"
+    CLIENT_TOKEN = "ClientToken"  # noqa: S105 - a name
+    # Not part of what is imported.
+    STATE_MACHINE_ARN = "StateMachineArn"
+    TIMEOUT_SECONDS = "TimeoutSeconds"
+    CONTINUE_AFTER_TIMEOUT = "ContinueAfterTimeout"
+    DELETE_AMI = "DeleteAmi"
+    RETAIN = "Retain"
+
+
+LOG_GROUP_NAME: Final = "LogGroupName"
+"""The one member of ImageProperty.LOGGING_CONFIGURATION."""
+
+
+class ImageAttribute(StrEnum):
+    """What Fn::GetAtt returns for a Custom::ImportedVmImage."""
+
+    IMAGE_ARN = "ImageArn"
+    IMAGE_VERSION_ARN = "ImageVersionArn"
+    LATEST_IMAGE_ARN = "LatestImageArn"
+    IMAGE_NAME = "ImageName"
+    IMAGE_VERSION = "ImageVersion"
+    CLIENT_TOKEN = "ClientToken"  # noqa: S105 - a name
+    VM_IMPORT_TASK_ID = "VmImportTaskId"
+    REQUEST_ID = "RequestId"
+    IMAGE_ID = "ImageId"
+    IMPORT_FAILED = "ImportFailed"
+
+
+class TaskProperty(StrEnum):
+    """Properties of Custom::VmImportTask, in the words of ImportImage."""
+
+    DISK_CONTAINERS = "DiskContainers"
+    PLATFORM = "Platform"
+    ARCHITECTURE = "Architecture"
+    BOOT_MODE = "BootMode"
+    LICENSE_TYPE = "LicenseType"
+    USAGE_OPERATION = "UsageOperation"
+    LICENSE_SPECIFICATIONS = "LicenseSpecifications"
+    ENCRYPTED = "Encrypted"
+    KMS_KEY_ID = "KmsKeyId"
+    DESCRIPTION = "Description"
+    CLIENT_TOKEN = "ClientToken"  # noqa: S105 - a name
+    # Not part of what is imported.
+    ROLE_NAME = "RoleName"
+    TAGS = "Tags"
+    STATE_MACHINE_ARN = "StateMachineArn"
+    DELETE_AMI = "DeleteAmi"
+
+
+class TaskAttribute(StrEnum):
+    """What Fn::GetAtt returns for a Custom::VmImportTask."""
+
+    IMPORT_TASK_ID = "ImportTaskId"
+
+
+class WaitProperty(StrEnum):
+    """Properties of Custom::VmImageWait: one more hour of waiting for an image."""
+
+    IMAGE_ARN = "ImageArn"
+    VM_IMPORT_TASK_ID = "VmImportTaskId"
+    IMPORT_FAILED = "ImportFailed"
+    STATE_MACHINE_ARN = "StateMachineArn"
+    TIMEOUT_SECONDS = "TimeoutSeconds"
+    CONTINUE_AFTER_TIMEOUT = "ContinueAfterTimeout"
+
+
+class WaitAttribute(StrEnum):
+    """What Fn::GetAtt returns for a Custom::VmImageWait."""
+
+    IMAGE_ARN = "ImageArn"
+    IMAGE_ID = "ImageId"
+
+
+TAG_PREFIX: Final = "cdk-vm-import:"
+
+
+class OwnTag(StrEnum):
+    """Tags that the handler adds to each image, task, AMI and snapshot."""
+
+    TOKEN = f"{TAG_PREFIX}token"
+    STACK = f"{TAG_PREFIX}stack"
+    RESOURCE = f"{TAG_PREFIX}resource"
+
+
+class Step(StrEnum):
+    """Members of the state machine's data: what a step of an event receives and returns."""
+
+    EVENT = "Event"
+    STATE = "State"
+    SECONDS = "Seconds"
+
+
+UNDELIVERED_RESPONSE: Final = "UndeliveredResponseError"
+"""The error that fails a step when CloudFormation's ResponseURL accepted no response."""
+
+METRIC_NAMESPACE: Final = "CdkVmImport"
+
+# --- formats ---
+
+# GetImage's model (ResourceName). ImportVmImage accepts more, and the result is not documented.
+# https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_Image.html
+IMAGE_NAME: Final = re.compile(r"[-_A-Za-z0-9][-_A-Za-z0-9 ]{1,126}[-_A-Za-z0-9]")
+SEMANTIC_VERSION: Final = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
+# https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_DeleteImage.html
+IMAGE_BUILD_ARN: Final = re.compile(
+    r"arn:aws[^:]*:imagebuilder:[^:]+:[0-9]{12}:image/[a-z0-9_-]+/[0-9]+\.[0-9]+\.[0-9]+/[0-9]+"
+)
+IMPORT_TASK_ID: Final = re.compile(r"import-ami-[0-9a-f]{8,17}")
+
+
+def slug(image_name: str) -> str:
+    """Return the name as Image Builder writes it in ARNs: names with equal slugs are one image."""
+    return image_name.lower().replace(" ", "-").replace("_", "-")
+
+
+# --- limits ---
+
+# AWS allows 50 tags on an image, a task, an AMI and a snapshot.
+MAX_TAGS: Final = 50 - len(OwnTag)
+
+# --- time, in seconds ---
+
+MIN_TIMEOUT: Final = 60
+MAX_TIMEOUT: Final = 12 * 3600
+# CloudFormation waits at most this long for the response to one event.
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-cloudformation-customresource.html
+MAX_SERVICE_TIMEOUT: Final = 3600
+# A deletion may have to wait for a cancelled import to end, however short the timeout is.
+MIN_SERVICE_TIMEOUT: Final = 900
+# What remains of the service timeout for the last clean-up and for the response.
+GRACE: Final = 120
+# The longest that a state machine's execution may live: the longest import, and an hour.
+MAX_EXECUTION: Final = 13 * 3600
+
+
+def service_timeout(wait_seconds: int = MAX_SERVICE_TIMEOUT) -> int:
+    """Return how long CloudFormation waits for the response of a resource.
+
+    Args:
+        wait_seconds: How long the resource waits for the import.
+    """
+    return min(max(wait_seconds + GRACE, MIN_SERVICE_TIMEOUT), MAX_SERVICE_TIMEOUT)
+
+
+def wait_limit(wait_seconds: int) -> int:
+    """Return after how many seconds the handler stops waiting: before CloudFormation does.
+
+    Args:
+        wait_seconds: How long the resource waits for the import.
+    """
+    return min(wait_seconds, MAX_SERVICE_TIMEOUT - GRACE)
