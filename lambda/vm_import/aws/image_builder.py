@@ -1,4 +1,4 @@
-"""The AWS calls: Image Builder's images, and EC2's import tasks."""
+"""The calls to EC2 Image Builder."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from aws_calls import AwsCalls
-from errors import (
-    NOT_CANCELLABLE,
-    NOT_FOUND,
-    TASK_NOT_FOUND,
-    AwsError,
-)
-from image_properties import TOKEN_TAG
+from aws.session import AwsApi
+from contract import OwnTag
+from errors import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from deadline import Deadline
+    from aws.deadline import Deadline
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +25,11 @@ logger = logging.getLogger(__name__)
 _RUNNING: Final = frozenset(
     {"PENDING", "CREATING", "BUILDING", "TESTING", "DISTRIBUTING", "INTEGRATING"}
 )
-_DEAD: Final = frozenset({"FAILED", "CANCELLED", "DELETED"})
+_FAILED: Final = frozenset({"FAILED", "CANCELLED", "DELETED"})
+# The image ended before it could be cancelled, or imports cannot be cancelled.
+_NOT_CANCELLABLE: Final = frozenset(
+    {"InvalidParameterValueException", "InvalidRequestException", "ResourceInUseException"}
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Image:
     failure: str = ""
     created: str = ""
     identity: Mapping[str, str] = field(default_factory=dict)
-    """As much of it as AWS shows: neither import task nor description nor client token."""
+    """What AWS shows of it: neither the import task nor the description nor the client token."""
 
     @classmethod
     def read(cls, described: Mapping[str, Any], request_id: str) -> Image:
@@ -74,18 +73,23 @@ class Image:
         )
 
     @property
+    def id(self) -> str:
+        """The physical id of the image."""
+        return self.arn
+
+    @property
     def is_running(self) -> bool:
-        """Whether the import still goes on."""
+        """Whether the import has not ended yet."""
         return self.status in _RUNNING
 
     @property
-    def is_dead(self) -> bool:
-        """Whether it is, and stays, of no use. DEPRECATED and DISABLED ones are not dead."""
-        return self.status in _DEAD
+    def is_usable(self) -> bool:
+        """Whether it is, or may become, AVAILABLE. DEPRECATED and DISABLED images can return."""
+        return self.status not in _FAILED
 
     @property
     def age(self) -> float:
-        """Seconds since it was made; without end if AWS does not say when that was."""
+        """Seconds since the image was created; infinite if AWS does not say when that was."""
         try:
             return time.time() - datetime.fromisoformat(self.created).timestamp()
         except ValueError:
@@ -98,21 +102,14 @@ class Image:
 
     @property
     def token(self) -> str:
-        """The client token that it was made with."""
-        return self.tags.get(TOKEN_TAG, "")
+        """The idempotency token under which the handler created it."""
+        return self.tags.get(OwnTag.TOKEN, "")
 
 
-@dataclass(frozen=True)
-class ImportTask:
-    """An EC2 import image task."""
-
-    status: str
-    message: str
-    progress: str
-
-
-class ImageBuilder(AwsCalls):
+class ImageBuilder(AwsApi):
     """Image Builder in the account, Region and partition of the function."""
+
+    service: ClassVar[str] = "imagebuilder"
 
     def __init__(self, function_arn: str, deadline: Deadline) -> None:
         """Take account, Region and partition from the function's ARN."""
@@ -120,104 +117,86 @@ class ImageBuilder(AwsCalls):
         self._images = f"arn:{partition}:imagebuilder:{region}:{account}:image"
         super().__init__(deadline)
 
-    def builds(self, slug: str, version: str) -> Sequence[Image]:
-        """All builds of a version, with their states and tags."""
-        request: dict[str, Any] = {"imageVersionArn": f"{self._images}/{slug}/{version}"}
-        builds: list[Image] = []
-        while True:
-            try:
-                page = self._call("imagebuilder", "list_image_build_versions", **request)
-            except AwsError as error:
-                if error.code in NOT_FOUND:
-                    return builds
+    def builds(self, version: str) -> Iterator[Image]:
+        """Yield all builds of a version, with their states and tags.
+
+        Args:
+            version: Slug and semantic version, `rhel9-golden/1.0.0`.
+        """
+        pages = self._pages(
+            "list_image_build_versions", "nextToken", imageVersionArn=f"{self._images}/{version}"
+        )
+        try:
+            for page in pages:
+                for summary in page.get("imageSummaryList", []):
+                    yield Image.read(summary, page["requestId"])
+        except AwsError as error:
+            if not error.is_not_found:
                 raise
-            builds += [
-                Image.read(summary, page["requestId"])
-                for summary in page.get("imageSummaryList", [])
-            ]
-            if not page.get("nextToken"):
-                return builds
-            request["nextToken"] = page["nextToken"]
 
     def imports(self) -> Iterator[Image]:
-        """All builds of all imported images of the account, whoever made them."""
-        request: dict[str, Any] = {"owner": "Self"}
-        while True:
-            page = self._call("imagebuilder", "list_images", **request)
+        """Yield all builds of all imported images of the account, whoever imported them."""
+        for page in self._pages("list_images", "nextToken", owner="Self"):
             for version in page.get("imageVersionList", []):
                 if version.get("buildType", "IMPORT").startswith("IMPORT"):
-                    _, slug, number, *_ = version["arn"].split("/")
-                    yield from self.builds(slug, number)
-            if not page.get("nextToken"):
-                return
-            request["nextToken"] = page["nextToken"]
+                    yield from self.builds("/".join(version["arn"].split("/")[1:3]))
 
     def get(self, arn: str) -> Image | None:
-        """The image, or None if Image Builder does not know it (any more)."""
+        """Return the image, or None if Image Builder does not know it."""
         try:
-            response = self._call("imagebuilder", "get_image", imageBuildVersionArn=arn)
+            response = self._call("get_image", imageBuildVersionArn=arn)
         except AwsError as error:
-            if error.code in NOT_FOUND:
+            if error.is_not_found:
                 return None
             raise
         image = Image.read(response["image"], response["requestId"])
         return None if image.status == "DELETED" else image
 
     def import_vm_image(self, request: Mapping[str, Any]) -> tuple[str, str]:
-        """Import, and return the image's ARN and the id of the request."""
-        response = self._call("imagebuilder", "import_vm_image", **request)
-        logger.info({"action": "ImportVmImage", "image": response["imageArn"], **_named(request)})
+        """Import an image; return its ARN and the id of the request."""
+        # After other faults the caller checks first whether the image was created.
+        response = self._call(
+            "import_vm_image", retry_if=lambda error: error.is_throttled, **request
+        )
+        logger.info(
+            {
+                "action": "ImportVmImage",
+                "image": response["imageArn"],
+                **{name: request[name] for name in ("name", "semanticVersion", "clientToken")},
+            }
+        )
         return response["imageArn"], response["requestId"]
 
     def cancel(self, image: Image) -> None:
-        """Ask for the import's end. One that has ended, or cannot be cancelled, is left be."""
+        """Cancel the import of an image, unless it has ended or cannot be cancelled."""
         logger.info({"action": "CancelImageCreation", "image": image.arn})
         try:
-            # The token makes a repeated request the same request.
             self._call(
-                "imagebuilder",
                 "cancel_image_creation",
                 imageBuildVersionArn=image.arn,
+                # Derived from the ARN, so that a repeated request is the same request.
                 clientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, image.arn)),
             )
         except AwsError as error:
-            if error.code not in NOT_FOUND | NOT_CANCELLABLE:
+            if not (error.is_not_found or error.code in _NOT_CANCELLABLE):
                 raise
-            logger.info({"action": "CancelImageCreation", "image": image.arn, "not": str(error)})
+            logger.info({"not cancelled": image.arn, "reason": str(error)})
 
     def delete(self, image: Image) -> None:
-        """Delete Image Builder's record of an image that has ended; AMI and snapshots stay."""
+        """Delete Image Builder's record of an image that has ended. AMI and snapshots stay."""
         logger.info({"action": "DeleteImage", "image": image.arn})
         try:
-            self._call("imagebuilder", "delete_image", imageBuildVersionArn=image.arn)
+            self._call("delete_image", imageBuildVersionArn=image.arn)
         except AwsError as error:
-            if error.code not in NOT_FOUND:
+            if not error.is_not_found:
                 raise
 
     def tag(self, arn: str, tags: Mapping[str, str]) -> None:
         """Add tags, or change their values."""
         logger.info({"action": "TagResource", "image": arn, "keys": sorted(tags)})
-        self._call("imagebuilder", "tag_resource", resourceArn=arn, tags=dict(tags))
+        self._call("tag_resource", resourceArn=arn, tags=dict(tags))
 
     def untag(self, arn: str, keys: Sequence[str]) -> None:
         """Remove tags."""
         logger.info({"action": "UntagResource", "image": arn, "keys": keys})
-        self._call("imagebuilder", "untag_resource", resourceArn=arn, tagKeys=keys)
-
-    def import_task(self, task_id: str) -> ImportTask | None:
-        """EC2's import image task, or None if EC2 does not know it (any more)."""
-        try:
-            response = self._call("ec2", "describe_import_image_tasks", ImportTaskIds=[task_id])
-        except AwsError as error:
-            if error.code in TASK_NOT_FOUND:
-                return None
-            raise
-        for task in response.get("ImportImageTasks", []):
-            return ImportTask(
-                task.get("Status", ""), task.get("StatusMessage", ""), task.get("Progress", "")
-            )
-        return None
-
-
-def _named(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: request[name] for name in ("name", "semanticVersion", "clientToken")}
+        self._call("untag_resource", resourceArn=arn, tagKeys=keys)

@@ -1,0 +1,88 @@
+"""Who created an image or a task, and under which tokens: how the handler recognises its own."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from contract import OwnTag
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# AWS may replay a token whose image is gone. Then the next token of the chain is used.
+MAX_TOKENS: Final = 5
+# Never changes: the tokens of deployed images are derived from it.
+_NAMESPACE: Final = uuid.UUID("5b0f7e0c-6f5d-5a43-9a39-0d3c1d1c8a52")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A CloudFormation resource, which owns what the handler creates for it."""
+
+    stack_id: str
+    logical_id: str
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags by which the resource recognises what it owns."""
+        return {OwnTag.STACK: self.stack_id, OwnTag.RESOURCE: self.logical_id}
+
+    def owns(self, tags: Mapping[str, str] | None) -> bool:
+        """Return whether something carries all tags of this resource."""
+        return self.tags.items() <= (tags or {}).items()
+
+    def is_another(self, tags: Mapping[str, str] | None) -> bool:
+        """Return whether something carries the tags of another resource."""
+        return any((tags or {}).get(key, value) != value for key, value in self.tags.items())
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Where to find what a resource created for an identity, and under which tokens."""
+
+    scope: str
+    """For an image its slug and version, `rhel9-golden/1.0.0`; for a task `import-task`."""
+    tokens: tuple[str, ...]
+    """In the order in which they are used."""
+
+    @classmethod
+    def of(cls, scope: str, owner: Owner, identity: Mapping[str, Any]) -> Self:
+        """Derive the tokens from the resource and the identity alone.
+
+        A retry, a duplicate event and a rollback therefore find the same image.
+        """
+        return cls(scope, tokens_of(owner, identity))
+
+    @classmethod
+    def of_placeholder(cls, physical_id: str) -> Self | None:
+        """Read a placeholder; None if the physical id is not one."""
+        scope, _, token = physical_id.rpartition("/")
+        try:
+            uuid.UUID(token)
+        except ValueError:
+            return None
+        return cls(scope, _chain(token)) if scope else None
+
+    @property
+    def placeholder(self) -> str:
+        """The physical id of what may or may not exist: enough to find and delete it."""
+        return f"{self.scope}/{self.tokens[0]}"
+
+
+def token_tag(token: str) -> dict[str, str]:
+    """Return the tag that records a token."""
+    return {OwnTag.TOKEN: token}
+
+
+def tokens_of(owner: Owner, identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the idempotency tokens of what a resource creates for an identity."""
+    text = json.dumps([owner.stack_id, owner.logical_id, identity], sort_keys=True)
+    return _chain(str(uuid.uuid5(_NAMESPACE, text)))
+
+
+def _chain(first: str) -> tuple[str, ...]:
+    later = (str(uuid.uuid5(_NAMESPACE, f"{first}/{n}")) for n in range(1, MAX_TOKENS))
+    return (first, *later)
