@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aws.deadline import Deadline
-
     from identity import Owner
 
 # By how many seconds the clocks of CloudFormation's servers may differ.
