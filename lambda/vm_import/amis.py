@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
 
+from aws import Aws
+from aws.ec2 import Ami, ImportTask
+from aws.image_builder import Image
 from contract import OwnTag
 from errors import VmImportError
 from identity import Owner, tokens_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-    from aws import Aws
-    from aws.ec2 import Ami, ImportTask
-    from aws.image_builder import Image
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from contract import OwnTag
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # AWS may replay a token whose image is gone. Then the next token of the chain is used.
 MAX_TOKENS: Final = 5

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import image.resource
 import image.wait_link
 import import_task.resource
-from aws.deadline import Deadline
+from aws.deadline import Deadline, LambdaContext
 from cloudformation import executions
 from cloudformation.event import Event
 from cloudformation.response import CfnResource
 from cloudformation.step import Done, Pending, State
 from contract import ResourceType, Step
 from errors import AwsError, PropertyError, VmImportError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aws.deadline import LambdaContext
 
 logger = logging.getLogger(__name__)
 cfn_resource = CfnResource()

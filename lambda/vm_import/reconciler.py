@@ -8,16 +8,12 @@ duplicate event and a rollback therefore end with the same image or task.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+from aws.deadline import Deadline
 from errors import AwsError, ClientTokenError, ImportTaskError, VmImportError, failures_name
-from identity import Lookup, token_tag
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from aws.deadline import Deadline
-    from identity import Owner
+from identity import Lookup, Owner, token_tag
 
 logger = logging.getLogger(__name__)
 

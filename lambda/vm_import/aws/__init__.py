@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from aws.deadline import Deadline
+from aws.deadline import Deadline, LambdaContext
 from aws.ec2 import Ec2
 from aws.image_builder import ImageBuilder
-
-if TYPE_CHECKING:
-    from aws.deadline import LambdaContext
 
 
 class Aws:

@@ -6,18 +6,15 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
+from aws.deadline import Deadline
 from aws.session import AwsApi
 from contract import OwnTag
 from errors import AwsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from aws.deadline import Deadline
 
 logger = logging.getLogger(__name__)
 

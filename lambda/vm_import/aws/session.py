@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aws.deadline import Deadline
 from errors import AwsError, OutOfTimeError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from aws.deadline import Deadline
 
 
 @functools.cache

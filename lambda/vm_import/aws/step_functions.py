@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from aws.deadline import Deadline
 from aws.session import AwsApi
 from errors import AwsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from aws.deadline import Deadline
 
 logger = logging.getLogger(__name__)
 

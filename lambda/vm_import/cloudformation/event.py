@@ -5,17 +5,15 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-requests
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
 from cloudformation.properties import is_true
 from contract import GRACE, MAX_SERVICE_TIMEOUT, service_timeout, wait_limit
 from identity import Owner
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DATE_FORMAT: Final = "%Y%m%dT%H%M%S%z"
 # Creating fails after this many seconds of throttling and faults of AWS.

@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from aws.deadline import Deadline
 from aws.step_functions import Execution, StateMachine
 from cloudformation.event import DATE_FORMAT, Event
 from cloudformation.step import State
 from contract import Step
 from errors import SupersededError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aws.deadline import Deadline
-    from identity import Owner
+from identity import Owner
 
 # By how many seconds the clocks of CloudFormation's servers may differ.
 _SKEW: Final = 5

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from contract import TAG_PREFIX
 from errors import PropertyError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
 
 
 def check(

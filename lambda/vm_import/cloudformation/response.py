@@ -12,21 +12,17 @@ import logging
 import os
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
 
 import crhelper
 import urllib3
 
-from cloudformation.step import Done, Response
+from aws.deadline import LambdaContext
+from cloudformation.step import Done, Pending, Response
 from errors import VmImportError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from aws.deadline import LambdaContext
-    from cloudformation.step import Pending
-
-    Outcome = Done | Pending | None
+Outcome = Done | Pending | None
 
 logger = logging.getLogger(__name__)
 

@@ -8,16 +8,14 @@ import random
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from aws import Aws
+from aws.ec2 import ImportTask
+from aws.image_builder import Image
 from contract import METRIC_NAMESPACE
 from errors import ANOTHER_IMPORT, ImageFailedError, VmImportError
-
-if TYPE_CHECKING:
-    from aws import Aws
-    from aws.ec2 import ImportTask
-    from aws.image_builder import Image
-    from identity import Owner
+from identity import Owner
 
 # In seconds. Imports take minutes to hours, so polls more often than this only cost money.
 _SHORTEST: Final = 15

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from cloudformation.properties import check, is_true
 from contract import IMAGE_NAME, LOG_GROUP_NAME, SEMANTIC_VERSION, OwnTag, slug
 from contract import ImageProperty as P
 from errors import PropertyError
-from identity import Lookup
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from identity import Owner
+from identity import Lookup, Owner
 
 logger = logging.getLogger(__name__)
 

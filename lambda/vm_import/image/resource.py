@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from amis import Amis
 from aws import Aws
-from cloudformation.step import Done, Pending, Response
+from aws.deadline import LambdaContext
+from aws.image_builder import Image
+from cloudformation.event import Event
+from cloudformation.step import Done, Pending, Response, State
 from contract import IMAGE_BUILD_ARN, ImageAttribute
 from errors import ANOTHER_IMPORT, ImageFailedError, ImportTaskError, VmImportError, failures_name
-from identity import token_tag
+from identity import Lookup, Owner, token_tag
 from image.properties import ImageProperties
 from image.waiting import Wait
 from reconciler import Reconciler
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from aws.deadline import LambdaContext
-    from aws.image_builder import Image
-    from cloudformation.event import Event
-    from cloudformation.step import State
-    from identity import Lookup, Owner
 
 logger = logging.getLogger(__name__)
 

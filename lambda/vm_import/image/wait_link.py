@@ -7,20 +7,16 @@ waits for the first hour, and each link for one more. Links create nothing.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from aws import Aws
+from aws.deadline import LambdaContext
+from cloudformation.event import Event
 from cloudformation.properties import check, is_true
-from cloudformation.step import Done, Pending, Response
+from cloudformation.step import Done, Pending, Response, State
 from contract import WaitAttribute
 from contract import WaitProperty as P
 from errors import failures_name
 from image.waiting import Wait
-
-if TYPE_CHECKING:
-    from aws.deadline import LambdaContext
-    from cloudformation.event import Event
-    from cloudformation.step import State
 
 # How long a poll may take, in seconds.
 _POLL: int = 10

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from amis import Amis
-from cloudformation.step import Pending
+from aws import Aws
+from cloudformation.event import Event
+from cloudformation.step import Pending, State
 from contract import MAX_TIMEOUT, TAG_PREFIX, OwnTag
 from errors import ImageFailedError, VmImportError
 from identity import Owner
 from image.progress import Progress, next_poll, poll, report
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from aws import Aws
-    from cloudformation.event import Event
-    from cloudformation.step import State
 
 logger = logging.getLogger(__name__)
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from aws.ec2 import tag_list
 from cloudformation.properties import check, is_true
 from contract import OwnTag
 from contract import TaskProperty as P
 from errors import PropertyError
-from identity import Lookup
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from identity import Owner
+from identity import Lookup, Owner
 
 logger = logging.getLogger(__name__)
 

@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from amis import Amis
 from aws import Aws
+from aws.deadline import LambdaContext
 from aws.ec2 import ImportTask
-from cloudformation.step import Done, Response
+from cloudformation.event import Event
+from cloudformation.step import Done, Response, State
 from contract import IMPORT_TASK_ID, TaskAttribute
 from errors import AwsError, VmImportError
+from identity import Lookup, Owner
 from import_task.properties import ImportTaskProperties
 from reconciler import Reconciler
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from aws.deadline import LambdaContext
-    from cloudformation.event import Event
-    from cloudformation.step import State
-    from identity import Lookup, Owner
 
 logger = logging.getLogger(__name__)
 
