@@ -51,7 +51,9 @@ def polling_interval(age: float, since_completion: float | None, jitter: float) 
     else:
         share = since_completion / _SHARE_AFTER_COMPLETION
         seconds = min(max(share, _SHORTEST_AFTER_COMPLETION), _LONGEST)
-    return math.ceil(seconds * (1 - jitter / 20))
+    # The first polls spread imports that begin together. Later ones keep them apart.
+    spread = 1 / 3 if seconds <= _SHORTEST else 1 / 40
+    return math.ceil(seconds * (1 - jitter * spread))
 
 
 def wait(  # noqa: PLR0913 - what the three that wait have between them
