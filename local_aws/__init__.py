@@ -5,6 +5,6 @@
 server: nothing below `local_aws.server` is imported by a client.
 """
 
-from local_aws.client import LocalAws, LocalAwsError, environment
+from local_aws.client.local_aws import LocalAws, LocalAwsError, environment
 
 __all__ = ["LocalAws", "LocalAwsError", "environment"]

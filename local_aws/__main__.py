@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 
-from local_aws.client import LocalAwsError, environment
+from local_aws.client.local_aws import LocalAwsError, environment
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
         command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1 (4566)")
     arguments = parser.parse_args()
     if arguments.command == "up":
-        from local_aws.server import serve  # noqa: PLC0415 - `env` need not load a server
+        from local_aws.server.run import serve  # noqa: PLC0415 - `env` need not load a server
 
         return serve(arguments.port, arguments.speed, auth=arguments.auth)
     try:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ministack.services import ec2
 
-from local_aws.service_model import refuse_dry_run
+from local_aws.services.service_model import refuse_dry_run
 
 if TYPE_CHECKING:
-    from local_aws.service_model import Operation
+    from local_aws.services.service_model import Operation
 
 
 def create_tags(request: dict[str, Any]) -> dict[str, Any]:

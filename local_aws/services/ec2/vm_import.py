@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 from ministack.core.responses import AccountRegionScopedDict, get_account_id
 from ministack.services import ec2, iam, kms, s3
 
-from local_aws.authorization import pass_role_check, role_may, service_may
-from local_aws.disk_images import FORMATS, Disk, DiskError, read_disks
-from local_aws.paging import page
-from local_aws.service_model import ServiceError, refuse_dry_run
+from local_aws.services.ec2.disk_images import FORMATS, Disk, DiskError, read_disks
+from local_aws.services.ec2.permissions import pass_role_check
+from local_aws.services.iam.authorization import role_may, service_may
+from local_aws.services.paging import page
+from local_aws.services.service_model import ServiceError, refuse_dry_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_aws.authorization import Check
-    from local_aws.service_model import Operation
-    from local_aws.world import ImportFailure, World
+    from local_aws.server.faults import ImportFailure
+    from local_aws.server.world import World
+    from local_aws.services.iam.authorization import Check
+    from local_aws.services.service_model import Operation
 
 # share of the duration, Progress, StatusMessage: the order and the numbers are observed, the
 # shares are not

@@ -10,28 +10,28 @@ from ministack import app as ministack
 from ministack.core import router
 from ministack.services import ec2
 
-from local_aws import (
-    authorization,
-    cloudformation_types,
-    conditions,
-    control,
-    ec2_images,
-    ec2_tags,
-    execution_role,
-    lambda_functions,
+from local_aws.server import control
+from local_aws.server.world import CALLER, World
+from local_aws.services.cloudformation import (
+    resource_types,
     response_urls,
-    service_roles,
     stack_operations,
+    template_conditions,
 )
-from local_aws.imagebuilder import ImageBuilder
-from local_aws.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
-from local_aws.vm_import import VmImport
-from local_aws.world import CALLER, World
+from local_aws.services.ec2 import images, tags
+from local_aws.services.ec2.permissions import ec2_checks
+from local_aws.services.ec2.vm_import import VmImport
+from local_aws.services.iam import execution_role, service_roles
+from local_aws.services.iam.authorization import authorize, leave_to_us
+from local_aws.services.imagebuilder.image_builder import ImageBuilder
+from local_aws.services.imagebuilder.permissions import ImageBuilderChecks
+from local_aws.services.lambda_ import functions
+from local_aws.services.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from local_aws.clock import Clock
+    from local_aws.server.clock import Clock
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -48,22 +48,22 @@ def make_app(clock: Clock) -> App:
     world = World(clock)
     vm_import = VmImport(world)
     image_builder = ImageBuilder(world, vm_import)
-    image_builder_checks = authorization.ImageBuilderChecks(image_builder)
+    image_builder_checks = ImageBuilderChecks(image_builder)
 
     def authorize_image_builder(operation: str, request: dict[str, Any]) -> None:
         checks = image_builder_checks(operation, request)
-        authorization.authorize(checks, "AccessDeniedException")
+        authorize(checks, "AccessDeniedException")
 
     def authorize_ec2(operation: str, request: dict[str, Any]) -> None:
-        checks = authorization.ec2_checks(operation, request)
+        checks = ec2_checks(operation, request)
         preface = "You are not authorized to perform this operation. "
-        authorization.authorize(checks, "UnauthorizedOperation", preface)
+        authorize(checks, "UnauthorizedOperation", preface)
 
     image_builder_service = RestJsonService(
         "imagebuilder", image_builder.operations, world, authorize_image_builder
     )
     ec2_service = Ec2QueryService(
-        vm_import.operations | ec2_images.OPERATIONS | ec2_tags.OPERATIONS,
+        vm_import.operations | images.OPERATIONS | tags.OPERATIONS,
         world,
         authorize_ec2,
         ec2.handle_request,
@@ -75,12 +75,12 @@ def make_app(clock: Clock) -> App:
     # what MiniStack asks of the module of a service: to forget on POST /_ministack/reset
     ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=image_builder.reset)  # noqa: SLF001
     router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
-    authorization.leave_to_us(world.operations)
-    cloudformation_types.register(image_builder_service)
-    lambda_functions.register(world)
+    leave_to_us(world.operations)
+    resource_types.register(image_builder_service)
+    functions.register(world)
     response_urls.register()
     service_roles.register()
-    conditions.register()
+    template_conditions.register()
     stack_operations.register()
     execution_role.register()
     world.operations |= {

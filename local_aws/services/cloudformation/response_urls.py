@@ -13,7 +13,8 @@ from ministack.services.cloudformation import custom_resource
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from local_aws.world import Fault, World
+    from local_aws.server.faults import Fault
+    from local_aws.server.world import World
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TypeVar
 
-from local_aws.service_model import ServiceError
+from local_aws.services.service_model import ServiceError
 
 T = TypeVar("T")
 

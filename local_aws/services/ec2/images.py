@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ministack.services import ec2
 
-from local_aws.authorization import delete_snapshot_check
-from local_aws.service_model import ServiceError, refuse_dry_run
+from local_aws.services.ec2.permissions import delete_snapshot_check
+from local_aws.services.service_model import ServiceError, refuse_dry_run
 
 if TYPE_CHECKING:
-    from local_aws.service_model import Operation
+    from local_aws.services.service_model import Operation
 
 
 def deregister_image(request: dict[str, Any]) -> dict[str, Any]:

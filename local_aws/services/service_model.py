@@ -25,13 +25,13 @@ from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.serialize import SerializationContext, get_serializer_class
 from moto.core.utils import get_service_model
 
-from local_aws.lambda_functions import kill_caller
-from local_aws.world import CALLER
+from local_aws.server.world import CALLER
+from local_aws.services.lambda_.functions import kill_caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from local_aws.world import World
+    from local_aws.server.world import World
 
     Operation = Callable[[dict[str, Any]], dict[str, Any]]
     Response = tuple[int, dict[str, str], bytes]

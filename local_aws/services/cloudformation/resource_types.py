@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from ministack.services import iam
 from ministack.services.cloudformation import provisioners
 
-from local_aws.service_model import ServiceError
+from local_aws.services.service_model import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_aws.service_model import Service
+    from local_aws.services.service_model import Service
 
 # A change of one of these makes another resource, by the types' schemas in the registry.
 _CREATE_ONLY: Final = {

@@ -14,7 +14,7 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import iam, kms, lambda_svc, stepfunctions
 from ministack.services.cloudformation import provisioners
 
-from local_aws.authorization import role_may, service_may
+from local_aws.services.iam.authorization import role_may, service_may
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ from typing import Any
 
 import trustme
 
-from local_aws.client import REGION, base_environment, state_folder
-from local_aws.clock import Clock
+from local_aws.client.environment import REGION, base_environment, state_folder
+from local_aws.server.clock import Clock
 
 _ACCOUNT = "123456789012"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -114,7 +114,7 @@ async def _serve(listener: socket.socket, port: int, clock: Clock) -> None:
     from hypercorn.config import Config  # noqa: PLC0415
     from ministack.core import lambda_runtime  # noqa: PLC0415
 
-    from local_aws.services import make_app  # noqa: PLC0415
+    from local_aws.server.app import make_app  # noqa: PLC0415
 
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]

@@ -14,19 +14,25 @@ from typing import TYPE_CHECKING, Any, Final
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 from ministack.services import ec2
 
-from local_aws.arns import latest_versions, make_arn, names, newest, slug
-from local_aws.authorization import make_service_linked_role
-from local_aws.paging import page
-from local_aws.pipelines import KINDS, Pipelines, has_dependants, invalid_reference, not_found
-from local_aws.service_model import ServiceError
+from local_aws.services.imagebuilder.arns import latest_versions, make_arn, names, newest, slug
+from local_aws.services.imagebuilder.pipelines import (
+    KINDS,
+    Pipelines,
+    has_dependants,
+    invalid_reference,
+    not_found,
+)
+from local_aws.services.imagebuilder.service_linked_role import make_service_linked_role
+from local_aws.services.paging import page
+from local_aws.services.service_model import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_aws.pipelines import Part
-    from local_aws.service_model import Operation
-    from local_aws.vm_import import ImportTask, VmImport
-    from local_aws.world import World
+    from local_aws.server.world import World
+    from local_aws.services.ec2.vm_import import ImportTask, VmImport
+    from local_aws.services.imagebuilder.pipelines import Part
+    from local_aws.services.service_model import Operation
 
 _TERMINAL: Final = ("AVAILABLE", "CANCELLED", "FAILED", "DEPRECATED", "DISABLED")
 _LARGEST_NODE: Final = 2**30 - 1

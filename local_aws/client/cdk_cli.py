@@ -9,14 +9,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+from local_aws.client.environment import CHECKOUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from local_aws.client import LocalAws
-
-CHECKOUT: Final = Path(__file__).resolve().parents[1]
+    from local_aws.client.local_aws import LocalAws
 
 
 class CdkError(Exception):

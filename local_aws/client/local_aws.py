@@ -3,60 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import boto3
 import botocore.session
 
+from local_aws.client.environment import CHECKOUT, REGION, base_environment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-REGION: Final = "us-east-1"
-_CHECKOUT: Final = Path(__file__).resolve().parents[1]
 
 
 class LocalAwsError(Exception):
     """The local AWS does not serve, or did not understand."""
-
-
-def state_folder(port: int) -> Path:
-    """Where the server on a port keeps its certificates and temporary files while it runs."""
-    return _CHECKOUT / ".local_aws" / str(port)
-
-
-def base_environment(port: int) -> dict[str, str]:
-    """The variables that point an AWS program at the server on a port, serving or not."""
-    folder = state_folder(port)
-    bypassed = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
-    no_proxy = ",".join(filter(None, [bypassed, "localhost,127.0.0.1"]))
-    return {
-        # by address: every SDK then names a bucket in the path, not in the host
-        "AWS_ENDPOINT_URL": f"https://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        # nothing of the user's own AWS set-up may answer
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_CA_BUNDLE": str(folder / "ca.pem"),
-        "SSL_CERT_FILE": str(folder / "bundle.pem"),
-        "REQUESTS_CA_BUNDLE": str(folder / "bundle.pem"),
-        "CURL_CA_BUNDLE": str(folder / "bundle.pem"),
-        "NODE_EXTRA_CA_CERTS": str(folder / "bundle.pem"),
-        "NO_PROXY": no_proxy,
-        "no_proxy": no_proxy,
-    }
 
 
 def environment(port: int = 4566) -> dict[str, str]:
@@ -100,7 +66,7 @@ class LocalAws:
         command = [sys.executable, "-m", "local_aws", "up", "--port", str(port)]
         command += ["--speed", str(speed), *(["--auth"] if auth else [])]
         with subprocess.Popen(  # noqa: S603 - ourselves
-            command, cwd=_CHECKOUT, stdout=subprocess.PIPE, text=True
+            command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
         ) as process:
             try:
                 word, _, url = (process.stdout.readline() if process.stdout else "").partition(" ")

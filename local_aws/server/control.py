@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from local_aws.service_model import ServiceError
-from local_aws.world import Fault, ImportFailure
+from local_aws.server.faults import Fault, ImportFailure
+from local_aws.services.service_model import ServiceError
 
 if TYPE_CHECKING:
-    from local_aws.world import World
+    from local_aws.server.world import World
 
 PREFIX: Final = "/_local_aws/"
 

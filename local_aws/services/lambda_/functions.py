@@ -15,7 +15,7 @@ from ministack.services.cloudformation import custom_resource
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_aws.world import World
+    from local_aws.server.world import World
 
 # https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html - what `logging` writes goes
 # to the function's log, by a handler on the root logger, there before the function's modules.

@@ -7,7 +7,7 @@ import re
 import tarfile
 from dataclasses import dataclass
 
-from local_aws.vmdk import is_whole
+from local_aws.services.ec2.vmdk import is_whole
 
 FORMATS = ("OVA", "VHD", "VHDX", "VMDK", "RAW")
 

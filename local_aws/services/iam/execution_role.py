@@ -27,8 +27,8 @@ from ministack.services.cloudformation import (
     provisioners,
 )
 
-from local_aws.authorization import Check, service_may
-from local_aws.world import CALLER
+from local_aws.server.world import CALLER
+from local_aws.services.iam.authorization import Check, service_may
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -404,7 +404,7 @@ def _ask(
             return
         raise AccessDeniedError(
             f"local_aws does not know what {resource_type} asks of an execution role: "
-            "see local_aws/execution_role.py"
+            "see local_aws/services/iam/execution_role.py"
         )
     actions: dict[str, str] = getattr(asked, act)
     checks = [

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from local_aws.client import LocalAws
+    from local_aws.client.local_aws import LocalAws
 
 BUCKET: Final = "my-vm-disks"
 DISK: Final = "disk.raw"

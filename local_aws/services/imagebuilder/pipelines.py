@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from ministack.core.responses import AccountRegionScopedDict, get_account_id
 from ministack.services import iam
 
-from local_aws.arns import latest_versions, names, newest
-from local_aws.service_model import ServiceError
+from local_aws.services.imagebuilder.arns import latest_versions, names, newest
+from local_aws.services.service_model import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_aws.service_model import Operation
-    from local_aws.world import World
+    from local_aws.server.world import World
+    from local_aws.services.service_model import Operation
 
 # by the name in operations: the name in ARNs
 KINDS: Final = {

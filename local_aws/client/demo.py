@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
-from local_aws.cdk_cli import CdkCli, CdkError
-from local_aws.client import LocalAws, LocalAwsError
-from local_aws.prerequisites import raw_disk
+from local_aws.client.cdk_cli import CdkCli, CdkError
+from local_aws.client.local_aws import LocalAws, LocalAwsError
+from local_aws.client.prerequisites import raw_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
