@@ -137,8 +137,12 @@ class LocalAws:
         answer: dict[str, Any] = self._ask("PUT", "knobs", changes)
         return answer
 
+    def now(self) -> float:
+        """Return AWS time in seconds since the epoch."""
+        return float(self._ask("GET", "clock")["now"])
+
     def advance(self, seconds: float) -> None:
-        """Move AWS time forward."""
+        """Move AWS time forward; functions and state machines that sleep until then wake."""
         self._ask("POST", "clock", {"advance_seconds": seconds})
 
     def calls(self, operation: str | None = None) -> list[dict[str, Any]]:

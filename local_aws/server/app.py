@@ -27,6 +27,7 @@ from local_aws.services.imagebuilder.image_builder import ImageBuilder
 from local_aws.services.imagebuilder.permissions import ImageBuilderChecks
 from local_aws.services.lambda_ import functions
 from local_aws.services.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
+from local_aws.services.stepfunctions import aws_time
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -78,7 +79,8 @@ def make_app(clock: Clock) -> App:
     leave_to_us(world.operations)
     resource_types.register(image_builder_service)
     functions.register(world)
-    response_urls.register()
+    aws_time.register(world)
+    response_urls.register(world)
     service_roles.register()
     template_conditions.register()
     stack_operations.register()

@@ -5,6 +5,7 @@ DELETE /_local_aws/faults   no faults any more
 GET    /_local_aws/knobs    the settings (knobs.Knobs)
 PUT    /_local_aws/knobs    change some of them
 POST   /_local_aws/imports  fail a disk import (world.ImportFailure)
+GET    /_local_aws/clock    AWS time, in seconds since the epoch
 POST   /_local_aws/clock    {"advance_seconds": n}: move AWS time forward
 GET    /_local_aws/calls    the calls of our operations so far, oldest first
 """
@@ -53,12 +54,21 @@ def _respond(world: World, request: str, body: bytes) -> Any:  # noqa: ANN401 - 
         case "POST imports":
             world.import_failures.append(ImportFailure(**fields))
             answer = fields
+        case "GET clock":
+            answer = {"now": world.clock.now()}
         case "POST clock":
-            world.clock.advance(float(fields["advance_seconds"]))
-            answer = {"now": world.clock.timestamp()}
+            world.clock.advance(_advance(fields))
+            answer = {"now": world.clock.now()}
         case "GET calls":
             answer = world.calls
     return answer
+
+
+def _advance(fields: dict[str, Any]) -> float:
+    seconds = float(fields["advance_seconds"])
+    if not seconds >= 0:
+        raise ValueError(f"advance_seconds {seconds} is not valid: use 0 or more seconds")
+    return seconds
 
 
 def _fault(world: World, fields: dict[str, Any]) -> Fault:

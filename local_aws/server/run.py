@@ -51,8 +51,10 @@ def serve(port: int, speed: float, *, auth: bool) -> int:
         (folder / "tmp").mkdir(parents=True)
         (folder / "pid").write_text(str(os.getpid()))
         _make_certificates(folder)
-        _prepare_environment(folder, port, speed, auth=auth)
-        asyncio.new_event_loop().run_until_complete(_serve(listener, port, Clock(speed)))
+        _prepare_environment(folder, port, auth=auth)
+        asyncio.new_event_loop().run_until_complete(
+            _serve(listener, port, Clock(speed, folder / "clock"))
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     # no plain return: MiniStack's threads wait for Lambda answers and timers that will not come
@@ -84,7 +86,7 @@ def _make_certificates(folder: Path) -> None:
         pem.write_to_path(folder / "server.pem", append=True)
 
 
-def _prepare_environment(folder: Path, port: int, speed: float, *, auth: bool) -> None:
+def _prepare_environment(folder: Path, port: int, *, auth: bool) -> None:
     """What MiniStack reads when it is imported, and what its Lambda workers inherit."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
@@ -100,7 +102,6 @@ def _prepare_environment(folder: Path, port: int, speed: float, *, auth: bool) -
         "MINISTACK_SSL_CERT": str(folder / "server.pem"),
         "MINISTACK_SSL_KEY": str(folder / "server.key"),
         "PERSIST_STATE": "0",
-        "SFN_WAIT_SCALE": str(1 / speed),
         "SFTP_ENABLED": "0",
         "TMPDIR": str(folder / "tmp"),
         "USE_SSL": "1",

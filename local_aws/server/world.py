@@ -34,6 +34,16 @@ class World:
     # CloudFormation's threads and the event loop both change state
     lock: threading.RLock = field(default_factory=threading.RLock)
 
+    def now(self) -> float:
+        """Return AWS time in seconds since the epoch, from any thread."""
+        with self.lock:
+            return self.clock.now()
+
+    def timestamp(self) -> str:
+        """Return AWS time as AWS writes it, from any thread."""
+        with self.lock:
+            return self.clock.timestamp()
+
     def take_fault(self, service: str, operation: str) -> Fault | None:
         """The fault that befalls this call, if any."""
         with self.lock:

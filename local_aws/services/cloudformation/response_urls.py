@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
 
 
-def register() -> None:
-    """Have each URL tell when it was made, as S3's signatures do; for the whole process.
+def register(world: World) -> None:
+    """Put into each URL when it was made, as S3's signatures do; for the whole process.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
     """
-    custom_resource._response_url = _dated(custom_resource._response_url)  # noqa: SLF001
+    custom_resource._response_url = _dated(world, custom_resource._response_url)  # noqa: SLF001
 
 
 def fault(world: World, scope: Message) -> Fault | None:
@@ -47,11 +47,11 @@ async def befall(fault: Fault, scope: Message, receive: Receive, send: Send) -> 
         await ministack.app(scope, receive, send)
 
 
-def _dated(response_url: Callable[[str], str]) -> Callable[[str], str]:
+def _dated(world: World, response_url: Callable[[str], str]) -> Callable[[str], str]:
     @wraps(response_url)
     def dated(token: str) -> str:
-        # The function's own clock, and that of Step Functions, is the machine's.
-        return f"{response_url(token)}?X-Amz-Date={time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(world.now()))
+        return f"{response_url(token)}?X-Amz-Date={date}"
 
     return dated
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextvars import ContextVar, copy_context
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ministack.core import lambda_runtime
 from ministack.services import lambda_svc
 from ministack.services.cloudformation import custom_resource
+
+from local_aws.services.lambda_ import worker_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,13 @@ _handler = _logging.StreamHandler()
 _handler.setFormatter(_logging.Formatter("[%(levelname)s]\\t%(asctime)s\\t%(message)s"))
 _logging.getLogger().addHandler(_handler)
 """
+# How MiniStack's worker script measures the time of an invocation, and how ours does.
+_INVOCATION_TIME: Final = {
+    '_deadline = time.time() + float(os.environ.get("_LAMBDA_TIMEOUT", "3"))': (
+        '_deadline = _worker_time.start_invocation(float(os.environ.get("_LAMBDA_TIMEOUT", "3")))'
+    ),
+    "(_deadline - time.time())": "(_deadline - _worker_time.run_time())",
+}
 # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html - a failed
 # event comes again after one minute, and after two more; a throttled one after a second, and then
 # after longer and longer pauses.
@@ -43,8 +52,9 @@ def register(world: World) -> None:
     Args:
         world: The clock says how old an event is, the faults which one comes twice.
     """
-    lambda_runtime._PYTHON_WORKER_SCRIPT = (  # noqa: SLF001 - read for each worker it starts
-        _LOGGING_HANDLER + lambda_runtime._PYTHON_WORKER_SCRIPT  # noqa: SLF001
+    lambda_runtime._PYTHON_WORKER_SCRIPT = _worker_script(  # noqa: SLF001 - read for each worker
+        lambda_runtime._PYTHON_WORKER_SCRIPT,  # noqa: SLF001
+        world.clock.file,
     )
     lambda_svc.invoke_async_with_retry = _by_the_clock(world)
     custom_resource.invoke_custom_resource = _marked(custom_resource.invoke_custom_resource)
@@ -52,6 +62,18 @@ def register(world: World) -> None:
         lambda_svc._execute_function_with_config_scope,  # noqa: SLF001
         world,
     )
+
+
+def _worker_script(script: str, clock_file: Path | None) -> str:
+    """Return MiniStack's worker script with logging and, given a file of the clock, AWS time."""
+    if clock_file is None:
+        return _LOGGING_HANDLER + script
+    for of_ministack, in_aws_time in _INVOCATION_TIME.items():
+        if script.count(of_ministack) != 1:
+            raise RuntimeError(f"MiniStack's worker script has changed: {of_ministack!r}")
+        script = script.replace(of_ministack, in_aws_time)
+    install = f"_worker_time = WorkerTime(Path({str(clock_file)!r}))\n_worker_time.install()\n"
+    return Path(worker_time.__file__).read_text() + install + _LOGGING_HANDLER + script
 
 
 def kill_caller(access_key: str | None) -> None:
@@ -108,17 +130,17 @@ def _by_the_clock(world: World) -> Callable[[dict[str, Any], Any], None]:
     """
 
     def invoke(function: dict[str, Any], event: Any) -> None:  # noqa: ANN401
-        run = copy_context().run
-        threading.Thread(target=run, args=(_deliver, world, function, event), daemon=True).start()
+        delivery = (_deliver, world, function, event, world.now())
+        threading.Thread(target=copy_context().run, args=delivery, daemon=True).start()
 
     return invoke
 
 
-def _deliver(world: World, function: dict[str, Any], event: Any) -> None:  # noqa: ANN401
+def _deliver(world: World, function: dict[str, Any], event: Any, sent: float) -> None:  # noqa: ANN401
     arn, configured = function["config"]["FunctionArn"], function.get("event_invoke_configs") or {}
     limits = configured.get("$LATEST") or configured.get("") or {}
     retries = int(limits.get("MaximumRetryAttempts", _RETRIES))
-    expires = _now(world) + int(limits.get("MaximumEventAgeInSeconds", _EVENT_AGE))
+    expires = sent + int(limits.get("MaximumEventAgeInSeconds", _EVENT_AGE))
     failures, throttles = 0, 0
     while True:
         # as it is by now: changed, or gone
@@ -135,22 +157,12 @@ def _deliver(world: World, function: dict[str, Any], event: Any) -> None:  # noq
         else:
             pause = _PAUSE_AFTER_FAILURE * 2**failures
             failures += 1
-        if failures > retries or not _wait(world, pause, expires):
+        if failures > retries:
+            break
+        world.clock.sleep(pause)
+        if world.now() > expires:
             break
     on_failure = (limits.get("DestinationConfig") or {}).get("OnFailure") or {}
     target = on_failure.get("Destination") or config.get("DeadLetterConfig", {}).get("TargetArn")
     if target:
         lambda_svc._route_async_failure(target, name, event, result)  # noqa: SLF001
-
-
-def _wait(world: World, seconds: float, expires: float) -> bool:
-    """Wait, maybe for the clock to be moved forward; whether it is not too late then."""
-    end = _now(world) + seconds
-    while (left := end - _now(world)) > 0:
-        time.sleep(min(left / world.clock.speed, 0.1))
-    return _now(world) <= expires
-
-
-def _now(world: World) -> float:
-    with world.lock:
-        return world.clock.now()
