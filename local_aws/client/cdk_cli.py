@@ -1,4 +1,4 @@
-"""The real CDK CLI, pointed at the local AWS."""
+"""The real CDK CLI, pointed at the simulated AWS."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class CdkError(Exception):
-    """A command of the CDK CLI failed; the text is what it printed."""
+    """A command of the CDK CLI failed; the message is its output."""
 
 
 @dataclass(frozen=True)
 class CdkCli:
-    """The CDK CLI that package.json pins, run on one app.
+    """The CDK CLI that package.json pins, for one app.
 
     Attributes:
-        aws: The local AWS to deploy to.
-        folder: Where it writes assemblies and outputs.
-        app: The command that runs the app. Default: what cdk.json says.
+        aws: The simulated AWS to deploy to.
+        folder: The folder for cloud assemblies and outputs.
+        app: The command that runs the app. Default: the one in cdk.json.
     """
 
     aws: LocalAws
@@ -38,19 +38,19 @@ class CdkCli:
     app: str | None = None
 
     def bootstrap(self, *execution_policies: str) -> None:
-        """Prepare the account and Region of the local AWS for deployments.
+        """Bootstrap the account and Region of the simulated AWS.
 
         Args:
-            execution_policies: ARNs of the managed policies that say what CloudFormation may do.
+            execution_policies: ARNs of the managed policies of CloudFormation's execution role.
                 Default: AdministratorAccess.
 
         Raises:
-            CdkError: It failed.
+            CdkError: The command failed.
         """
         clients: Any = self.aws.session().client
         sts = clients("sts", endpoint_url=self.aws.environment["AWS_ENDPOINT_URL"])
         account, region = sts.get_caller_identity()["Account"], self.aws.environment["AWS_REGION"]
-        # from a folder without an app: it needs none
+        # Bootstrapping needs no app, so it runs in a folder without one.
         policies = ["--cloudformation-execution-policies", ",".join(execution_policies)]
         arguments = ["bootstrap", f"aws://{account}/{region}"]
         self._run(arguments + (policies if execution_policies else []), cwd=self.folder)
@@ -65,7 +65,7 @@ class CdkCli:
             The outputs of the stack.
 
         Raises:
-            CdkError: It failed.
+            CdkError: The command failed.
         """
         outputs = self.folder / "outputs.json"
         arguments = ["--require-approval", "never", "--outputs-file", str(outputs)]
@@ -80,7 +80,7 @@ class CdkCli:
             context: Context values for the app.
 
         Raises:
-            CdkError: It failed.
+            CdkError: The command failed.
         """
         self._run(["destroy", *self._on_app(context), "--force"])
 
@@ -102,7 +102,7 @@ class CdkCli:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # a group of its own, so that an interruption ends all that it started
+            # In a process group of its own, an interruption ends all its child processes too.
             start_new_session=True,
         ) as process:
             try:

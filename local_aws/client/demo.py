@@ -1,4 +1,4 @@
-"""`make demo`: the main job, from a disk to a recipe, on the AWS on this machine."""
+"""`make demo`: deploy a VM disk as an image with a recipe, in the simulated AWS."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-# An hour of AWS time is a minute; the import takes twenty minutes of it.
+# An hour of AWS time takes a minute. The import takes twenty minutes of AWS time.
 SPEED: Final = 60
 
 
 class DemoError(Exception):
-    """A step did not end as it should."""
+    """A check of the demo failed."""
 
 
 def main() -> int:
     """Run the demo.
 
     Returns:
-        0 if every step was as said.
+        0 if all checks passed.
     """
-    # SIGINT too: a shell that runs the demo in the background has it ignored
+    # SIGINT needs a handler too: a shell ignores it in a program that it runs in the background.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     started = time.monotonic()
@@ -50,19 +50,19 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return 130
-    say(f"\nAll as said, in {time.monotonic() - started:.0f} seconds.")
+    print_line(f"\nAll checks passed in {time.monotonic() - started:.0f} seconds.")
     return 0
 
 
 class Demo:
-    """The steps, in order, and what they share."""
+    """The steps of the demo, in order, and what they share."""
 
     def __init__(self, aws: LocalAws, folder: Path) -> None:
-        """Make the clients.
+        """Create the clients.
 
         Args:
-            aws: A running local AWS.
-            folder: For the disk and what the CDK CLI writes.
+            aws: A running simulated AWS.
+            folder: The folder for the disk and the files of the CDK CLI.
         """
         self.aws = aws
         client: Any = aws.session().client
@@ -74,108 +74,110 @@ class Demo:
         self.step = 0
 
     def run(self) -> None:
-        """Do it all; raise DemoError as soon as something is not as said."""
-        self.heading("A disk of a virtual machine, on this machine")
+        """Run all steps; raise DemoError when a check fails."""
+        self.heading("Create the disk of a virtual machine")
         self.disk.write_bytes(raw_disk())
-        say(f"  {self.disk}, {self.disk.stat().st_size / 2**20:.0f} MiB")
+        print_line(f"  {self.disk}, {self.disk.stat().st_size / 2**20:.0f} MiB")
 
         self.heading("cdk bootstrap")
         self.cdk.bootstrap()
 
-        self.heading("cdk deploy: upload, import, image and recipe, in one deployment")
-        with self.progress_shown():
+        self.heading("cdk deploy: upload the disk, import it, create the image and its recipe")
+        with self.progress_printed():
             image, recipe = self.deploy()
         parent = self.images.get_image_recipe(imageRecipeArn=recipe)["imageRecipe"]["parentImage"]
-        self.check(parent == image, f"the recipe's parent image is {parent}")
+        self.check(parent == image, f"the parent image of the recipe is {parent}")
         described = self.images.get_image(imageBuildVersionArn=image)["image"]
         self.check(described["state"]["status"] == "AVAILABLE", "the image is AVAILABLE")
         ami = described["outputResources"]["amis"][0]["image"]
-        say(f"  AMI: {ami}")
+        print_line(f"  AMI: {ami}")
 
-        self.heading("cdk deploy again")
+        self.heading("cdk deploy again, without changes")
         calls = len(self.aws.calls())
-        self.check(self.deploy() == (image, recipe), "the same image and the same recipe")
-        self.check(len(self.aws.calls()) == calls, "nothing was called: nothing had changed")
+        self.check(self.deploy() == (image, recipe), "image and recipe are the same")
+        self.check(
+            len(self.aws.calls()) == calls, "CloudFormation called nothing, because nothing changed"
+        )
 
-        self.heading("cdk deploy with another tag")
-        self.check(self.deploy(tags="stage=live")[0] == image, "the same image")
+        self.heading("cdk deploy with the tag stage=live")
+        self.check(self.deploy(tags="stage=live")[0] == image, "the image is the same")
         tag = self.images.get_image(imageBuildVersionArn=image)["image"]["tags"].get("stage")
-        self.check(tag == "live", "it has the tag stage=live")
+        self.check(tag == "live", "the image has the tag stage=live")
 
         self.heading("cdk deploy with semantic_version=1.1.0")
         second, _ = self.deploy(semantic_version="1.1.0")
-        self.check(second != image, f"another image, {second}")
-        self.check(self.status(image) == "AVAILABLE", f"{image} is kept: that is the default")
+        self.check(second != image, f"the new image is {second}")
+        self.check(self.status(image) == "AVAILABLE", f"{image} is retained, which is the default")
 
         self.heading("cdk deploy with semantic_version=1.2.0 and removal_policy=destroy")
         third, _ = self.deploy(semantic_version="1.2.0", removal_policy="destroy")
-        self.check(self.status(second) is None, f"{second} is gone")
-        self.check(self.status(third) is not None, f"{third} is there")
+        self.check(self.status(second) is None, f"{second} is deleted")
+        self.check(self.status(third) is not None, f"{third} exists")
 
         started = self.aws.calls("ImportImage")
-        self.check(len(started) == 1, "EC2 imported the disk once, for all three images")
+        self.check(len(started) == 1, "EC2 imported the disk only once for all three images")
 
         self.heading("cdk destroy")
         self.destroy()
-        self.check(self.status(third) is None, f"{third} is gone")
+        self.check(self.status(third) is None, f"{third} is deleted")
 
-        self.heading("What is left: what was retained, and what cdk deploy uploaded")
-        self.show_what_is_left(image, ami)
+        self.heading("What still exists: retained images, and the uploads of cdk deploy")
+        self.check_what_still_exists(image, ami)
 
     def deploy(self, **context: str) -> tuple[str, str]:
-        """Deploy the example app; return the ARNs of its image and its recipe."""
+        """Deploy the example app and return the ARNs of its image and its recipe."""
         context = {"disk": str(self.disk), **context}
-        self.say_command("deploy", context)
+        self.print_command("deploy", context)
         outputs = self.cdk.deploy(**context)
         for name, value in outputs.items():
-            say(f"  {name} = {value}")
+            print_line(f"  {name} = {value}")
         (image,) = (value for name, value in outputs.items() if name.startswith("ImageImageArn"))
         return image, outputs["RecipeArn"]
 
     def destroy(self) -> None:
-        """Destroy what was deployed."""
+        """Destroy the stack of the example app."""
         context = {"disk": str(self.disk)}
-        self.say_command("destroy", context)
+        self.print_command("destroy", context)
         self.cdk.destroy(**context)
 
-    def say_command(self, command: str, context: dict[str, str]) -> None:
-        """Say what a person would type."""
-        say(" ".join([f"  $ cdk {command}", *(f"-c {k}={v}" for k, v in context.items())]))
+    def print_command(self, command: str, context: dict[str, str]) -> None:
+        """Print the command that a user would type."""
+        print_line(" ".join([f"  $ cdk {command}", *(f"-c {k}={v}" for k, v in context.items())]))
 
     @contextmanager
-    def progress_shown(self) -> Iterator[None]:
-        """Show what EC2 tells of its import, beside what goes on in the `with` block."""
+    def progress_printed(self) -> Iterator[None]:
+        """Print the progress of EC2's import while the `with` block runs."""
         over = Event()
-        # the block stays in the main thread, where an interruption ends what it runs
+        # The block stays in the main thread, where an interruption ends its child processes.
         with ThreadPoolExecutor() as background:
-            shown = background.submit(self.show_progress, over)
+            printing = background.submit(self.print_progress, over)
             try:
                 yield
             finally:
                 over.set()
-        shown.result()
+        printing.result()
 
-    def show_progress(self, over: Event) -> None:
-        """Show what EC2 tells of its import, until it is all over."""
+    def print_progress(self, over: Event) -> None:
+        """Print the progress of EC2's import until the event is set."""
         shown = ""
         while not over.wait(0.5):
             for task in self.ec2.describe_import_image_tasks()["ImportImageTasks"]:
                 progress = f"{task['Progress']:>3} %" if "Progress" in task else "     "
                 line = f"  {progress}  {task.get('StatusMessage', task['Status'])}"
                 if line != shown:
-                    say(line)
+                    print_line(line)
                 shown = line
 
     def status(self, image: str) -> str | None:
-        """The state of an image; None if it is gone."""
+        """Return the state of an image, or None if it is deleted."""
         try:
             state = self.images.get_image(imageBuildVersionArn=image)["image"]["state"]
         except self.images.exceptions.ResourceNotFoundException:
             return None
         return str(state["status"])
 
-    def show_what_is_left(self, image: str, ami: str) -> None:
-        """Show, and check, what outlives the stack."""
+    def check_what_still_exists(self, image: str, ami: str) -> None:
+        """Check and print what still exists after the stack is deleted."""
         stacks = self.cloudformation.describe_stacks()["Stacks"]
         self.check(
             [stack["StackName"] for stack in stacks] == ["CDKToolkit"],
@@ -202,19 +204,19 @@ class Demo:
         self.check(len(disks) == 1, f"in S3: the disk, {', '.join(disks)}")
 
     def heading(self, text: str) -> None:
-        """Begin a step."""
+        """Print the heading of a step."""
         self.step += 1
-        say(f"\n{self.step}. {text}")
+        print_line(f"\n{self.step}. {text}")
 
     def check(self, holds: bool, text: str) -> None:  # noqa: FBT001 - reads as a sentence
-        """Say that something holds, or end the demo because it does not."""
+        """Print that a check passed, or end the demo because it failed."""
         if not holds:
-            raise DemoError(f"not so: {text}")
-        say(f"  ✓ {text}")
+            raise DemoError(f"check failed: {text}")
+        print_line(f"  ✓ {text}")
 
 
-def say(text: str) -> None:
-    """Print, at once."""
+def print_line(text: str) -> None:
+    """Print a line immediately."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

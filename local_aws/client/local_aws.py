@@ -1,4 +1,4 @@
-"""The outside of the local AWS: start it, point programs at it, steer and watch it."""
+"""Start the simulated AWS, point programs at it, control it, and read what it recorded."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ if TYPE_CHECKING:
 
 
 class LocalAwsError(Exception):
-    """The local AWS does not serve, or did not understand."""
+    """The simulated AWS is not running, or refuses a request of ours."""
 
 
 def environment(port: int = 4566) -> dict[str, str]:
-    """The variables that point the CDK CLI, the AWS CLI and boto3 at a running server.
+    """Return the variables that point the CDK CLI, the AWS CLI and boto3 at a running server.
 
     Args:
-        port: Where it serves. Default: 4566.
+        port: The port of the server. Default: 4566.
 
     Raises:
-        LocalAwsError: Nothing of ours serves there.
+        LocalAwsError: No simulated AWS serves on the port.
     """
     LocalAws(port).knobs()
     return base_environment(port)
 
 
 class LocalAws:
-    """A running local AWS, seen from a program that uses it.
+    """A running simulated AWS, seen from a program that uses it.
 
     Args:
-        port: Where it serves, on 127.0.0.1.
+        port: Its port on 127.0.0.1.
+        process: The server process, if this program started it.
     """
 
     def __init__(self, port: int, process: subprocess.Popen[str] | None = None) -> None:
-        """Nothing is started and nothing is asked yet; see `start`."""
+        """Refer to a server; `start` starts one."""
         self.port = port
         self.process = process
 
@@ -58,38 +59,38 @@ class LocalAws:
         Args:
             port: The TCP port. Default: a free one.
             speed: Seconds of AWS time in a real second. Default: 1.
-            auth: Whether IAM is enforced. Default: not.
+            auth: Whether IAM is enforced. Default: False.
 
         Raises:
-            LocalAwsError: It did not come up.
+            LocalAwsError: The server did not start.
         """
         command = [sys.executable, "-m", "local_aws", "up", "--port", str(port)]
         command += ["--speed", str(speed), *(["--auth"] if auth else [])]
-        with subprocess.Popen(  # noqa: S603 - ourselves
+        with subprocess.Popen(  # noqa: S603 - this package
             command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
         ) as process:
             try:
                 word, _, url = (process.stdout.readline() if process.stdout else "").partition(" ")
                 if word != "ready":
-                    raise LocalAwsError(f"the local AWS did not start: exit code {process.wait()}")
+                    raise LocalAwsError(f"local_aws did not start: exit code {process.wait()}")
                 yield cls(int(url.rpartition(":")[2]), process)
             finally:
                 process.terminate()
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that point a program at it."""
+        """The environment variables that point a program at the server."""
         return base_environment(self.port)
 
     def session(self) -> boto3.Session:
-        """A boto3 session whose clients speak to it, whatever this process's environment says.
+        """Return a boto3 session for the server, whatever the environment of this process says.
 
-        A client made with `aws_access_key_id` of 12 digits works in that account: every account
+        A client with an `aws_access_key_id` of 12 digits works in that account. Every account
         exists, and is empty at first.
         """
         values = self.environment
         core = botocore.session.Session(
-            {  # no variable, and what it is instead
+            {  # no environment variable, but this value
                 "profile": (None, [], None, None),
                 "config_file": (None, [], values["AWS_CONFIG_FILE"], None),
                 "credentials_file": (None, [], values["AWS_SHARED_CREDENTIALS_FILE"], None),
@@ -106,62 +107,62 @@ class LocalAws:
         return session
 
     def fault(self, service: str, operation: str, **what: object) -> None:
-        """Have the next calls of an operation go wrong; see `world.Fault` for what can.
+        """Make the next calls of an operation fail, or be delayed.
 
         Args:
             service: botocore's name of the service, such as `imagebuilder`.
             operation: The operation, such as `ImportVmImage`.
-            what: `times`, and `error`, `throttle`, `lose_answer` or `delay`.
+            what: The attributes of `local_aws.server.faults.Fault`, such as `throttle=True`.
         """
-        self._ask("POST", "faults", {"service": service, "operation": operation, **what})
+        self._request("POST", "faults", {"service": service, "operation": operation, **what})
 
     def clear_faults(self) -> None:
-        """Have nothing go wrong any more."""
-        self._ask("DELETE", "faults")
+        """Remove all faults."""
+        self._request("DELETE", "faults")
 
     def fail_import(
         self, message: str | None, *, task_id: str | None = None, fail_at_progress: int = 28
     ) -> None:
-        """Have a disk import fail.
+        """Make a disk import fail.
 
         Args:
-            message: EC2's StatusMessage, or None: the import never ends.
-            task_id: The task. Default: the first one that gets there.
-            fail_at_progress: At which progress, 0 to 100. Default: 28, converting.
+            message: EC2's StatusMessage. With None the import never ends.
+            task_id: The task. Default: the first one that reaches the progress.
+            fail_at_progress: The progress, 0 to 100, at which it fails. Default: 28, converting.
         """
         failure = {"message": message, "task_id": task_id, "fail_at_progress": fail_at_progress}
-        self._ask("POST", "imports", failure)
+        self._request("POST", "imports", failure)
 
     def knobs(self, **changes: object) -> dict[str, Any]:
-        """The settings (knobs.Knobs), after changing some."""
-        answer: dict[str, Any] = self._ask("PUT", "knobs", changes)
-        return answer
+        """Change some knobs and return all (`local_aws.server.knobs.Knobs`)."""
+        knobs: dict[str, Any] = self._request("PUT", "knobs", changes)
+        return knobs
 
     def now(self) -> float:
         """Return AWS time in seconds since the epoch."""
-        return float(self._ask("GET", "clock")["now"])
+        return float(self._request("GET", "clock")["now"])
 
     def advance(self, seconds: float) -> None:
         """Move AWS time forward; functions and state machines that sleep until then wake."""
-        self._ask("POST", "clock", {"advance_seconds": seconds})
+        self._request("POST", "clock", {"advance_seconds": seconds})
 
     def calls(self, operation: str | None = None) -> list[dict[str, Any]]:
-        """The calls of our operations so far, oldest first; of one operation if named."""
-        calls: list[dict[str, Any]] = self._ask("GET", "calls")
+        """Return the recorded calls, oldest first; those of one operation if it is given."""
+        calls: list[dict[str, Any]] = self._request("GET", "calls")
         return [call for call in calls if operation in (None, call["operation"])]
 
-    def _ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+    def _request(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
         url = f"https://127.0.0.1:{self.port}/_local_aws/{path}"
         data = None if body is None else json.dumps(body).encode()
         request = Request(url, data=data, method=method)
         try:
             context = ssl.create_default_context(cafile=self.environment["AWS_CA_BUNDLE"])
-            with urlopen(request, context=context, timeout=30) as answer:  # noqa: S310
-                return json.load(answer)
+            with urlopen(request, context=context, timeout=30) as response:  # noqa: S310
+                return json.load(response)
         except HTTPError as error:
             raise LocalAwsError(error.read().decode()) from None
         except (OSError, URLError) as error:
             raise LocalAwsError(
-                f"no local AWS serves on port {self.port} ({error}); "
-                f"start one: python -m local_aws up --port {self.port}"
+                f"no simulated AWS serves on port {self.port} ({error}): "
+                f"start one with python -m local_aws up --port {self.port}"
             ) from None

@@ -1,4 +1,4 @@
-"""What a user has before this project begins: a disk in a bucket, and VM Import's service role."""
+"""What a user has before the first deployment: a disk in a bucket, and the role `vmimport`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ DISK: Final = "disk.raw"
 
 
 class Prerequisites:
-    """The bucket, the disk and the role `vmimport`, made on creation; and import tasks.
+    """A bucket with a disk, the service role `vmimport`, and the start of import tasks.
 
     https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
     """
 
     def __init__(self, aws: LocalAws) -> None:
-        """Make them.
+        """Create the bucket, the disk and the role.
 
         Args:
-            aws: A running local AWS that does not have them yet.
+            aws: A running simulated AWS without them.
         """
         clients: Any = aws.session().client
         endpoint = aws.environment["AWS_ENDPOINT_URL"]
@@ -66,13 +66,13 @@ class Prerequisites:
         )
 
     def import_image(self, key: str = DISK) -> str:
-        """Start the import of a disk.
+        """Start to import a disk.
 
         Args:
-            key: Its key in the bucket.
+            key: The key of the disk in the bucket.
 
         Returns:
-            The id of the task.
+            The id of the import task.
         """
         where = {"S3Bucket": BUCKET, "S3Key": key}
         task = self._ec2.import_image(
@@ -84,7 +84,7 @@ class Prerequisites:
 
 
 def raw_disk(mebibytes: int = 16) -> bytes:
-    """Make a raw disk: a master boot record and one Linux partition."""
+    """Return a raw disk with a master boot record and one Linux partition."""
     sectors = mebibytes * 2048
     partition = struct.pack("<B3sB3sII", 0x80, b"\0\2\0", 0x83, b"\0\3\0", 2048, sectors - 2048)
     record = b"\0" * 446 + partition + b"\0" * 48 + b"\x55\xaa"

@@ -1,4 +1,4 @@
-"""MiniStack with our services in its registries, as one ASGI application."""
+"""Add our services to MiniStack, and serve both and the control API as one ASGI application."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from local_aws.services.ec2 import images, tags
 from local_aws.services.ec2.permissions import ec2_checks
 from local_aws.services.ec2.vm_import import VmImport
 from local_aws.services.iam import execution_role, service_roles
-from local_aws.services.iam.authorization import authorize, leave_to_us
+from local_aws.services.iam.authorization import authorize, authorize_ourselves
 from local_aws.services.imagebuilder.image_builder import ImageBuilder
 from local_aws.services.imagebuilder.permissions import ImageBuilderChecks
 from local_aws.services.lambda_ import functions
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 
 def make_app(clock: Clock) -> App:
-    """The application; MiniStack's registries are changed for the whole process.
+    """Return the application, after changing MiniStack for the whole process.
 
     Args:
-        clock: The AWS time of our services.
+        clock: The AWS time of the server.
     """
     world = World(clock)
     vm_import = VmImport(world)
@@ -73,10 +73,10 @@ def make_app(clock: Clock) -> App:
     ministack.SERVICE_REGISTRY["imagebuilder"] = {"module": "imagebuilder"}
     ministack.SERVICE_HANDLERS["imagebuilder"] = image_builder_service.handle_request
     ministack.SERVICE_HANDLERS["ec2"] = ec2_service.handle_request
-    # what MiniStack asks of the module of a service: to forget on POST /_ministack/reset
+    # MiniStack calls `reset` of a service's module on POST /_ministack/reset.
     ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=image_builder.reset)  # noqa: SLF001
     router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
-    leave_to_us(world.operations)
+    authorize_ourselves(world.operations)
     resource_types.register(image_builder_service)
     functions.register(world)
     aws_time.register(world)
@@ -100,7 +100,7 @@ def make_app(clock: Clock) -> App:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         elif fault := response_urls.fault(world, scope):
-            await response_urls.befall(fault, scope, receive, send)
+            await response_urls.deliver_with_fault(fault, scope, receive, send)
         else:
             with world.lock:
                 clock.settle()
@@ -125,7 +125,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _with_our_request_id(send: Send) -> Send:
-    """MiniStack puts a request id of its own in the headers; ours is in the body already."""
+    """Replace MiniStack's request id in the headers by ours, which is in the body."""
     ids: list[str] = []
     REQUEST_IDS.set(ids)
 

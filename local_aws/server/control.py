@@ -1,13 +1,13 @@
-"""The control interface: faults, knobs, the clock and the record of calls, over HTTP.
+"""Serve the control API: faults, knobs, the clock and the recorded calls, over HTTP.
 
-POST   /_local_aws/faults   one fault (world.Fault)
-DELETE /_local_aws/faults   no faults any more
-GET    /_local_aws/knobs    the settings (knobs.Knobs)
-PUT    /_local_aws/knobs    change some of them
-POST   /_local_aws/imports  fail a disk import (world.ImportFailure)
+POST   /_local_aws/faults   add a fault (faults.Fault)
+DELETE /_local_aws/faults   remove all faults
+GET    /_local_aws/knobs    all knobs (knobs.Knobs)
+PUT    /_local_aws/knobs    change some knobs
+POST   /_local_aws/imports  fail a disk import (faults.ImportFailure)
 GET    /_local_aws/clock    AWS time, in seconds since the epoch
 POST   /_local_aws/clock    {"advance_seconds": n}: move AWS time forward
-GET    /_local_aws/calls    the calls of our operations so far, oldest first
+GET    /_local_aws/calls    the recorded calls of our operations, oldest first
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ PREFIX: Final = "/_local_aws/"
 
 
 def respond(world: World, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    """Answer a request to the control interface: HTTP status and JSON."""
+    """Return HTTP status and JSON body of the response to a request."""
     with world.lock:
         world.clock.settle()
         try:
-            answer = _respond(world, f"{method} {path.removeprefix(PREFIX)}", body)
+            content = _respond(world, f"{method} {path.removeprefix(PREFIX)}", body)
         except (ValueError, TypeError, KeyError) as error:
             return 400, json.dumps({"error": str(error)}).encode()
-    return (404 if answer is None else 200), json.dumps(answer, default=str).encode()
+    return (404 if content is None else 200), json.dumps(content, default=str).encode()
 
 
 def _respond(world: World, request: str, body: bytes) -> Any:  # noqa: ANN401 - JSON
     fields = json.loads(body) if body else {}
-    answer: Any = None
+    content: Any = None
     match request:
         case "POST faults":
             world.faults.append(_fault(world, fields))
-            answer = fields
+            content = fields
         case "DELETE faults":
             world.faults.clear()
             world.import_failures.clear()
-            answer = {}
+            content = {}
         case "GET knobs":
-            answer = world.knobs.as_dict()
+            content = world.knobs.as_dict()
         case "PUT knobs":
             world.knobs = world.knobs.changed(fields)
-            answer = world.knobs.as_dict()
+            content = world.knobs.as_dict()
         case "POST imports":
             world.import_failures.append(ImportFailure(**fields))
-            answer = fields
+            content = fields
         case "GET clock":
-            answer = {"now": world.clock.now()}
+            content = {"now": world.clock.now()}
         case "POST clock":
             world.clock.advance(_advance(fields))
-            answer = {"now": world.clock.now()}
+            content = {"now": world.clock.now()}
         case "GET calls":
-            answer = world.calls
-    return answer
+            content = world.calls
+    return content
 
 
 def _advance(fields: dict[str, Any]) -> float:
@@ -74,11 +74,14 @@ def _advance(fields: dict[str, Any]) -> float:
 def _fault(world: World, fields: dict[str, Any]) -> Fault:
     fault = Fault(**fields)
     if (fault.service, fault.operation) not in world.operations:
-        raise ValueError(f"local_aws does not serve {fault.service}:{fault.operation}")
+        raise ValueError(
+            f"local_aws does not serve {fault.service}:{fault.operation}: "
+            f"use one of {', '.join(':'.join(served) for served in sorted(world.operations))}"
+        )
     if fault.duplicate != (fault.operation == "CustomResourceEvent"):
-        raise ValueError("duplicate is for CustomResourceEvent, which knows nothing else")
+        raise ValueError("the fault duplicate is for CustomResourceEvent, which has no other fault")
     if fault.kill not in (None, "before", "after"):
-        raise ValueError(f"kill is before or after, not {fault.kill!r}")
+        raise ValueError(f"kill {fault.kill!r} is not valid: use before or after")
     if fault.error is not None:
-        ServiceError(**fault.error)  # or it would only be found out when it is due
+        ServiceError(**fault.error)  # raises now if it is not valid, and not when it is due
     return fault

@@ -1,4 +1,4 @@
-"""What can be made to go wrong: calls of an operation, and disk imports."""
+"""Faults that a test can cause: in the calls of an operation, and in disk imports."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, Literal
 
 @dataclass
 class Fault:
-    """One thing that goes wrong with the next calls of an operation.
+    """A fault in the next calls of an operation.
 
-    Two operations are none of an API: `cloudformation` `ResponseURL` is the answer that a
-    function PUTs, `cloudformation` `CustomResourceEvent` the event that it gets.
+    Two operations do not belong to an API. `cloudformation` `ResponseURL` is the PUT of a
+    function's response. `cloudformation` `CustomResourceEvent` is the event that it receives.
 
     Attributes:
         service: botocore's name of the service, such as `imagebuilder`.
         operation: The operation, such as `ImportVmImage`.
-        times: How many calls it befalls.
-        error: `code`, `message` and HTTP `status` to answer instead of doing anything.
-        throttle: Answer the service's throttling error.
-        lose_answer: Do what was asked, then answer an empty 500.
+        times: In how many calls it occurs.
+        error: `code`, `message` and HTTP `status` of an error, returned instead of a call.
+        throttle: Return the throttling error of the service instead of a call.
+        lose_answer: Perform the call, then respond with an empty 500.
         delay: Real seconds to wait first.
-        kill: Kill the Lambda process that made the call, `before` it is performed, or `after`.
-        duplicate: Deliver the event twice; of `CustomResourceEvent`, and nothing else is.
+        kill: Kill the Lambda process that makes the call, `before` or `after` it is performed.
+        duplicate: Deliver the event twice. The only fault of `CustomResourceEvent`.
     """
 
     service: str
@@ -38,12 +38,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class ImportFailure:
-    """How a disk import goes wrong: at which progress, and with which words of EC2.
+    """The failure of a disk import.
 
     Attributes:
-        task_id: The task, or None for the next ones to come there.
-        fail_at_progress: The progress, 0 to 100, at or after which it happens.
-        message: EC2's StatusMessage, or None: the task stays there for ever.
+        message: EC2's StatusMessage. With None the task stays at its progress forever.
+        task_id: The task. With None, the next task that reaches the progress.
+        fail_at_progress: The progress, 0 to 100, at or after which the task fails.
     """
 
     message: str | None

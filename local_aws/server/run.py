@@ -1,4 +1,4 @@
-"""The server: MiniStack with our services registered, on loopback, over TLS."""
+"""Run the server: MiniStack with our services, on 127.0.0.1, over TLS."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(port: int, speed: float, *, auth: bool) -> int:
-    """Serve until a signal says otherwise.
+    """Serve until the process gets SIGINT or SIGTERM.
 
     Args:
-        port: The TCP port on 127.0.0.1; 0 takes a free one.
+        port: The TCP port on 127.0.0.1. With 0, the system chooses a free one.
         speed: Seconds of AWS time in a real second.
         auth: Whether IAM is enforced.
 
     Returns:
-        An exit code, if the port cannot be had; else the process ends here.
+        An exit code if the port is not available. Otherwise the process ends here.
     """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
-        sys.stderr.write(f"port {port} of 127.0.0.1 cannot be had: {error}\n")
+        sys.stderr.write(
+            f"port {port} on 127.0.0.1 is not available ({error}): use another --port\n"
+        )
         return 1
     port = listener.getsockname()[1]
     for number in _SIGNALS:
-        signal.signal(number, lambda *_: sys.exit(0))  # until the loop takes them
+        signal.signal(number, lambda *_: sys.exit(0))  # until the event loop handles them
     folder = state_folder(port)
     _remove_leftovers(folder.parent)
     shutil.rmtree(folder, ignore_errors=True)
@@ -57,18 +59,21 @@ def serve(port: int, speed: float, *, auth: bool) -> int:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    # no plain return: MiniStack's threads wait for Lambda answers and timers that will not come
+    # Without os._exit, MiniStack's threads would wait for functions and timers that never end.
     os._exit(0)
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove what servers that were killed left."""
+    """Remove the folders of servers that were killed."""
     for pid in parent.glob("*/pid"):
         try:
             os.kill(int(pid.read_text()), 0)
         except ProcessLookupError:
             shutil.rmtree(pid.parent, ignore_errors=True)
-        except (OSError, ValueError):  # another user's, or not written yet
+        except (
+            OSError,
+            ValueError,
+        ):  # The process of another user, or a file that is not written yet.
             continue
 
 
@@ -76,7 +81,7 @@ def _make_certificates(folder: Path) -> None:
     authority = trustme.CA(organization_name="local_aws")
     server = authority.issue_cert("localhost", "127.0.0.1")
     authority.cert_pem.write_to_path(folder / "ca.pem")
-    # for variables that replace the roots of a whole program, which may want more than AWS
+    # Some variables replace all root certificates of a program, which may call more than AWS.
     roots = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     known = Path(roots).read_bytes() if roots and Path(roots).is_file() else b""
     (folder / "bundle.pem").write_bytes(known + b"\n" + authority.cert_pem.bytes())
@@ -87,7 +92,7 @@ def _make_certificates(folder: Path) -> None:
 
 
 def _prepare_environment(folder: Path, port: int, *, auth: bool) -> None:
-    """What MiniStack reads when it is imported, and what its Lambda workers inherit."""
+    """Set what MiniStack reads when it is imported, and what its Lambda workers inherit."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ |= base_environment(port) | {
@@ -106,11 +111,11 @@ def _prepare_environment(folder: Path, port: int, *, auth: bool) -> None:
         "TMPDIR": str(folder / "tmp"),
         "USE_SSL": "1",
     }
-    tempfile.tempdir = None  # read TMPDIR again
+    tempfile.tempdir = None  # tempfile reads TMPDIR again
 
 
 async def _serve(listener: socket.socket, port: int, clock: Clock) -> None:
-    # MiniStack, and what is built on it, is imported when the environment is set
+    # MiniStack, and all that imports it, must be imported after the environment is set.
     from hypercorn.asyncio import serve as hypercorn_serve  # noqa: PLC0415
     from hypercorn.config import Config  # noqa: PLC0415
     from ministack.core import lambda_runtime  # noqa: PLC0415
@@ -127,7 +132,7 @@ async def _serve(listener: socket.socket, port: int, clock: Clock) -> None:
     loop.set_exception_handler(_report)
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    # a trigger of our own, or hypercorn takes the signals and waits for idle connections
+    # Without this trigger, hypercorn would handle the signals and wait for idle connections.
     serving = hypercorn_serve(make_app(clock), config, shutdown_trigger=asyncio.Event().wait)
     tasks = [asyncio.create_task(serving), asyncio.create_task(stop.wait())]
     announcement = asyncio.create_task(_announce(port))
@@ -135,11 +140,11 @@ async def _serve(listener: socket.socket, port: int, clock: Clock) -> None:
     announcement.cancel()
     lambda_runtime.reset()
     for task in ended:
-        task.result()  # raises what ended the server, if it did
+        task.result()  # raises the error that ended the server, if there is one
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # a client that went away without closing TLS: nothing is wrong here
+    # A client that disconnects without closing TLS is no error of the server.
     if "SSL shutdown timed out" not in str(context.get("exception")):
         loop.default_exception_handler(context)
 

@@ -1,4 +1,4 @@
-"""What the services of one server share: clock, knobs, faults, the record of calls, a lock."""
+"""The state that all services of a server share: clock, knobs, faults, recorded calls, a lock."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from local_aws.server.clock import Clock
     from local_aws.server.faults import Fault, ImportFailure
 
-# The access key that acts: of the request under way, or of the role that CloudFormation acts by.
+# The access key of the caller: of the current request, or of the role that CloudFormation uses.
 CALLER: ContextVar[str | None] = ContextVar("caller", default=None)
 
 
 @dataclass
 class World:
-    """The shared state of one server; `operations` are those that we serve, by service."""
+    """The shared state. `operations` are those that we serve, as pairs of service and name."""
 
     clock: Clock
     operations: set[tuple[str, str]] = field(default_factory=set)
@@ -31,7 +31,7 @@ class World:
     faults: list[Fault] = field(default_factory=list)
     import_failures: list[ImportFailure] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
-    # CloudFormation's threads and the event loop both change state
+    # CloudFormation's threads and the event loop both change the state.
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def now(self) -> float:
@@ -45,7 +45,7 @@ class World:
             return self.clock.timestamp()
 
     def take_fault(self, service: str, operation: str) -> Fault | None:
-        """The fault that befalls this call, if any."""
+        """Return the fault for this call, if there is one."""
         with self.lock:
             for fault in self.faults:
                 if (fault.service, fault.operation) == (service, operation):
@@ -56,7 +56,7 @@ class World:
         return None
 
     def call_in(self, seconds: float, action: Callable[[], None]) -> None:
-        """Have `action` done later, in the account and region of now."""
+        """Run `action` later, in the current account and Region."""
         account, region = get_account_id(), get_region()
 
         def scoped() -> None:

@@ -1,4 +1,4 @@
-"""Pages of a list, by an opaque token."""
+"""Return lists in pages with opaque tokens."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 def page(
     items: list[T], size: int, token: str | None, token_error: str
 ) -> tuple[list[T], str | None]:
-    """One page, and the token of the next one if there is one.
+    """Return one page, and the token of the next page if there is one.
 
     Raises:
-        ServiceError: With the code `token_error`, if the token is none of ours.
+        ServiceError: With the code `token_error`, if the token is not valid.
     """
     start = 0
     if token is not None:

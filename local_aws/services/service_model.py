@@ -1,7 +1,7 @@
-"""Requests and answers of a service, read, checked and written by botocore's model of it.
+"""Read, check and write the requests and responses of a service by botocore's model of it.
 
-The one place that knows about protocols. An operation is a function from the parsed request to
-the answer; what the model says about either is checked here, so it need not be repeated there.
+Only this module knows the protocols. An operation is a function from the parsed request to the
+response. Both are checked against the model here, so operations do not repeat these checks.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Filled by a service with the request id of its answer, so that the header that MiniStack adds
-# can be made to agree with the body.
+# A service adds the request id of its response, so that the header that MiniStack adds can have
+# the same id as the body.
 REQUEST_IDS: ContextVar[list[str]] = ContextVar("request_ids")
 
 _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
@@ -59,16 +59,16 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
 
 
 class ServiceError(Exception):
-    """An error that the service answers.
+    """An error response of a service.
 
     Args:
         code: The error code, such as `ResourceNotFoundException`.
-        message: The words.
-        status: The HTTP status; by default that of the model's shape of that name, or 400.
+        message: The error message.
+        status: The HTTP status. Default: that of the model's shape of that name, or 400.
     """
 
     def __init__(self, code: str, message: str, status: int | None = None) -> None:
-        """Keep the parts."""
+        """Set code, message and status."""
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
@@ -77,7 +77,7 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """A place where a value breaks the model, and what is wrong there."""
+    """A violation of the model: where it is in a value, and why."""
 
     path: str
     why: str
@@ -86,12 +86,12 @@ class Problem:
 
 @cache
 def _pattern(pattern: str) -> re.Pattern[str]:
-    # Python's $ also matches before a last line feed
+    # Python's $ also matches before a final line feed.
     return re.compile(pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern)
 
 
 def problems(shape: Any, value: Any, path: str = "") -> Iterator[Problem]:  # noqa: ANN401 - shapes are untyped, values JSON
-    """What in a value the shape does not allow."""
+    """Yield the violations of a shape in a value."""
     kind = shape.type_name
     if not isinstance(value, _TYPES[kind]) or (kind != "boolean" and isinstance(value, bool)):
         yield Problem(path, f"expected a {kind}, got {type(value).__name__}")
@@ -111,7 +111,7 @@ def _member_problems(shape: Any, value: Any, path: str) -> Iterator[Problem]:  #
                 if name in shape.members:
                     yield from problems(shape.members[name], member, prefix + name)
                 else:
-                    yield Problem(prefix + name, "there is no such member")
+                    yield Problem(prefix + name, "this member does not exist")
         case "list":
             for index, item in enumerate(value):
                 yield from problems(shape.member, item, f"{path}[{index}]")
@@ -136,13 +136,13 @@ def _constraint_problems(shape: Any, value: Any, path: str) -> Iterator[Problem]
 
 
 class Service(ABC):
-    """The operations of one service, behind its wire protocol.
+    """The operations of one service, in its wire protocol.
 
     Args:
         name: botocore's name of the service.
-        operations: What we serve, by operation name.
+        operations: Our implementations by operation name.
         world: The state shared with the other services.
-        authorize: Raises what the service answers to a request that its caller may not make.
+        authorize: Raises the service's error for a request that its caller may not make.
     """
 
     protocol: ClassVar[str]
@@ -164,21 +164,21 @@ class Service(ABC):
 
     @abstractmethod
     def _refusal(self, operation: Any, found: Problem) -> ServiceError:  # noqa: ANN401
-        """The error that the service answers for a request that breaks the model."""
+        """Return the service's error for a request that violates the model."""
 
     @abstractmethod
     def _throttled(self) -> ServiceError:
-        """The error that the service answers to too many requests."""
+        """Return the service's throttling error."""
 
     @abstractmethod
     def _write_error(self, error: ServiceError, request_id: str) -> Response:
-        """An error in the wire form of the protocol."""
+        """Return an error as the protocol writes it."""
 
     def call(self, name: str, request: dict[str, Any], request_id: str = "") -> dict[str, Any]:
-        """Do an operation, checked on the way in and out.
+        """Perform an operation, and check request and response.
 
         Raises:
-            ServiceError: What the service answers instead.
+            ServiceError: The error response of the service.
         """
         operation = self.model.operation_model(name)
         for found in problems(operation.input_shape, request):
@@ -186,15 +186,17 @@ class Service(ABC):
         with self._world.lock:
             self._world.clock.settle()
             self._authorize(name, request)
-            answer = self.operations[name](copy.deepcopy(request))
+            response = self.operations[name](copy.deepcopy(request))
         shape = operation.output_shape
         if shape and request_id and "requestId" in shape.members:
-            answer = {"requestId": request_id, **answer}
-        for found in problems(shape, answer) if shape else ():
-            raise ValueError(f"our answer to {name} breaks the model at {found.path}: {found.why}")
-        return answer
+            response = {"requestId": request_id, **response}
+        for found in problems(shape, response) if shape else ():
+            raise ValueError(
+                f"our response to {name} violates the model at {found.path}: {found.why}"
+            )
+        return response
 
-    async def _answer(self, name: str, parse: Callable[[Any], dict[str, Any]]) -> Response:
+    async def _respond(self, name: str, parse: Callable[[Any], dict[str, Any]]) -> Response:
         request_id = str(uuid.uuid4())
         REQUEST_IDS.get([]).append(request_id)
         record: dict[str, Any] = {"service": self.name, "operation": name}
@@ -208,16 +210,16 @@ class Service(ABC):
                     kill_caller(CALLER.get())
                     return 500, {}, b""
                 if fault.throttle:
-                    raise self._throttled()  # noqa: TRY301 - answered below like any other
+                    raise self._throttled()  # noqa: TRY301 - handled below, as errors of operations
                 if fault.error:
                     raise ServiceError(**fault.error)  # noqa: TRY301
             operation = self.model.operation_model(name)
             record["request"] = request = parse(operation)
-            answer = self.call(name, request, request_id)
+            result = self.call(name, request, request_id)
             serializer = get_serializer_class(self.name, self.protocol)(
                 operation, context=SerializationContext(request_id)
             )
-            response = serializer.serialize(answer)
+            response = serializer.serialize(result)
         except ServiceError as error:
             record["error"] = error.code
             return self._write_error(error, request_id)
@@ -225,7 +227,7 @@ class Service(ABC):
             log.exception("%s:%s failed", self.name, name)
             record["error"] = "InternalFailure"
             return self._write_error(
-                ServiceError("InternalFailure", f"local_aws is wrong: {error}", 500), request_id
+                ServiceError("InternalFailure", f"local_aws has a bug: {error}", 500), request_id
             )
         if fault and fault.kill:
             kill_caller(CALLER.get())
@@ -235,10 +237,10 @@ class Service(ABC):
 
 
 class RestJsonService(Service):
-    """A service that speaks rest-json, all of it ours."""
+    """A service with the protocol rest-json, of which we serve all operations."""
 
     protocol = "rest-json"
-    # the errors for a request that breaks the model, best first
+    # The errors for a request that violates the model, in order of preference.
     _REFUSALS = ("InvalidParameterException", "InvalidRequestException", "ClientException")
 
     def __init__(
@@ -264,14 +266,14 @@ class RestJsonService(Service):
         body: bytes,
         query: dict[str, list[str]],
     ) -> Response:
-        """Answer a request, as MiniStack asks its services to."""
+        """Handle a request, with the signature that MiniStack expects of its services."""
         for verb, pattern, name in self._routes:
             if verb == method and (match := pattern.fullmatch(path)):
                 if name not in self.operations:
                     break
                 labels = {label: unquote(value) for label, value in match.groupdict().items()}
                 read = partial(_read_rest_json, labels=labels, query=query, body=body)
-                return await self._answer(name, read)
+                return await self._respond(name, read)
         else:
             name = f"{method} {path}"
         error = ServiceError("UnsupportedOperation", f"local_aws does not serve {self.name}:{name}")
@@ -303,7 +305,10 @@ def _read_rest_json(
     query: dict[str, list[str]],
     body: bytes,
 ) -> dict[str, Any]:
-    """The request by member. Not moto's reader: that turns wrong types into right ones."""
+    """Return the request by member.
+
+    Moto's reader would convert members of a wrong type, which AWS refuses.
+    """
     try:
         fields = json.loads(body or b"{}")
     except ValueError:
@@ -326,7 +331,7 @@ def _read_rest_json(
 
 
 class _Query(dict[str, str]):
-    """The parameters of a query request, remembering which were read."""
+    """The parameters of a query request, which record which of them were read."""
 
     def __init__(self, parameters: dict[str, str]) -> None:
         super().__init__(parameters)
@@ -338,12 +343,12 @@ class _Query(dict[str, str]):
 
 
 class Ec2QueryService(Service):
-    """Some operations of EC2; all others are MiniStack's.
+    """Our operations of EC2. MiniStack serves all others.
 
     Args:
-        operations: What we serve, by operation name.
+        operations: Our implementations by operation name.
         world: The state shared with the other services.
-        authorize: As of `Service`.
+        authorize: As in `Service`.
         others: MiniStack's own handler.
     """
 
@@ -356,7 +361,7 @@ class Ec2QueryService(Service):
         authorize: Callable[[str, dict[str, Any]], None],
         others: Handler,
     ) -> None:
-        """Keep MiniStack's handler for the rest."""
+        """Keep MiniStack's handler for the other operations."""
         super().__init__("ec2", operations, world, authorize)
         self._others = others
 
@@ -368,13 +373,13 @@ class Ec2QueryService(Service):
         body: bytes,
         query: dict[str, list[str]],
     ) -> Response:
-        """Answer a request, as MiniStack asks its services to."""
+        """Handle a request, with the signature that MiniStack expects of its services."""
         sent = {**query, **parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)}
         name = sent.get("Action", [""])[0]
         if name not in self.operations:
             return await self._others(method, path, headers, body, query)
         parameters = {key: values[0] for key, values in sent.items()}
-        return await self._answer(name, partial(_read_query, parameters=parameters))
+        return await self._respond(name, partial(_read_query, parameters=parameters))
 
     def _refusal(self, _operation: Any, found: Problem) -> ServiceError:  # noqa: ANN401
         if found.missing:
@@ -410,10 +415,10 @@ def _read_query(operation: Any, parameters: dict[str, str]) -> dict[str, Any]:  
 
 
 def refuse_dry_run(request: dict[str, Any]) -> None:
-    """End a request of EC2 that asks only whether it would be allowed.
+    """End an EC2 request with DryRun, which only checks whether the request would be allowed.
 
     Raises:
-        ServiceError: It does ask that.
+        ServiceError: The request has DryRun.
     """
     if request.get("DryRun"):
         raise ServiceError(

@@ -142,6 +142,7 @@ def test_moving_the_clock_takes_no_time_from_a_function_that_works(function: Fun
     before, after = answer["before"], answer["after"]
     assert after["time"] - before["time"] >= HOUR
     assert before["remaining"] - after["remaining"] <= answer["real"] + ROUNDED
+    assert after["monotonic"] - before["monotonic"] <= answer["real"]
 
 
 def test_a_function_that_sleeps_beyond_its_timeout_is_ended(function: Function) -> None:

@@ -1,4 +1,4 @@
-"""The CloudFormation types that MiniStack lacks, over the same operations that clients call.
+"""The resource types of Image Builder, which call the same operations as clients.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/AWS_ImageBuilder.html
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from local_aws.services.service_model import Service
 
-# A change of one of these makes another resource, by the types' schemas in the registry.
+# A change of one of these properties replaces the resource, by the types' schemas in the registry.
 _CREATE_ONLY: Final = {
     "ImageRecipe": (
         "Name", "Version", "Components", "Description", "ParentImage", "BlockDeviceMappings",
@@ -33,7 +33,7 @@ _CREATE_ONLY: Final = {
     "ImagePipeline": ("Name",),
     "InfrastructureConfiguration": ("Name",),
 }  # fmt: skip
-# Properties that the API calls otherwise.
+# Properties with another name in the API.
 _RENAMED: Final = {
     "Version": "semanticVersion",
     "LaunchPermissionConfiguration": "launchPermission",
@@ -41,10 +41,10 @@ _RENAMED: Final = {
 
 
 def register(image_builder: Service) -> None:
-    """Teach MiniStack's CloudFormation the types.
+    """Add the types to MiniStack's CloudFormation.
 
     Args:
-        image_builder: The service whose operations make the resources.
+        image_builder: The service whose operations create the resources.
     """
     for kind, create_only in _CREATE_ONLY.items():
         resources, name = _Resources(image_builder, kind), f"AWS::ImageBuilder::{kind}"
@@ -60,7 +60,7 @@ def register(image_builder: Service) -> None:
 
 
 def _by_name(act: Callable[..., Any]) -> Callable[..., Any]:
-    """Have the Ref of an instance profile be its name, as documented; MiniStack gives the ARN."""
+    """Let Ref of an instance profile return its name, as documented, and not its ARN."""
 
     @wraps(act)
     def by_name(first: str, *others: Any, **more: Any) -> Any:  # noqa: ANN401
@@ -72,7 +72,7 @@ def _by_name(act: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Resources:
-    """The resources of one type, by Create…, Get…, Update… and Delete…."""
+    """The resources of one type, created by Create…, and so on with Get…, Update… and Delete…."""
 
     def __init__(self, image_builder: Service, kind: str) -> None:
         self._service = image_builder
@@ -83,7 +83,7 @@ class _Resources:
     def create(
         self, _logical_id: str, properties: dict[str, Any], _stack_name: str
     ) -> tuple[str, dict[str, str]]:
-        arn = self._make("Create", properties)
+        arn = self._write("Create", properties)
         return arn, self._attributes(arn)
 
     def update(
@@ -91,7 +91,7 @@ class _Resources:
     ) -> tuple[str, dict[str, str]]:
         if f"Update{self._kind}" in self._service.operations:
             untagged = {name: v for name, v in new.items() if name not in ("Name", "Tags")}
-            self._make("Update", untagged, {self._arn: arn})
+            self._write("Update", untagged, {self._arn: arn})
         tags, gone = new.get("Tags", {}), set(old.get("Tags", {})) - set(new.get("Tags", {}))
         if tags:
             self._call("TagResource", {"resourceArn": arn, "tags": tags})
@@ -106,13 +106,15 @@ class _Resources:
             if error.code != "ResourceNotFoundException":
                 raise
 
-    def _make(
+    def _write(
         self, verb: str, properties: dict[str, Any], more: dict[str, str] | None = None
     ) -> str:
         shape = self._service.model.operation_model(f"{verb}{self._kind}").input_shape
         token = {"clientToken": str(uuid.uuid4())}
-        made = self._call(f"{verb}{self._kind}", _request(shape, properties) | token | (more or {}))
-        return str(made[self._arn])
+        response = self._call(
+            f"{verb}{self._kind}", _request(shape, properties) | token | (more or {})
+        )
+        return str(response[self._arn])
 
     def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         return self._service.call(operation, request)
@@ -137,7 +139,7 @@ class _Resources:
 
 
 def _request(shape: Any, value: Any) -> Any:  # noqa: ANN401 - JSON by a shape of the model
-    """Properties of a template as the request: first letters small, scalars by their type."""
+    """Return properties as members of a request: first letters in lower case, scalars typed."""
     match shape.type_name, value:
         case "structure", dict():
             small = {

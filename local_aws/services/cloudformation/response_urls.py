@@ -1,4 +1,4 @@
-"""The URLs that CloudFormation waits at, and what goes wrong between a function and them."""
+"""Response URLs of custom resources: their dates, and faults in the PUT of a response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def register(world: World) -> None:
-    """Put into each URL when it was made, as S3's signatures do; for the whole process.
+    """Add the date to each URL, as S3's signatures do, for the whole process.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
     """
@@ -30,13 +30,13 @@ def register(world: World) -> None:
 
 
 def fault(world: World, scope: Message) -> Fault | None:
-    """The fault that befalls a request, if it is a PUT to a ResponseURL."""
-    is_answer = scope["path"].startswith("/_ministack/cfn-response/")
-    return world.take_fault("cloudformation", "ResponseURL") if is_answer else None
+    """Return the fault for a request, if it is a PUT to a ResponseURL."""
+    is_response = scope["path"].startswith("/_ministack/cfn-response/")
+    return world.take_fault("cloudformation", "ResponseURL") if is_response else None
 
 
-async def befall(fault: Fault, scope: Message, receive: Receive, send: Send) -> None:
-    """Delay the answer, refuse it as S3 would, or take it and say that it went wrong."""
+async def deliver_with_fault(fault: Fault, scope: Message, receive: Receive, send: Send) -> None:
+    """Delay a response, refuse it as S3 does, or accept it and return an error."""
     await asyncio.sleep(fault.delay)
     if fault.error:
         await _refuse(send, fault.error["status"], fault.error["code"])

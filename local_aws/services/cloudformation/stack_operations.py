@@ -1,17 +1,17 @@
-"""What MiniStack's CloudFormation lacks where a creation does not end well.
+"""Delete what a failed or cancelled creation may have created, which MiniStack does not.
 
-A create that fails, or that the deletion of its stack cancels, is followed by a Delete of what it
-may have made. MiniStack forgets it, and goes on with the creation. AWS documents little of it:
+CloudFormation follows a create that fails, or that the deletion of its stack cancels, with a
+Delete. MiniStack sends none, and continues a creation during a deletion. AWS documents little:
 
-- The Delete carries the id of the FAILED answer; where none came, CloudFormation makes an id up,
-  and may send it while the provider still works on the Create.
+- The Delete has the physical id of the FAILED response. Without a response, CloudFormation
+  generates an id, and may send the Delete while the provider still works on the Create.
   https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1814
   https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1730
-- A stack that is being updated cannot be deleted: its update is to be cancelled first.
+- A stack that is being updated cannot be deleted: the user must cancel the update first.
   https://github.com/aws-amplify/amplify-backend/pull/2366
-- Inferred: of a resource that never came to be only DeletionPolicy Retain keeps CloudFormation
-  from sending the Delete; RetainExceptOnCreate does not, as there it speaks of a create. A
-  deletion during a rollback begins when that is over, one during a deletion is no other.
+- Inferred: for a resource whose creation failed, only DeletionPolicy Retain prevents the Delete.
+  RetainExceptOnCreate does not, because it excludes creations. A deletion during a rollback starts
+  after the rollback, and a deletion during a deletion does nothing.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _NESTED: Final = "AWS::CloudFormation::Stack"
-# As https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1814 shows them.
-_MADE_UP: Final = string.ascii_uppercase + string.digits
-# The ids of answers to custom resources, by StackId and LogicalResourceId.
-_ANSWERED: Final[dict[tuple[object, object], str]] = {}
+# As in https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1814
+_GENERATED_ID: Final = string.ascii_uppercase + string.digits
+# The physical ids in responses of custom resources, by StackId and LogicalResourceId.
+_RESPONDED: Final[dict[tuple[object, object], str]] = {}
 
 
 class CreationCancelledError(Exception):
-    """The resource is not created any further: its stack is to be deleted."""
+    """The creation of a resource is cancelled because its stack is deleted."""
 
 
 class _Operation:
-    """The creation or update of a stack, under way."""
+    """A running creation or update of a stack."""
 
     def __init__(self, task: asyncio.Task[None] | None) -> None:
         self.task = task
@@ -58,37 +58,37 @@ class _Operation:
         self.rolls_back = False
 
     async def end(self) -> None:
-        """Cancel it, unless it rolls back already, and see it end."""
+        """Cancel it unless it already rolls back, and wait until it ends."""
         if self.task is None or self.task is asyncio.current_task():
             return
         if not self.rolls_back:
-            # in this order: MiniStack's engine takes note once the resource in the making ends
+            # In this order, because MiniStack's engine notices when the current resource ends.
             self.task.cancel()
             self.cancelled.set_result(None)
         await asyncio.wait([self.task])
 
 
-# How a create fails that was begun: cancelled, answered FAILED, never answered. Nothing follows
-# one that was not: of a function that is not there, or that CloudFormation may not call.
-_BEGUN: Final = (CreationCancelledError, RuntimeError, TimeoutError)
-_UNDER_WAY: Final[dict[str, _Operation]] = {}
+# The failures of a create that was sent: cancelled, responded with FAILED, or without a response.
+# No Delete follows if it was not sent, because CloudFormation cannot invoke the function.
+_SENT: Final = (CreationCancelledError, RuntimeError, TimeoutError)
+_RUNNING: Final[dict[str, _Operation]] = {}
 _OPERATION: ContextVar[_Operation | None] = ContextVar("operation", default=None)
 
 
 def register() -> None:
-    """Teach MiniStack's CloudFormation these things; for the whole process."""
+    """Change MiniStack's CloudFormation for the whole process."""
     actions = handlers._ACTION_HANDLERS  # noqa: SLF001
     actions["DeleteStack"] = _unless_updated(actions["DeleteStack"])
-    custom_resource.deliver_response = _noted(custom_resource.deliver_response)
-    better = {
-        "_deploy_stack_async": _under_way(stacks._deploy_stack_async),  # noqa: SLF001
-        "_roll_back_operation": _with_what_failed(stacks._roll_back_operation),  # noqa: SLF001
+    custom_resource.deliver_response = _recorded(custom_resource.deliver_response)
+    replacements = {
+        "_deploy_stack_async": _track(stacks._deploy_stack_async),  # noqa: SLF001
+        "_roll_back_operation": _with_failed_creations(stacks._roll_back_operation),  # noqa: SLF001
         "_delete_stack_async": _after_the_creation(stacks._delete_stack_async),  # noqa: SLF001
-        "_provision_resource": _remembered(provisioners._provision_resource),  # noqa: SLF001
+        "_provision_resource": _with_failures_recorded(provisioners._provision_resource),  # noqa: SLF001
     }
-    for module in (stacks, handlers, changesets, provisioners):  # which import from each other
-        for name in better.keys() & vars(module).keys():
-            setattr(module, name, better[name])
+    for module in (stacks, handlers, changesets, provisioners):  # They import from each other.
+        for name in replacements.keys() & vars(module).keys():
+            setattr(module, name, replacements[name])
 
 
 def _unless_updated(delete_stack: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,47 +101,49 @@ def _unless_updated(delete_stack: Callable[..., Any]) -> Callable[..., Any]:
             return handlers._error("ValidationError", message)  # noqa: SLF001
         if status == "DELETE_IN_PROGRESS":
             return handlers._xml(200, "DeleteStackResponse", "")  # noqa: SLF001
-        answer = delete_stack(params)
-        if answer[0] == HTTPStatus.OK and stack.get("StackId") in _UNDER_WAY:
+        response = delete_stack(params)
+        if response[0] == HTTPStatus.OK and stack.get("StackId") in _RUNNING:
             stack["StackStatus"] = "DELETE_IN_PROGRESS"
-        return answer
+        return response
 
     return unless_updated
 
 
-def _noted(deliver: Callable[[str, dict[str, Any]], bool]) -> Callable[..., bool]:
-    """Note the id of an answer: MiniStack takes none from one that FAILED."""
+def _recorded(deliver: Callable[[str, dict[str, Any]], bool]) -> Callable[..., bool]:
+    """Record the physical id of a response, which MiniStack ignores in a FAILED one."""
 
     @wraps(deliver)
-    def noted(token: str, answer: dict[str, Any]) -> bool:
-        if physical_id := answer.get("PhysicalResourceId"):
-            _ANSWERED[answer.get("StackId"), answer.get("LogicalResourceId")] = physical_id
-        return deliver(token, answer)
+    def recorded(token: str, response: dict[str, Any]) -> bool:
+        if physical_id := response.get("PhysicalResourceId"):
+            _RESPONDED[response.get("StackId"), response.get("LogicalResourceId")] = physical_id
+        return deliver(token, response)
 
-    return noted
+    return recorded
 
 
-def _under_way(deploy: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _track(deploy: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     @wraps(deploy)
-    async def under_way(
+    async def track(
         stack_name: str, stack_id: str, template: dict[str, Any], *others: object, **more: object
     ) -> None:
         stack = cloudformation._stacks[stack_name]  # noqa: SLF001
-        # MiniStack sets it last when a change set creates; a deletion reads its policies and order
+        # A deletion needs its policies and order, and MiniStack sets it late for a change set.
         stack["_template"] = stack["_template"] or template
-        _UNDER_WAY[stack_id] = operation = _Operation(asyncio.current_task())
+        _RUNNING[stack_id] = operation = _Operation(asyncio.current_task())
         _OPERATION.set(operation)
         try:
             await deploy(stack_name, stack_id, template, *others, **more)
         finally:
-            del _UNDER_WAY[stack_id]
+            del _RUNNING[stack_id]
 
-    return under_way
+    return track
 
 
-def _with_what_failed(roll_back: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _with_failed_creations(
+    roll_back: Callable[..., Awaitable[None]],
+) -> Callable[..., Awaitable[None]]:
     @wraps(roll_back)
-    async def with_what_failed(
+    async def with_failed_creations(
         stack_name: str, stack_id: str, stack: dict[str, Any], run: dict[str, Any], *others: object
     ) -> None:
         if operation := _OPERATION.get():
@@ -151,7 +153,7 @@ def _with_what_failed(roll_back: Callable[..., Awaitable[None]]) -> Callable[...
         ]
         await roll_back(stack_name, stack_id, stack, run, *others)
 
-    return with_what_failed
+    return with_failed_creations
 
 
 def _after_the_creation(delete: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -160,7 +162,7 @@ def _after_the_creation(delete: Callable[..., Awaitable[None]]) -> Callable[...,
         stack_name: str, stack_id: str, *others: object, **more: object
     ) -> None:
         stack = cloudformation._stacks[stack_name]  # noqa: SLF001
-        if operation := _UNDER_WAY.get(stack_id):
+        if operation := _RUNNING.get(stack_id):
             await operation.end()
         definitions = stack["_template"].get("Resources", {})
         for logical_id in _failed(stack["_resources"]):
@@ -171,11 +173,11 @@ def _after_the_creation(delete: Callable[..., Awaitable[None]]) -> Callable[...,
     return after_the_creation
 
 
-def _remembered(provision: Callable[..., Any]) -> Callable[..., Any]:
-    """Remember what failed or was cancelled; of the types that others make, and take their time."""
+def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]:
+    """Record failed and cancelled creations of custom resources and other slow types."""
 
     @wraps(provision)
-    def remembered(
+    def with_failures_recorded(
         resource_type: str, logical_id: str, properties: dict[str, Any], stack_name: str
     ) -> Any:  # noqa: ANN401
         arguments = (resource_type, logical_id, properties, stack_name)
@@ -191,26 +193,28 @@ def _remembered(provision: Callable[..., Any]) -> Callable[..., Any]:
             "Attributes": {},
             "Timestamp": now_iso(),
         }
-        _ANSWERED.pop((stack["StackId"], logical_id), None)
+        _RESPONDED.pop((stack["StackId"], logical_id), None)
         try:
-            # what is in a nested stack is cancelled for itself
+            # The resources in a nested stack are cancelled by themselves.
             act = provision if resource_type == _NESTED else _unless_cancelled(provision)
-            record["PhysicalResourceId"], record["Attributes"] = made = act(*arguments)
+            record["PhysicalResourceId"], record["Attributes"] = created = act(*arguments)
         except Exception as error:
-            if resource_type == _NESTED or isinstance(error, _BEGUN):
-                record["PhysicalResourceId"] = _id_of_what_failed(resource_type, logical_id, stack)
+            if resource_type == _NESTED or isinstance(error, _SENT):
+                record["PhysicalResourceId"] = _physical_id_of_failed(
+                    resource_type, logical_id, stack
+                )
                 record["ResourceStatus"] = "CREATE_FAILED"
-            if isinstance(error, CreationCancelledError) and stack["StackId"] in _UNDER_WAY:
+            if isinstance(error, CreationCancelledError) and stack["StackId"] in _RUNNING:
                 event = (logical_id, resource_type, "CREATE_FAILED", str(error))
                 stacks._add_event(stack["StackId"], stack_name, *event)  # noqa: SLF001
             raise
         finally:
-            # Here, as the engine forgets even what was made, if it is cancelled in that moment.
+            # The engine forgets a created resource if it is cancelled at this moment.
             if record["PhysicalResourceId"]:
                 stack["_resources"][logical_id] = record
-        return made
+        return created
 
-    return remembered
+    return with_failures_recorded
 
 
 def _unless_cancelled(provision: Callable[..., Any]) -> Callable[..., Any]:
@@ -229,7 +233,7 @@ def _unless_cancelled(provision: Callable[..., Any]) -> Callable[..., Any]:
     return unless_cancelled
 
 
-def _id_of_what_failed(resource_type: str, logical_id: str, stack: dict[str, Any]) -> str:
+def _physical_id_of_failed(resource_type: str, logical_id: str, stack: dict[str, Any]) -> str:
     name = stack["StackName"]
     if resource_type == _NESTED:
         children = [
@@ -239,8 +243,8 @@ def _id_of_what_failed(resource_type: str, logical_id: str, stack: dict[str, Any
             and child["StackName"].startswith(f"{name}-{logical_id}-")
         ]
         return children[-1] if children else ""
-    made_up = f"{name}-{logical_id}-" + "".join(secrets.choice(_MADE_UP) for _ in range(13))
-    return _ANSWERED.pop((stack["StackId"], logical_id), None) or made_up
+    generated = f"{name}-{logical_id}-" + "".join(secrets.choice(_GENERATED_ID) for _ in range(13))
+    return _RESPONDED.pop((stack["StackId"], logical_id), None) or generated
 
 
 def _failed(resources: dict[str, dict[str, Any]]) -> list[str]:

@@ -1,7 +1,8 @@
-"""Fn::Join in the conditions of a template, which MiniStack takes for true whatever it joins.
+"""Evaluate Fn::Join in the conditions of a template, which MiniStack takes for true.
 
-`cdk bootstrap` asks so whether a list is empty, and gives its execution role AdministratorAccess if
-it is. https://github.com/aws/aws-cdk-cli/blob/main/packages/aws-cdk/lib/api/bootstrap/bootstrap-template.yaml
+`cdk bootstrap` finds out this way whether a list is empty, and gives its execution role
+AdministratorAccess if it is.
+https://github.com/aws/aws-cdk-cli/blob/main/packages/aws-cdk/lib/api/bootstrap/bootstrap-template.yaml
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def register() -> None:
-    """Teach MiniStack's CloudFormation the function; for the whole process."""
+    """Add the function to MiniStack's CloudFormation, for the whole process."""
     evaluate = _joining(engine._evaluate_conditions)  # noqa: SLF001
-    for module in (changesets, engine, handlers, stacks):  # which import it from each other
+    for module in (changesets, engine, handlers, stacks):  # They import it from each other.
         module._evaluate_conditions = evaluate  # noqa: SLF001
 
 
@@ -47,8 +48,10 @@ def _join(value: Any, parameters: Parameters) -> Any:  # noqa: ANN401 - JSON
 
 def _values(items: Any, parameters: Parameters) -> list[str]:  # noqa: ANN401 - JSON
     match items:
-        case {"Ref": name}:  # a CommaDelimitedList, which MiniStack keeps as it came
+        case {"Ref": name}:  # a CommaDelimitedList, which MiniStack does not split
             return [item.strip() for item in parameters[name]["Value"].split(",")]
         case list():
             return [parameters[i["Ref"]]["Value"] if isinstance(i, dict) else i for i in items]
-    raise ValueError(f"local_aws does not know how to join {items}")
+    raise ValueError(
+        f"local_aws cannot join {items} in a condition: use a Ref to a parameter or a list"
+    )

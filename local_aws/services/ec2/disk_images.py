@@ -1,4 +1,4 @@
-"""Whether the bytes of a disk are what their format says: magic numbers, as VM Import looks."""
+"""Read disk images, and find out by their magic numbers whether they have the format stated."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ FORMATS = ("OVA", "VHD", "VHDX", "VMDK", "RAW")
 
 
 class DiskError(Exception):
-    """A disk that VM Import turns down; the text is its StatusMessage."""
+    """VM Import refuses a disk; the message is the StatusMessage of the task."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """One disk found: its format after unpacking, and its size in bytes."""
+    """A disk in a file: its format after unpacking, and its size in bytes."""
 
     format: str
     size: int
 
 
 def read_disks(disk_format: str | None, data: bytes) -> list[Disk]:
-    """The disks in a file: one, or as many as the descriptor of an OVA names.
+    """Return the disks in a file: one, or all that the descriptor of an OVA names.
 
     Args:
-        disk_format: One of `FORMATS`, or None: what the bytes look like.
-        data: The file.
+        disk_format: One of `FORMATS`, or None for the format that the bytes have.
+        data: The content of the file.
 
     Raises:
         DiskError: The bytes contradict the format.
@@ -43,11 +43,11 @@ def read_disks(disk_format: str | None, data: bytes) -> list[Disk]:
     if wanted == found != "RAW":
         return [Disk(found, len(data))]
     if wanted == "RAW":
-        # a partition table, of MBR or the protective one of GPT
+        # The partition table of MBR, or the protective one of GPT.
         if found != "RAW" or data[510:512] != b"\x55\xaa":
             raise DiskError("ClientError: No valid partitions. Not a valid volume.")
         return [Disk("RAW", len(data))]
-    # the form is observed for OVA (packer-plugin-amazon #457)
+    # This message was observed for OVA (packer-plugin-amazon #457).
     raise DiskError(f"ClientError: Disk validation failed [Unsupported {wanted} format]")
 
 

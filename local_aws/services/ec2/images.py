@@ -1,4 +1,4 @@
-"""What MiniStack's EC2 does more kindly than EC2: taking AMIs and their snapshots away.
+"""Delete AMIs and snapshots as EC2 does, with its errors, which MiniStack lacks.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/deregister-ami.html
 """
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
-    """DeregisterImage, with DeleteAssociatedSnapshots; one that another AMI uses is skipped."""
+    """DeregisterImage: DeleteAssociatedSnapshots skips snapshots that another AMI uses."""
     image_id = request["ImageId"]
-    image = ec2._images.get(image_id)  # noqa: SLF001 - MiniStack has no other way in
+    image = ec2._images.get(image_id)  # noqa: SLF001 - MiniStack has no API for this
     if image is None:
         raise ServiceError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
     refuse_dry_run(request)
@@ -40,7 +40,7 @@ def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def delete_snapshot(request: dict[str, Any]) -> dict[str, Any]:
-    """DeleteSnapshot; refused while an AMI uses it."""
+    """DeleteSnapshot: refused while an AMI uses the snapshot."""
     snapshot_id = request["SnapshotId"]
     if snapshot_id not in ec2._snapshots:  # noqa: SLF001
         raise ServiceError(
@@ -62,13 +62,13 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def _snapshots(image: dict[str, Any]) -> list[str]:
-    """The snapshots behind an AMI."""
+    """Return the snapshots of an AMI."""
     mappings = image.get("BlockDeviceMappings") or []
     found = [mapping.get("Ebs", {}).get("SnapshotId") for mapping in mappings]
     return [snapshot_id for snapshot_id in found if snapshot_id]
 
 
 def _user(snapshot_id: str) -> str | None:
-    """An AMI that the snapshot is behind."""
+    """Return an AMI that uses the snapshot."""
     images = ec2._images.values()  # noqa: SLF001
     return next((image["ImageId"] for image in images if snapshot_id in _snapshots(image)), None)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def ec2_checks(operation: str, request: dict[str, Any]) -> Iterator[Check]:
-    """What the operations of EC2 that we serve ask."""
+    """Yield the checks for a request of EC2 that we serve."""
     region = {"ec2:Region": get_region()}
     regional = f"arn:aws:ec2:{get_region()}:{get_account_id()}"
-    public = f"arn:aws:ec2:{get_region()}:"  # AMIs and snapshots: the account is left out
+    public = f"arn:aws:ec2:{get_region()}:"  # the ARNs of AMIs and snapshots have no account
     match operation:
         case "ImportImage":
             tags = {
@@ -55,14 +55,14 @@ def ec2_checks(operation: str, request: dict[str, Any]) -> Iterator[Check]:
 
 
 def delete_snapshot_check(snapshot_id: str) -> Check:
-    """What deleting a snapshot asks, by itself or along with its AMI."""
+    """Return the check for deleting a snapshot, alone or together with its AMI."""
     return _on_tagged(
         "DeleteSnapshot", f"arn:aws:ec2:{get_region()}::snapshot/{snapshot_id}", snapshot_id
     )
 
 
 def pass_role_check(role_arn: str) -> Check:
-    """What naming a role for VM Import asks."""
+    """Return the check for passing a role to VM Import."""
     return Check("iam:PassRole", role_arn, {"iam:PassedToService": "vmie.amazonaws.com"})
 
 
@@ -74,7 +74,7 @@ def _on_tagged(operation: str, arn: str, resource_id: str) -> Check:
 
 
 def _ec2_arn(resource_id: str) -> str:
-    """The ARN of what can be tagged, as far as an import makes it."""
+    """Return the ARN of an AMI, a snapshot or an import task, or `*`."""
     kind = {"ami": "image", "snap": "snapshot", "import-ami": "import-image-task"}.get(
         resource_id.rpartition("-")[0]
     )

@@ -1,4 +1,4 @@
-"""EC2's tags, where MiniStack does not ask whose they are.
+"""Create and delete tags of EC2 resources with permission checks, which MiniStack lacks.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
 """
@@ -25,15 +25,15 @@ def create_tags(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def delete_tags(request: dict[str, Any]) -> dict[str, Any]:
-    """DeleteTags; a tag with a value goes only if it has that value, and without tags all go."""
+    """DeleteTags: a value must match to delete its tag, and no tags means all tags."""
     refuse_dry_run(request)
     for resource_id in request["Resources"]:
         tags = _tags(resource_id)
-        doomed = {tag["Key"]: tag.get("Value") for tag in request.get("Tags", [])} or dict(tags)
+        to_delete = {tag["Key"]: tag.get("Value") for tag in request.get("Tags", [])} or dict(tags)
         kept = {
             key: value
             for key, value in tags.items()
-            if key not in doomed or doomed[key] not in {None, value}
+            if key not in to_delete or to_delete[key] not in {None, value}
         }
         _put(resource_id, kept)
     return {}
@@ -47,6 +47,6 @@ def _tags(resource_id: str) -> dict[str, str]:
 
 
 def _put(resource_id: str, tags: dict[str, str]) -> None:
-    ec2._tags[resource_id] = [  # noqa: SLF001 - MiniStack has no other way in
+    ec2._tags[resource_id] = [  # noqa: SLF001 - MiniStack has no API for this
         {"Key": key, "Value": value} for key, value in tags.items()
     ]

@@ -1,7 +1,7 @@
 """EC2's VM Import: ImportImage, DescribeImportImageTasks, CancelImportTask.
 
-Behaviour: https://docs.aws.amazon.com/vm-import/latest/userguide/vmimport-image-import.html and
-what public logs of import tasks show.
+The behaviour follows public logs of import tasks, and
+https://docs.aws.amazon.com/vm-import/latest/userguide/vmimport-image-import.html
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from local_aws.services.iam.authorization import Check
     from local_aws.services.service_model import Operation
 
-# share of the duration, Progress, StatusMessage: the order and the numbers are observed, the
-# shares are not
+# Share of the duration, Progress, StatusMessage. Order and numbers are observed, the shares are
+# not.
 _STEPS: Final = (
     (0.00, 2, "pending"),
     (0.05, 2, "validating"),
@@ -67,13 +67,14 @@ class ImportTask:
 
     Attributes:
         task_id: import-ami- and 17 hexadecimal digits.
-        request: The ImportImage request that made it.
-        details: Its SnapshotDetails, which grow as the import goes on.
+        request: Its ImportImage request.
+        details: Its SnapshotDetails, which grow during the import.
         status: active, completed, deleting or deleted.
         progress: 0 to 100, while active.
-        message: StatusMessage, unless completed.
-        image_id: The AMI, once completed.
-        ended: When it was over, in AWS time.
+        message: StatusMessage, unless it is completed.
+        image_id: The AMI, when it is completed.
+        ended: When it ended, in AWS time.
+        watchers: What runs when it ends.
     """
 
     task_id: str
@@ -86,20 +87,20 @@ class ImportTask:
     ended: float | None = None
     watchers: list[Callable[[], None]] = field(default_factory=list)
 
-    def when_over(self, action: Callable[[], None]) -> None:
-        """Have `action` done when the task completes or fails; at once if it has."""
+    def when_ended(self, action: Callable[[], None]) -> None:
+        """Run `action` when the task completes or fails, or at once if it has."""
         if self.status == "active":
             self.watchers.append(action)
         else:
             action()
 
-    def made(self) -> set[str]:
-        """The snapshots that the import made, without those that it was given as disks."""
-        made = {detail["SnapshotId"] for detail in self.details if "SnapshotId" in detail}
-        return made - {disk.get("SnapshotId") for disk in self.request["DiskContainers"]}
+    def created_snapshots(self) -> set[str]:
+        """Return the snapshots that the import created, without those that are its disks."""
+        created = {detail["SnapshotId"] for detail in self.details if "SnapshotId" in detail}
+        return created - {disk.get("SnapshotId") for disk in self.request["DiskContainers"]}
 
     def view(self) -> dict[str, Any]:
-        """The task as DescribeImportImageTasks shows it."""
+        """Return the task as DescribeImportImageTasks shows it."""
         echoed = (
             "Architecture", "BootMode", "Description", "Encrypted", "Hypervisor", "KmsKeyId",
             "LicenseSpecifications", "LicenseType", "Platform", "UsageOperation",
@@ -111,7 +112,7 @@ class ImportTask:
             "ImportTaskId": self.task_id,
             "SnapshotDetails": self.details,
             "Status": self.status,
-            "Tags": ec2._tags.get(self.task_id, []),  # noqa: SLF001 - CreateTags is MiniStack's
+            "Tags": ec2._tags.get(self.task_id, []),  # noqa: SLF001 - MiniStack stores tags
         }
         if self.status == "active":
             shown["Progress"] = str(self.progress)
@@ -123,10 +124,10 @@ class ImportTask:
 
 
 class VmImport:
-    """VM Import of every account and region of a server."""
+    """VM Import in all accounts and Regions of a server."""
 
     def __init__(self, world: World) -> None:
-        """Start with no tasks."""
+        """Start without tasks."""
         self._world = world
         self._tasks: dict[str, ImportTask] = AccountRegionScopedDict()
         self._tokens: dict[str, tuple[dict[str, Any], str, float]] = AccountRegionScopedDict()
@@ -137,12 +138,12 @@ class VmImport:
         }
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete all tasks."""
         self._tasks.clear()
         self._tokens.clear()
 
     def task(self, task_id: str) -> ImportTask | None:
-        """The task, as long as EC2 knows it: until 7 days after its end."""
+        """Return a task until 7 days after its end, as EC2 does."""
         task = self._tasks.get(task_id)
         if task and task.ended is not None:
             age = self._world.clock.now() - task.ended
@@ -157,7 +158,8 @@ class VmImport:
             return _without_boot_mode(task.view())
         _check(request)
         role = request.get("RoleName", "vmimport")
-        # one text for all: no such role, no trust in VM Import, a caller that may not pass it
+        # EC2 has one message for a role that does not exist, that does not trust VM Import, or that
+        # the caller may not pass.
         if not _role_is_sufficient(role, request) or _pass_role(role).refusal:
             raise ServiceError(
                 "InvalidParameter",
@@ -219,18 +221,18 @@ class VmImport:
         return {"ImportTaskId": task.task_id, "PreviousState": "active", "State": task.status}
 
     def fail(self, task: ImportTask, message: str) -> None:
-        """End a task the way EC2 does: never a status of `failed`, but deleting, then deleted."""
+        """Fail a task: as in EC2, it is deleting, then deleted, and never has the status failed."""
         task.status, task.message = "deleting", message
         task.ended = self._world.clock.now()
 
         def delete() -> None:
             task.status = "deleted"
             if self._world.knobs.snapshots_of_dead_import == "delete":
-                for snapshot_id in task.made():
+                for snapshot_id in task.created_snapshots():
                     ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
 
         self._world.call_in(self._world.knobs.deleting_seconds, delete)
-        self._tell(task)
+        self._notify(task)
 
     def _replayed(self, token: str, request: dict[str, Any]) -> ImportTask | None:
         first, task_id, expiry = self._tokens.get(token, ({}, "", 0.0))
@@ -293,10 +295,10 @@ class VmImport:
 
     def _make_snapshots(self, task: ImportTask) -> None:
         for detail in task.details:
-            if "SnapshotId" in detail:  # it was the disk
+            if "SnapshotId" in detail:  # the snapshot is the disk
                 continue
             snapshot_id = detail["SnapshotId"] = f"snap-{random.getrandbits(68):017x}"
-            ec2._snapshots[snapshot_id] = {  # noqa: SLF001 - MiniStack has no other way in
+            ec2._snapshots[snapshot_id] = {  # noqa: SLF001 - MiniStack has no API for this
                 "SnapshotId": snapshot_id,
                 "VolumeId": "vol-ffffffff",
                 "VolumeSize": max(1, math.ceil(detail["DiskImageSize"] / 2**30)),
@@ -340,15 +342,15 @@ class VmImport:
             "OwnerId": get_account_id(),
         }
         task.status, task.ended = "completed", self._world.clock.now()
-        self._tell(task)
+        self._notify(task)
 
-    def _tell(self, task: ImportTask) -> None:
+    def _notify(self, task: ImportTask) -> None:
         watchers, task.watchers = task.watchers, []
         for watcher in watchers:
             watcher()
 
 
-def _check(request: dict[str, Any]) -> None:  # noqa: C901 - one line a rule
+def _check(request: dict[str, Any]) -> None:  # noqa: C901 - one line for each rule
     def refuse(name: str, value: object, why: str) -> None:
         raise ServiceError(
             "InvalidParameter", f'The parameter {name}="{value}" has an invalid format: {why}'
@@ -361,14 +363,14 @@ def _check(request: dict[str, Any]) -> None:  # noqa: C901 - one line a rule
         )
     for container in containers:
         if sum(name in container for name in ("Url", "UserBucket", "SnapshotId")) != 1:
-            refuse("DiskContainers", container, "one of Url, UserBucket and SnapshotId is needed")
+            refuse("DiskContainers", container, "use one of Url, UserBucket and SnapshotId")
         if container.get("Format", "RAW").upper() not in FORMATS:
-            refuse("format", container["Format"], f"it is one of {', '.join(FORMATS)}")
+            refuse("format", container["Format"], f"use one of {', '.join(FORMATS)}")
         if "Url" in container and not _place(container):
-            refuse("url", container["Url"], "it is no address of an object in S3")
+            refuse("url", container["Url"], "use the address of an object in S3")
         bucket = container.get("UserBucket")
         if bucket is not None and not (bucket.get("S3Bucket") and bucket.get("S3Key")):
-            refuse("UserBucket", bucket, "S3Bucket and S3Key are needed")
+            refuse("UserBucket", bucket, "S3Bucket and S3Key are required")
     for name, allowed in (
         ("Architecture", ("i386", "x86_64")),
         ("BootMode", ("legacy-bios", "uefi")),
@@ -377,16 +379,16 @@ def _check(request: dict[str, Any]) -> None:  # noqa: C901 - one line a rule
         ("LicenseType", ("BYOL",) if request.get("Platform") == "Linux" else ("AWS", "BYOL")),
     ):
         if name in request and request[name] not in allowed:
-            refuse(name.lower(), request[name], f"allowed: {', '.join(allowed)}")
+            refuse(name.lower(), request[name], f"use one of {', '.join(allowed)}")
     if "KmsKeyId" in request and not request.get("Encrypted"):
-        refuse("KmsKeyId", request["KmsKeyId"], "Encrypted must be set with it")
+        refuse("KmsKeyId", request["KmsKeyId"], "set Encrypted too")
     for specification in request.get("TagSpecifications", []):
         if specification.get("ResourceType") != "import-image-task":
-            refuse("ResourceType", specification.get("ResourceType"), "it is import-image-task")
+            refuse("ResourceType", specification.get("ResourceType"), "use import-image-task")
 
 
 def _place(container: dict[str, Any]) -> tuple[str, str] | None:
-    """Bucket and key of a disk container, if it names an object."""
+    """Return bucket and key of a disk container, if it names an object."""
     if bucket := container.get("UserBucket"):
         return bucket["S3Bucket"], bucket["S3Key"]
     match = re.fullmatch(
@@ -411,7 +413,7 @@ def _detail(container: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validated(task: ImportTask) -> list[dict[str, Any]]:
-    """The details once the disks were read: sizes, and the disks of an OVA each by itself."""
+    """Return the details after reading the disks: with sizes, and each disk of an OVA."""
     details = []
     for detail in task.details:
         if snapshot := ec2._snapshots.get(detail.get("SnapshotId")):  # noqa: SLF001
@@ -479,5 +481,5 @@ def _pass_role(role_name: str) -> Check:
 
 
 def _without_boot_mode(view: dict[str, Any]) -> dict[str, Any]:
-    # the answer of ImportImage has no BootMode
+    # The response of ImportImage has no BootMode.
     return {name: value for name, value in view.items() if name != "BootMode"}

@@ -1,6 +1,6 @@
-"""Whether a VMDK is all there: its directory, and each piece of the disk that it names.
+"""Check that a VMDK is complete: its directory, and each grain that the directory names.
 
-The sparse extents of VMware's Virtual Disk Format 5.0; those that are streamed are compressed.
+It reads sparse extents of VMware's Virtual Disk Format 5.0, which may be compressed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 _SECTOR: Final = 512
 _HEADER: Final = struct.Struct("<4sIIQQQQIQQQ")
 _COMPRESSED: Final = 1 << 16
-# The directory stands at the end, and a second header there says where.
+# The directory is at the end of the file, and a second header there has its offset.
 _AT_THE_END: Final = 2**64 - 1
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether nothing of a sparse VMDK is missing."""
+    """Return whether a sparse VMDK is complete."""
     try:
         return _is_whole(data)
     except (struct.error, zlib.error):
@@ -37,7 +37,7 @@ def _is_whole(data: bytes) -> bool:
         for place in struct.unpack_from(f"<{entries}I", data, table * _SECTOR) if table else ():
             size = grain * _SECTOR
             start = place * _SECTOR
-            if place > 1:  # 0 and 1 stand for zeros
+            if place > 1:  # 0 and 1 mean a grain of zeros
                 if flags & _COMPRESSED:
                     _, packed = struct.unpack_from("<QI", data, start)
                     start += 12

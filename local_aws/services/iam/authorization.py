@@ -1,9 +1,7 @@
-"""Who may do what: our operations as IAM actions, on resources, under condition keys.
+"""Check permissions: actions on resources under condition keys.
 
-MiniStack authenticates the callers and evaluates their policies, when IAM is enforced; what an
-operation asks of them is said here, by the Service Authorization Reference:
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_imagebuilder.html
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
+MiniStack authenticates callers and evaluates their policies if IAM is enforced. Which permissions
+an operation requires is in permissions.py of its service.
 """
 
 from __future__ import annotations
@@ -24,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """One question to IAM.
+    """One permission check.
 
     Attributes:
         action: Such as `imagebuilder:GetImage`.
-        resource: An ARN, or `*` for an action that knows no resources.
+        resource: An ARN, or `*` for an action without resource types.
         keys: Condition keys of the request and of the resource.
     """
 
@@ -38,7 +36,7 @@ class Check:
 
     @property
     def refusal(self) -> str | None:
-        """Why the caller may not; None if it may, or if IAM is not enforced."""
+        """Return why IAM denies it; None if IAM allows it or is not enforced."""
         caller = CALLER.get()
         if not ministack.app.AUTH or caller is None:
             return None
@@ -64,9 +62,9 @@ def authorize(checks: Iterable[Check], code: str, preface: str = "") -> None:
     """End a request that its caller may not make.
 
     Args:
-        checks: What is asked of the caller, all of it.
-        code: The service's word for a denial, such as `AccessDeniedException`.
-        preface: What the service says before the reason.
+        checks: The permissions that the caller needs.
+        code: The service's error code for a denial, such as `AccessDeniedException`.
+        preface: The service's text before the reason.
 
     Raises:
         ServiceError: With that code and the HTTP status 403.
@@ -79,7 +77,7 @@ def authorize(checks: Iterable[Check], code: str, preface: str = "") -> None:
 def role_may(
     role_name: str, action: str, resource: str, keys: Mapping[str, object] | None = None
 ) -> bool:
-    """Whether the policies of a role of this account allow an action."""
+    """Return whether the policies of a role of this account allow an action."""
     policies = iam_evaluator._gather_role_policies(role_name, get_account_id())  # noqa: SLF001
     session = f"arn:aws:sts::{get_account_id()}:assumed-role/{role_name}/{role_name}"
     context = _context(session, action, resource, keys or {})
@@ -89,12 +87,12 @@ def role_may(
 def service_may(
     service: str, action: str, policy: str, keys: Mapping[str, object] | None = None
 ) -> bool:
-    """Whether a policy of a resource, such as the trust policy of a role, allows a service to act.
+    """Return whether a resource policy, such as a role's trust policy, allows a service to act.
 
     Args:
-        service: Its principal, such as `lambda.amazonaws.com`.
+        service: The principal, such as `lambda.amazonaws.com`.
         action: The action, such as `sts:AssumeRole`.
-        policy: The document.
+        policy: The policy document.
         keys: Condition keys of the request.
     """
     context = _context(service, action, "*", keys or {})
@@ -110,16 +108,16 @@ def _context(principal: str, action: str, resource: str, keys: Mapping[str, obje
         action=action,
         resource_arn=resource,
         region=get_region(),
-        # lower, as MiniStack looks them up
+        # MiniStack reads the keys in lower case.
         service_context={key.lower(): value for key, value in keys.items()},
     )
 
 
-def leave_to_us(operations: set[tuple[str, str]]) -> None:
-    """Have MiniStack authenticate, but not authorise, the callers of operations of ours.
+def authorize_ourselves(operations: set[tuple[str, str]]) -> None:
+    """Let MiniStack authenticate, but not authorize, the callers of our operations.
 
     Args:
-        operations: Service and operation, of those that ask IAM by themselves.
+        operations: Service and name of the operations that check permissions themselves.
     """
     original: Callable[..., str | None] = iam_actions.extract_iam_action
 

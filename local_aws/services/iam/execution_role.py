@@ -1,12 +1,12 @@
-"""CloudFormation acts by the role of a stack, or else as its caller, when IAM is enforced.
+"""Let CloudFormation use the execution role of a stack, or its caller, if IAM is enforced.
 
-MiniStack does all that a template says, whoever asks. Here each resource asks IAM first, for what
-the type's handler does by its schema ("handlers" and their "permissions") and what the services
-ask of it: the writes, and of the reads only that of a function's code.
+MiniStack does not check permissions of resources. Here, each resource checks the permissions that
+its type's handler needs by the schema ("handlers" and their "permissions") and by the services
+that it calls. Only writes are checked, and the read of a function's code.
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-iam-servicerole.html
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/resource-type-schemas.html
 
-The types of Image Builder are not in the table: their handlers call our service, which asks.
+The types of Image Builder are not in the table, because our service checks their permissions.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ if TYPE_CHECKING:
     Rule = Callable[[Properties, Collection[str]], Iterator[Check]]
 
 _SERVICE: Final = "cloudformation.amazonaws.com"
-# Where the role of a stack, or of a change set, is kept on MiniStack's record of it.
+# The key of the role in MiniStack's record of a stack or a change set.
 _ROLE: Final = "_execution_role"
 _OPERATIONS: Final = (
     "CreateStack", "UpdateStack", "DeleteStack", "ExecuteChangeSet", "RollbackStack",
     "ContinueUpdateRollback",
 )  # fmt: skip
-_ASK_NOTHING: Final = {
+_WITHOUT_CHECKS: Final = {
     "AWS::CDK::Metadata",
-    "AWS::CloudFormation::CustomResource",  # asks when it is invoked, as Custom::* do
+    "AWS::CloudFormation::CustomResource",  # checked when it is invoked, like Custom::*
     "AWS::CloudFormation::WaitCondition",
     "AWS::CloudFormation::WaitConditionHandle",
 }
 
 
 class AccessDeniedError(Exception):
-    """The role or the caller may not do what a resource needs."""
+    """The role or the caller lacks a permission that a resource needs."""
 
 
 @dataclass(frozen=True)
 class _Type:
-    """What the handlers of a type ask, as actions of one service.
+    """The permissions that the handlers of a type need, as actions of one service.
 
-    Each of `create`, `update` and `delete` gives actions by property: they are asked for a
-    resource that has the property, or whose property changes or, after a `-`, goes; those of ""
-    always.
+    `create`, `update` and `delete` map a property to actions. The actions are checked for a
+    resource that has the property, or whose property changes. After a `-`, they are checked if the
+    property is removed. Those of "" are always checked.
 
     Attributes:
         service: The prefix of the actions.
-        resource: What follows account and Region in the ARN that they are about.
-        name: The property of its name, for which CloudFormation may choose one that begins with
-            those of stack and resource; None if the service chooses.
-        rule: What is asked about other resources, of properties and which of them are new.
+        resource: The part of the ARN after account and Region.
+        name: The property with the name. Without it, CloudFormation chooses a name that begins with
+            those of stack and resource. None if the service chooses the name.
+        rule: Yields checks on other resources, for properties and the names of those that are new.
     """
 
     service: str
@@ -264,41 +264,41 @@ _TYPES: Final = {
 
 
 def register() -> None:
-    """Put it between MiniStack's CloudFormation and all types, if IAM is enforced."""
+    """Add the checks to MiniStack's CloudFormation and all its types if IAM is enforced."""
     if not ministack.app.AUTH:
         return
     actions = handlers._ACTION_HANDLERS  # noqa: SLF001
-    actions["CreateChangeSet"] = _with_its_role(actions["CreateChangeSet"])
+    actions["CreateChangeSet"] = _with_role_recorded(actions["CreateChangeSet"])
     for name in _OPERATIONS:
-        actions[name] = _by_the_role(actions[name])
+        actions[name] = _with_role(actions[name])
     custom_resource.invoke_custom_resource = _invoking(custom_resource.invoke_custom_resource)
     for resource_type, acts in provisioners._RESOURCE_HANDLERS.items():  # noqa: SLF001
-        if resource_type in _ASK_NOTHING or resource_type.startswith("AWS::ImageBuilder::"):
+        if resource_type in _WITHOUT_CHECKS or resource_type.startswith("AWS::ImageBuilder::"):
             continue
         for name, asking in (("create", _creating), ("update", _updating), ("delete", _deleting)):
             if name in acts:
                 acts[name] = asking(resource_type, acts[name])
 
 
-def _with_its_role(create_change_set: Action) -> Action:
+def _with_role_recorded(create_change_set: Action) -> Action:
     @wraps(create_change_set)
-    def with_its_role(params: dict[str, Any]) -> Any:  # noqa: ANN401
+    def with_role_recorded(params: dict[str, Any]) -> Any:  # noqa: ANN401
         role = handlers._p(params, "RoleARN")  # noqa: SLF001
         if refusal := role and _refusal(role):
             return refusal
-        answer = create_change_set(params)
+        response = create_change_set(params)
         if change_set := role and _change_set(params):
             change_set[_ROLE] = role
-        return answer
+        return response
 
-    return with_its_role
+    return with_role_recorded
 
 
-def _by_the_role(operation: Action) -> Action:
-    """Run an operation, and the tasks that it starts, as the role; the stack keeps the role."""
+def _with_role(operation: Action) -> Action:
+    """Run an operation and the tasks that it starts with the role, which the stack keeps."""
 
     @wraps(operation)
-    def by_the_role(params: dict[str, Any]) -> Any:  # noqa: ANN401
+    def with_role(params: dict[str, Any]) -> Any:  # noqa: ANN401
         given = handlers._p(params, "RoleARN")  # noqa: SLF001
         if refusal := given and _refusal(given):
             return refusal
@@ -310,14 +310,14 @@ def _by_the_role(operation: Action) -> Action:
             return operation(params)
         token = CALLER.set(_assume(role))
         try:
-            answer = operation(params)
+            response = operation(params)
         finally:
             CALLER.reset(token)
         if stack := handlers._resolve_stack(name):  # noqa: SLF001
             stack[_ROLE] = role
-        return answer
+        return response
 
-    return by_the_role
+    return with_role
 
 
 def _change_set(params: dict[str, Any]) -> dict[str, Any]:
@@ -326,8 +326,8 @@ def _change_set(params: dict[str, Any]) -> dict[str, Any]:
     return (name and changesets._find_change_set(name, stack_name)[1]) or {}  # noqa: SLF001
 
 
-def _refusal(role_arn: str) -> Any:  # noqa: ANN401 - MiniStack's answer
-    """What CloudFormation answers that cannot have the role; None if it can."""
+def _refusal(role_arn: str) -> Any:  # noqa: ANN401 - a response of MiniStack
+    """Return the error response if CloudFormation may not use the role, or None if it may."""
     if reason := _pass_role(role_arn, _SERVICE).refusal:
         return handlers._error("AccessDenied", reason, 403)  # noqa: SLF001
     role = iam._roles.get(role_arn.rpartition("/")[2])  # noqa: SLF001
@@ -338,7 +338,7 @@ def _refusal(role_arn: str) -> Any:  # noqa: ANN401 - MiniStack's answer
 
 
 def _assume(role_arn: str) -> str:
-    """The access key of CloudFormation's session of a role."""
+    """Return the access key of CloudFormation's session with a role."""
     digest = hashlib.sha256(f"{_SERVICE}:{role_arn}".encode()).hexdigest().upper()
     access_key, name = f"ASIA{digest[:16]}", role_arn.rpartition("/")[2]
     session = {
@@ -368,8 +368,8 @@ def _invoking(invoke: Callable[..., Any]) -> Callable[..., Any]:
 def _creating(resource_type: str, create: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(create)
     def creating(logical_id: str, properties: Properties, stack_name: str) -> Any:  # noqa: ANN401
-        made = _set(properties)
-        _ask(resource_type, "create", f"{stack_name}-{logical_id}-*", properties, made)
+        created_with = _set(properties)
+        _check(resource_type, "create", f"{stack_name}-{logical_id}-*", properties, created_with)
         return create(logical_id, properties, stack_name)
 
     return creating
@@ -380,7 +380,7 @@ def _updating(resource_type: str, update: Callable[..., Any]) -> Callable[..., A
     def updating(physical_id: str, old: Properties, new: Properties, *others: object) -> Any:  # noqa: ANN401
         changed = {name for name in new if old.get(name) != new[name]}
         changed |= {f"-{name}" for name in old if name not in new}
-        _ask(resource_type, "update", physical_id, new, changed)
+        _check(resource_type, "update", physical_id, new, changed)
         return update(physical_id, old, new, *others)
 
     return updating
@@ -389,32 +389,32 @@ def _updating(resource_type: str, update: Callable[..., Any]) -> Callable[..., A
 def _deleting(resource_type: str, delete: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(delete)
     def deleting(physical_id: str, properties: Properties, *others: object) -> Any:  # noqa: ANN401
-        _ask(resource_type, "delete", physical_id, properties, _set(properties))
+        _check(resource_type, "delete", physical_id, properties, _set(properties))
         return delete(physical_id, properties, *others)
 
     return deleting
 
 
-def _ask(
-    resource_type: str, act: str, name: str, properties: Properties, concerned: Collection[str]
+def _check(
+    resource_type: str, act: str, name: str, properties: Properties, affected: Collection[str]
 ) -> None:
-    asked = _TYPES.get(resource_type)
-    if asked is None:
-        if _may_do_all():
+    type_ = _TYPES.get(resource_type)
+    if type_ is None:
+        if _is_root():
             return
         raise AccessDeniedError(
-            f"local_aws does not know what {resource_type} asks of an execution role: "
-            "see local_aws/services/iam/execution_role.py"
+            f"local_aws does not know the permissions that {resource_type} needs: "
+            "add the type to local_aws/services/iam/execution_role.py"
         )
-    actions: dict[str, str] = getattr(asked, act)
+    actions: dict[str, str] = getattr(type_, act)
     checks = [
-        Check(f"{asked.service}:{action}", arn)
-        for concern in ("", *sorted(concerned))
-        for action in actions.get(concern, "").split()
-        for arn in _arns(asked, act, name, properties)
+        Check(f"{type_.service}:{action}", arn)
+        for changed in ("", *sorted(affected))
+        for action in actions.get(changed, "").split()
+        for arn in _arns(type_, act, name, properties)
     ]
-    if asked.rule and act != "delete":
-        checks += asked.rule(properties, concerned)
+    if type_.rule and act != "delete":
+        checks += type_.rule(properties, affected)
     for check in checks:
         if reason := check.refusal:
             raise AccessDeniedError(
@@ -422,22 +422,22 @@ def _ask(
             )
 
 
-def _may_do_all() -> bool:
-    """Whether CloudFormation acts for the account's root, which no policy limits."""
+def _is_root() -> bool:
+    """Return whether the caller is the account's root, whose permissions no policy limits."""
     principal = iam_evaluator.resolve_principal(CALLER.get() or "", get_account_id())
     return getattr(principal, "policies", ...) is None
 
 
-def _arns(asked: _Type, act: str, name: str, properties: Properties) -> list[str]:
-    if asked.resource == "*" or (act == "create" and asked.name is None):
+def _arns(type_: _Type, act: str, name: str, properties: Properties) -> list[str]:
+    if type_.resource == "*" or (act == "create" and type_.name is None):
         return ["*"]
-    names = properties.get(asked.name or "", name)
+    names = properties.get(type_.name or "", name)
     return [
         known
         if known.startswith("arn:")
         else _arn(
-            asked.service,
-            asked.resource.format(name=known.lstrip("/"), path=properties.get("Path", "/")),
+            type_.service,
+            type_.resource.format(name=known.lstrip("/"), path=properties.get("Path", "/")),
         )
         for known in ([names] if isinstance(names, str) else names)
     ]
@@ -450,7 +450,7 @@ def _arn(service: str, resource: str) -> str:
 
 
 def _set(properties: Properties) -> set[str]:
-    """The properties that are there; tags are not, if they are CloudFormation's alone."""
+    """Return the names of properties with a value; Tags only if some are not CloudFormation's."""
     tags = properties.get("Tags") or []
     keys = tags if isinstance(tags, dict) else [tag["Key"] for tag in tags]
     own = any(not str(key).startswith("aws:") for key in keys)

@@ -1,6 +1,6 @@
-"""Lambda, Step Functions and CloudWatch Logs ask IAM before they act, when IAM is enforced.
+"""Let Lambda, Step Functions and CloudWatch Logs check their roles and keys if IAM is enforced.
 
-MiniStack lets them do all. Each function here stands between it and one act of a service.
+MiniStack does not check them. Each function here adds one check to a service.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _IN_A_VPC: Final = (
     "CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets",
     "DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses",
 )  # fmt: skip
-# The state machine whose task is under way.
+# The state machine whose task runs.
 _MACHINE: ContextVar[dict[str, Any] | None] = ContextVar("machine", default=None)
 
 
 class RoleError(Exception):
-    """A role or a key does not let a service act."""
+    """A role or a key does not allow a service to act."""
 
 
 def register() -> None:
-    """Put them in place, if IAM is enforced; for the whole process."""
+    """Add the checks for the whole process if IAM is enforced."""
     if not ministack.app.AUTH:
         return
     _before_create("AWS::Lambda::Function", _check_function)
@@ -55,7 +55,10 @@ def _before_create(resource_type: str, check: Callable[[dict[str, Any]], None]) 
 
 
 def _check_function(properties: dict[str, Any]) -> None:
-    """https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html."""
+    """Check the role of a function.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html
+    """
     role = _role(properties["Role"])
     if not service_may("lambda.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"]):
         raise RoleError("The role defined for the function cannot be assumed by Lambda.")
@@ -67,7 +70,10 @@ def _check_function(properties: dict[str, Any]) -> None:
 
 
 def _check_log_group(properties: dict[str, Any]) -> None:
-    """https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html."""
+    """Check the key of a log group.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    """
     key_id = properties.get("KmsKeyId")
     if not key_id:
         return
@@ -88,7 +94,10 @@ def _check_log_group(properties: dict[str, Any]) -> None:
 
 
 def _only_if_it_may_log(emit: Callable[..., None]) -> Callable[..., None]:
-    """https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html."""
+    """Write the log of a function only if its role may.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html
+    """
 
     @wraps(emit)
     def checked(func: dict[str, Any], *arguments: Any, **more: Any) -> None:  # noqa: ANN401
@@ -114,7 +123,10 @@ def _as_the_machine(execute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _only_if_it_may_call(call: Callable[..., Any]) -> Callable[..., Any]:
-    """https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html."""
+    """Call a function only if the role of the state machine may.
+
+    https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
+    """
 
     @wraps(call)
     def checked(function: str, event: Any) -> Any:  # noqa: ANN401
@@ -136,11 +148,11 @@ def _refusal(machine: dict[str, Any], function: str) -> str | None:
     ):
         return f"states.amazonaws.com is not authorized to assume {role['Arn']}"
     # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
-    questions: list[tuple[str, str, dict[str, str]]] = [("lambda:InvokeFunction", function, {})]
+    checks: list[tuple[str, str, dict[str, str]]] = [("lambda:InvokeFunction", function, {})]
     if key := machine.get("encryptionConfiguration", {}).get("kmsKeyId"):
         context = {"kms:EncryptionContext:aws:states:stateMachineArn": arn}
-        questions += [(f"kms:{act}", key, context) for act in ("Decrypt", "GenerateDataKey")]
-    for action, resource, keys in questions:
+        checks += [(f"kms:{act}", key, context) for act in ("Decrypt", "GenerateDataKey")]
+    for action, resource, keys in checks:
         if not role_may(role["RoleName"], action, resource, keys):
             return f"User: {role['Arn']} is not authorized to perform: {action} on {resource}"
     return None

@@ -1,4 +1,4 @@
-"""The ARNs of Image Builder: what they are made of, and which others they name."""
+"""Build and match the ARNs of Image Builder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ T = TypeVar("T")
 
 
 def make_arn(resource: str) -> str:
-    """The ARN of a resource of Image Builder, in the account and Region of now."""
+    """Return the ARN of a resource of Image Builder, in the current account and Region."""
     return f"arn:aws:imagebuilder:{get_region()}:{get_account_id()}:{resource}"
 
 
 def slug(name: str) -> str:
-    """The name in an ARN: names that differ only in case, spaces or underscores are one."""
+    """Return a name as it is in an ARN: lower case, with hyphens for spaces and underscores."""
     return name.lower().replace(" ", "-").replace("_", "-")
 
 
 def names(wanted: str, arn: str) -> bool:
-    """Whether an ARN, maybe with x for nodes of its version or without a build, names another."""
+    """Return whether an ARN matches another; it may have x in its version, or no build number."""
     parts, known_parts = wanted.split("/"), arn.split("/")
     nodes, known = (".".join(found[2:]).split(".") for found in (parts, known_parts))
     return (
@@ -35,7 +35,7 @@ def names(wanted: str, arn: str) -> bool:
 
 
 def newest(found: Iterable[tuple[str, T]]) -> T | None:
-    """Of resources by ARN, the one with the highest version and build."""
+    """Return the resource with the highest version and build, of pairs of ARN and resource."""
 
     def numbers(entry: tuple[str, T]) -> list[int]:
         return [int(number) for number in re.findall(r"\d+", "/".join(entry[0].split("/")[2:]))]
@@ -44,7 +44,7 @@ def newest(found: Iterable[tuple[str, T]]) -> T | None:
 
 
 def latest_versions(arn: str) -> dict[str, str]:
-    """The latestVersionReferences of a version's ARN."""
+    """Return the latestVersionReferences for the ARN of a version."""
     series, _, version = arn.rpartition("/")
     major, minor, patch = version.split(".")
     return {

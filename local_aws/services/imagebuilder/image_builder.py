@@ -1,7 +1,8 @@
-"""EC2 Image Builder: imported images, image recipes, and the tags of all.
+"""EC2 Image Builder: imported images, image recipes, and the tags of all its resources.
 
-Behaviour: https://docs.aws.amazon.com/imagebuilder/latest/APIReference/ and botocore's model of
-the service, which says more; what neither says is a knob (knobs.py).
+The behaviour follows https://docs.aws.amazon.com/imagebuilder/latest/APIReference/ and botocore's
+model of the service, which has more detail. What neither documents is a knob
+(local_aws/server/knobs.py). Components and pipelines are in pipelines.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from local_aws.services.imagebuilder.pipelines import (
     invalid_reference,
     not_found,
 )
-from local_aws.services.imagebuilder.service_linked_role import make_service_linked_role
+from local_aws.services.imagebuilder.service_linked_role import create_service_linked_role
 from local_aws.services.paging import page
 from local_aws.services.service_model import ServiceError
 
@@ -43,7 +44,7 @@ _PAGE_SIZE: Final = 25
 
 @dataclass
 class Image:
-    """One build of an image version: the request that made it and what became of it."""
+    """One build of an image version: its ImportVmImage request and its state."""
 
     arn: str
     request: dict[str, Any]
@@ -56,11 +57,11 @@ class Image:
 
     @property
     def version_arn(self) -> str:
-        """The ARN without the build number."""
+        """Return the ARN without the build number."""
         return self.arn.rpartition("/")[0]
 
     def summary(self) -> dict[str, Any]:
-        """The image as ListImageBuildVersions shows it; GetImage shows the same."""
+        """Return the image as GetImage and ListImageBuildVersions show it."""
         return {
             "arn": self.arn,
             "type": "AMI",
@@ -83,7 +84,7 @@ class Image:
 
 @dataclass
 class Recipe:
-    """An image recipe: what GetImageRecipe shows of it, but for the tags."""
+    """An image recipe: what GetImageRecipe shows, without the tags."""
 
     arn: str
     shown: dict[str, Any]
@@ -91,15 +92,15 @@ class Recipe:
 
 
 class ImageBuilder:
-    """Image Builder in every account and region of a server.
+    """Image Builder in all accounts and Regions of a server.
 
     Args:
         world: The state shared with the other services.
-        vm_import: Where the tasks are that images are imported from.
+        vm_import: The service with the tasks that images are imported from.
     """
 
     def __init__(self, world: World, vm_import: VmImport) -> None:
-        """Start with no images."""
+        """Start without resources."""
         self._world = world
         self._vm_import = vm_import
         self._images: dict[str, Image] = AccountRegionScopedDict()
@@ -129,35 +130,35 @@ class ImageBuilder:
             self.operations[name] = partial(self._once, name, operation) if makes else operation
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         parts = self._pipelines.parts
         for store in (self._images, self._recipes, self._last_builds, self._tokens, parts):
             store.clear()
 
     def _once(self, operation: str, create: Operation, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a client token asks for once, and answer the same from then on."""
+        """Perform the request of a client token once, and repeat its response from then on."""
         key = (operation, request.pop("clientToken"))
         knobs, now = self._world.knobs, self._world.clock.now()
-        first, answer, expiry = self._tokens.get(key, ({}, {}, 0.0))
-        if expiry > now and not self._starts_anew(answer):
+        first, response, expiry = self._tokens.get(key, ({}, {}, 0.0))
+        if expiry > now and not self._imports_again(response):
             if first != request and knobs.idempotency_mismatch == "refuse":
                 raise ServiceError(
                     "IdempotentParameterMismatchException",
                     "The client token was used before with other parameters.",
                 )
-            return answer
-        answer = {"clientToken": key[1], **create(request)}
-        self._tokens[key] = (request, answer, now + knobs.idempotency_seconds)
-        return answer
+            return response
+        response = {"clientToken": key[1], **create(request)}
+        self._tokens[key] = (request, response, now + knobs.idempotency_seconds)
+        return response
 
-    def _starts_anew(self, answer: dict[str, Any]) -> bool:
-        if "imageArn" not in answer or self._world.knobs.idempotency_of_dead_image == "replay":
+    def _imports_again(self, response: dict[str, Any]) -> bool:
+        if "imageArn" not in response or self._world.knobs.idempotency_of_dead_image == "replay":
             return False
-        image = self._images.get(answer["imageArn"])
+        image = self._images.get(response["imageArn"])
         return image is None or image.status in ("FAILED", "CANCELLED")
 
     def arn_to_be(self, operation: str, request: dict[str, Any]) -> str:
-        """The ARN that a request to make something is about; of an image, without the build."""
+        """Return the ARN that a request creates; for an image, without the build number."""
         kinds = {"ImportVmImage": "image", "CreateImageRecipe": "image-recipe"}
         kind = kinds.get(operation) or KINDS[operation.removeprefix("Create")]
         series = make_arn(f"{kind}/{slug(request['name'])}")
@@ -167,11 +168,11 @@ class ImageBuilder:
         return f"{series}/{version}/1" if kind == "component" else f"{series}/{version}"
 
     def next_build(self, version_arn: str) -> str:
-        """The ARN of the next build of an image version."""
+        """Return the ARN of the next build of an image version."""
         return f"{version_arn}/{self._last_builds.get(version_arn, 0) + 1}"
 
     def tags_of(self, arn: str) -> dict[str, str]:
-        """The tags of a resource; of none that is not there."""
+        """Return the tags of a resource, or no tags if it does not exist."""
         resource = self._taggable(arn)
         return resource.tags if resource else {}
 
@@ -182,7 +183,7 @@ class ImageBuilder:
     # --- images ---
 
     def import_vm_image(self, request: dict[str, Any]) -> dict[str, Any]:
-        """ImportVmImage. Another token makes another build, never an error."""
+        """ImportVmImage: another client token creates another build, and is never an error."""
         _check_import(request)
         task = self._vm_import.task(request["vmImportTaskId"])
         if task is None and self._world.knobs.unknown_task == "refuse":
@@ -194,7 +195,7 @@ class ImageBuilder:
         version = self.arn_to_be("ImportVmImage", request)
         arn = self.next_build(version)
         self._last_builds[version] = int(arn.rpartition("/")[2])
-        make_service_linked_role(self._world.clock.timestamp())
+        create_service_linked_role(self._world.clock.timestamp())
         image = Image(
             arn,
             request,
@@ -203,11 +204,11 @@ class ImageBuilder:
         )
         self._images[image.arn] = image
 
-        def watch() -> None:
+        def notice_end() -> None:
             delay = self._world.knobs.image_watch_seconds
             self._world.call_in(delay, lambda: self._finish(image, task))
 
-        task.when_over(watch) if task else watch()
+        task.when_ended(notice_end) if task else notice_end()
         return {"imageArn": image.arn}
 
     def _finish(self, image: Image, task: ImportTask | None) -> None:
@@ -234,7 +235,7 @@ class ImageBuilder:
                 ec2._tags.setdefault(task.image_id, []).append(tag)  # noqa: SLF001
 
     def get_image(self, request: dict[str, Any]) -> dict[str, Any]:
-        """GetImage. A version or wildcard ARN finds the newest build that became AVAILABLE."""
+        """GetImage: a version or wildcard ARN finds the newest build that is AVAILABLE."""
         arn = request["imageBuildVersionArn"]
         found = self._images.get(arn)
         if found is None:
@@ -251,7 +252,7 @@ class ImageBuilder:
         }
 
     def list_images(self, request: dict[str, Any]) -> dict[str, Any]:
-        """ListImages: one entry an image version."""
+        """ListImages: one entry for each image version."""
         if request.get("byName"):
             raise ServiceError("InvalidRequestException", "local_aws does not serve byName")
         versions: dict[str, dict[str, Any]] = {}
@@ -281,7 +282,7 @@ class ImageBuilder:
         return _listed("imageSummaryList", builds, request)
 
     def delete_image(self, request: dict[str, Any]) -> dict[str, Any]:
-        """DeleteImage: the record only, AMI and snapshots stay."""
+        """DeleteImage: deletes only the image resource, not its AMI and snapshots."""
         arn = request["imageBuildVersionArn"]
         image = self._image(arn)
         parents = [recipe.shown["parentImage"] for recipe in self._recipes.values()]
@@ -292,7 +293,7 @@ class ImageBuilder:
         return {"imageBuildVersionArn": arn}
 
     def cancel_image_creation(self, request: dict[str, Any]) -> dict[str, Any]:
-        """CancelImageCreation: starts to; the image is CANCELLED later."""
+        """CancelImageCreation: starts to cancel; the image becomes CANCELLED later."""
         arn, knobs = request["imageBuildVersionArn"], self._world.knobs
         image = self._image(arn)
         if image.status in _TERMINAL:
@@ -345,12 +346,12 @@ class ImageBuilder:
     def list_tags_for_resource(self, request: dict[str, Any]) -> dict[str, Any]:
         """ListTagsForResource."""
         tags = self._tags(request["resourceArn"])
-        return {"tags": tags} if tags else {}  # the model has no empty map of tags
+        return {"tags": tags} if tags else {}  # The model does not allow an empty map.
 
     # --- recipes ---
 
     def create_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
-        """CreateImageRecipe. Its parent may be an image that is still PENDING."""
+        """CreateImageRecipe: the parent may be an image that is still PENDING."""
         parent = self._parent(request["parentImage"])
         for component in request.get("components", []):
             wanted = component["componentArn"]
@@ -378,7 +379,7 @@ class ImageBuilder:
         return {"imageRecipeArn": arn, "latestVersionReferences": latest_versions(arn)}
 
     def _parent(self, parent: str) -> Image | None:
-        """The image that a parentImage names; None if it is no image of this account."""
+        """Return the image that a parentImage names, or None if it is not of this account."""
         if not parent.startswith("arn:") or f":{get_account_id()}:" not in parent:
             return None
         found = self._images.get(parent) or newest(
@@ -391,7 +392,7 @@ class ImageBuilder:
         return found
 
     def _next_version(self, series: str, wanted: str) -> str:
-        """The version with each x, of the last nodes, replaced by the next free number."""
+        """Return a version in which the next free numbers replace each x at its end."""
         fixed = "" if wanted.startswith("x") else wanted.partition(".x")[0]
         if fixed == wanted:
             return wanted
@@ -406,7 +407,7 @@ class ImageBuilder:
         return ".".join(map(str, nodes))
 
     def get_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
-        """GetImageRecipe; with x in the version, the newest one."""
+        """GetImageRecipe: an ARN with x in the version finds the newest one."""
         arn = request["imageRecipeArn"]
         found = newest(
             (known, recipe) for known, recipe in self._recipes.items() if names(arn, known)
@@ -438,7 +439,7 @@ class ImageBuilder:
 
 
 def _check_import(request: dict[str, Any]) -> None:
-    """What ImportVmImage wants beyond the shapes of its model."""
+    """Check what ImportVmImage requires beyond the shapes of its model."""
 
     def refuse(name: str, why: str) -> None:
         raise ServiceError(
@@ -451,7 +452,7 @@ def _check_import(request: dict[str, Any]) -> None:
         refuse("semanticVersion", f"a node is at most {_LARGEST_NODE}")
     group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
     if not group.startswith("/aws/imagebuilder/"):
-        refuse("loggingConfiguration.logGroupName", "it must lie under /aws/imagebuilder/")
+        refuse("loggingConfiguration.logGroupName", "it must start with /aws/imagebuilder/")
 
 
 def _listed(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:

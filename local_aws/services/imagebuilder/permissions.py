@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from local_aws.services.imagebuilder.image_builder import ImageBuilder
 
-# what else an operation of Image Builder does as the caller
+# Other actions that an operation of Image Builder performs with the permissions of its caller.
 _DEPENDENT: Final = {
     "CreateImageRecipe": ("ec2:DescribeImages",),
     "ImportVmImage": ("ec2:DescribeImages", "ec2:DescribeImportImageTasks"),
@@ -30,14 +30,14 @@ _DEPENDENT: Final = {
 
 
 class ImageBuilderChecks:
-    """What the operations of Image Builder ask."""
+    """The permission checks of the operations of Image Builder."""
 
     def __init__(self, image_builder: ImageBuilder) -> None:
-        """Take the tags of resources from the service."""
+        """Read the tags of resources from the service."""
         self._image_builder = image_builder
 
     def __call__(self, operation: str, request: dict[str, Any]) -> Iterator[Check]:
-        """The questions of one request, which is by the model."""
+        """Yield the checks for a request, which the model allows."""
         action = f"imagebuilder:{operation}"
         tags = request.get("tags", {})
         arn = _resource(operation, request, self._image_builder)
@@ -50,9 +50,9 @@ class ImageBuilderChecks:
             | tag_key_names(tags or request.get("tagKeys", [])),
         )
         if tags and operation != "TagResource":
-            made = self._image_builder.next_build(arn) if operation == "ImportVmImage" else arn
+            created = self._image_builder.next_build(arn) if operation == "ImportVmImage" else arn
             keys = tag_keys("aws:RequestTag", tags) | tag_key_names(tags)
-            yield Check("imagebuilder:TagResource", made, keys)
+            yield Check("imagebuilder:TagResource", created, keys)
         for dependent in _DEPENDENT.get(operation, ()):
             yield Check(dependent, keys={"ec2:Region": get_region()})
         if operation == "ImportVmImage" and SERVICE_LINKED_ROLE not in iam._roles:  # noqa: SLF001
@@ -64,7 +64,7 @@ class ImageBuilderChecks:
 
 
 def _resource(operation: str, request: dict[str, Any], image_builder: ImageBuilder) -> str:
-    """The resource that an operation of Image Builder is authorised on."""
+    """Return the ARN of the resource on which an operation is authorized."""
     if operation.startswith(("Create", "Import")):
         return image_builder.arn_to_be(operation, request)
     if operation == "ListImageBuildVersions" and "imageVersionArn" in request:

@@ -1,7 +1,7 @@
-"""EC2 Image Builder's pipelines, and what they are put together from.
+"""Pipelines of EC2 Image Builder, and components and configurations, of which they consist.
 
-Components, infrastructure configurations, distribution configurations and pipelines, over one
-shape: a request is kept, and shown again. https://docs.aws.amazon.com/imagebuilder/latest/APIReference/
+All of them work the same way: Create and Update store a request, and Get shows it.
+https://docs.aws.amazon.com/imagebuilder/latest/APIReference/
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from local_aws.server.world import World
     from local_aws.services.service_model import Operation
 
-# by the name in operations: the name in ARNs
+# The names in ARNs, by the names in operations.
 KINDS: Final = {
     "Component": "component",
     "DistributionConfiguration": "distribution-configuration",
@@ -35,7 +35,7 @@ _DISTRIBUTION_MINUTES: Final = 720
 
 @dataclass
 class Part:
-    """One of them: what its Get operation shows, but for the tags."""
+    """A pipeline, component or configuration: what Get shows, without the tags."""
 
     kind: str
     shown: dict[str, Any]
@@ -43,13 +43,13 @@ class Part:
 
 
 class Pipelines:
-    """Pipelines and their parts in every account and region of a server.
+    """Pipelines and their parts in all accounts and Regions of a server.
 
     Args:
         world: The state shared with the other services.
-        arn_to_be: The ARN that a request to make something is about.
-        recipe_exists: Whether an ARN, maybe with x for nodes of its version, names a recipe.
-        dependants: The ARNs of recipes that use a component.
+        arn_to_be: Returns the ARN that a request creates.
+        recipe_exists: Returns whether an ARN, which may have x in its version, matches a recipe.
+        is_in_a_recipe: Returns whether a recipe uses a component.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Pipelines:
         world: World,
         arn_to_be: Callable[[str, dict[str, Any]], str],
         recipe_exists: Callable[[str], bool],
-        dependants: Callable[[str], bool],
+        is_in_a_recipe: Callable[[str], bool],
     ) -> None:
-        """Start with none."""
+        """Start without resources."""
         self._world = world
         self._arn_to_be = arn_to_be
         self._recipe_exists = recipe_exists
-        self._in_a_recipe = dependants
+        self._in_a_recipe = is_in_a_recipe
         self.parts: dict[str, Part] = AccountRegionScopedDict()
         self.operations: dict[str, Operation] = {}
         for kind in KINDS:
@@ -74,7 +74,7 @@ class Pipelines:
                 self.operations[f"Update{kind}"] = partial(self._update, kind)
 
     def uses(self, arn: str) -> bool:
-        """Whether a pipeline uses a recipe or a configuration."""
+        """Return whether a pipeline uses a recipe or a configuration."""
         return any(
             part.kind == "ImagePipeline" and arn != own and arn in part.shown.values()
             for own, part in self.parts.items()
@@ -90,7 +90,7 @@ class Pipelines:
             )
         if request.get("dryRun"):
             raise ServiceError("DryRunOperationException", "The request would have succeeded.")
-        shown = _kept(request) | {"arn": arn, "dateCreated": self._world.clock.timestamp()}
+        shown = _shown(request) | {"arn": arn, "dateCreated": self._world.clock.timestamp()}
         if kind == "Component":
             shown |= {
                 "version": arn.split("/")[2],
@@ -121,7 +121,7 @@ class Pipelines:
         kept = ("arn", "name", "dateCreated", "timeoutMinutes", "status")
         part.shown = (
             {name: part.shown[name] for name in kept if name in part.shown}
-            | _kept(request)
+            | _shown(request)
             | {"dateUpdated": self._world.clock.timestamp()}
         )
         return {_arn_member(kind): arn}
@@ -162,7 +162,7 @@ class Pipelines:
 
 
 def _arn_member(kind: str) -> str:
-    """The member of requests and answers that has the ARN."""
+    """Return the member of requests and responses that contains the ARN."""
     if kind == "Component":
         return "componentBuildVersionArn"
     return f"{kind[0].lower()}{kind[1:]}Arn"
@@ -174,7 +174,7 @@ def _latest(kind: str, arn: str) -> dict[str, Any]:
     return {"latestVersionReferences": latest_versions(arn.rpartition("/")[0])}
 
 
-def _kept(request: dict[str, Any]) -> dict[str, Any]:
+def _shown(request: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in request.items() if name not in _NOT_SHOWN}
 
 
@@ -187,14 +187,14 @@ def _one_of(request: dict[str, Any], *names: str) -> None:
 
 
 def not_found(arn: str) -> ServiceError:
-    """The error for a resource that is not there."""
+    """Return the error for a resource that does not exist."""
     return ServiceError(
         "ResourceNotFoundException", f"The resource with ARN '{arn}' does not exist."
     )
 
 
 def has_dependants(arn: str) -> ServiceError:
-    """The error for a resource that cannot be deleted, because others use it."""
+    """Return the error for a resource that cannot be deleted because others use it."""
     return ServiceError(
         "ResourceDependencyException",
         f"Resource dependency error: The resource ARN '{arn}' has other resources depended on it.",
@@ -202,7 +202,7 @@ def has_dependants(arn: str) -> ServiceError:
 
 
 def invalid_reference(name: str, value: str) -> ServiceError:
-    """The error for a parameter that names what is not there."""
+    """Return the error for a parameter that names a resource that does not exist."""
     return ServiceError(
         "InvalidParameterValueException",
         f"The value supplied for parameter '{name}' is not valid: the resource with ARN '{value}' "

@@ -14,14 +14,14 @@ SERVICE_LINKED_ROLE: Final = "AWSServiceRoleForImageBuilder"
 SERVICE: Final = "imagebuilder.amazonaws.com"
 
 
-def make_service_linked_role(created: str) -> None:
-    """Make Image Builder's service-linked role, if the account has none yet.
+def create_service_linked_role(created: str) -> None:
+    """Create Image Builder's service-linked role if the account does not have it.
 
     https://docs.aws.amazon.com/imagebuilder/latest/userguide/image-builder-service-linked-role.html
     """
     if SERVICE_LINKED_ROLE in iam._roles:  # noqa: SLF001
         return
-    # not by CreateServiceLinkedRole: MiniStack spells its name otherwise
+    # Not by CreateServiceLinkedRole, because MiniStack gives the role another name.
     iam._roles[SERVICE_LINKED_ROLE] = {  # noqa: SLF001
         "RoleName": SERVICE_LINKED_ROLE,
         "Arn": service_linked_role_arn(),

@@ -1,4 +1,4 @@
-"""What MiniStack's Lambda lacks: logging, asynchronous events of CloudFormation, sudden death."""
+"""Add to MiniStack's Lambda: logging, AWS time, retries of events, and killed processes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from local_aws.server.world import World
 
-# https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html - what `logging` writes goes
-# to the function's log, by a handler on the root logger, there before the function's modules.
+# https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html - Lambda adds a handler to the
+# root logger before it imports the function's modules.
 _LOGGING_HANDLER: Final = """
 import logging as _logging
 _handler = _logging.StreamHandler()
@@ -34,30 +34,32 @@ _INVOCATION_TIME: Final = {
     ),
     "(_deadline - time.time())": "(_deadline - _worker_time.run_time())",
 }
-# https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html - a failed
-# event comes again after one minute, and after two more; a throttled one after a second, and then
-# after longer and longer pauses.
+# https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html - Lambda retries
+# a failed event after one minute and after two more, and a throttled event after a second and then
+# after growing pauses.
 _PAUSE_AFTER_FAILURE: Final = 60
 _PAUSE_AFTER_THROTTLE: Final = 1
 _LONGEST_PAUSE: Final = 300
-# What a function has that says nothing else in its AWS::Lambda::EventInvokeConfig.
+# The defaults of AWS::Lambda::EventInvokeConfig.
 _RETRIES: Final = 2
 _EVENT_AGE: Final = 6 * 3600
 _BY_CLOUDFORMATION: ContextVar[bool] = ContextVar("by_cloudformation", default=False)
 
 
 def register(world: World) -> None:
-    """Teach MiniStack's Lambda these things; for the whole process.
+    """Change MiniStack's Lambda for the whole process.
 
     Args:
-        world: The clock says how old an event is, the faults which one comes twice.
+        world: Its clock determines the age of events, its faults which one is delivered twice.
     """
     lambda_runtime._PYTHON_WORKER_SCRIPT = _worker_script(  # noqa: SLF001 - read for each worker
         lambda_runtime._PYTHON_WORKER_SCRIPT,  # noqa: SLF001
         world.clock.file,
     )
-    lambda_svc.invoke_async_with_retry = _by_the_clock(world)
-    custom_resource.invoke_custom_resource = _marked(custom_resource.invoke_custom_resource)
+    lambda_svc.invoke_async_with_retry = _in_aws_time(world)
+    custom_resource.invoke_custom_resource = _as_cloudformation(
+        custom_resource.invoke_custom_resource
+    )
     lambda_svc._execute_function_with_config_scope = _asynchronous(  # noqa: SLF001
         lambda_svc._execute_function_with_config_scope,  # noqa: SLF001
         world,
@@ -77,7 +79,7 @@ def _worker_script(script: str, clock_file: Path | None) -> str:
 
 
 def kill_caller(access_key: str | None) -> None:
-    """Kill the processes of the function that a call came from.
+    """Kill the busy processes of the function that made a call.
 
     Args:
         access_key: The access key of the call.
@@ -95,20 +97,20 @@ def kill_caller(access_key: str | None) -> None:
             worker._proc.kill()  # noqa: SLF001
 
 
-def _marked(invoke: Callable[..., Any]) -> Callable[..., Any]:
+def _as_cloudformation(invoke: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(invoke)
-    def marked(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
+    def as_cloudformation(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
         token = _BY_CLOUDFORMATION.set(True)
         try:
             return invoke(*arguments, **more)
         finally:
             _BY_CLOUDFORMATION.reset(token)
 
-    return marked
+    return as_cloudformation
 
 
 def _asynchronous(execute: Callable[..., Any], world: World) -> Callable[..., Any]:
-    """CloudFormation invokes asynchronously: Lambda repeats what failed, and sometimes what not."""
+    """Invoke functions asynchronously for CloudFormation, and deliver an event twice on a fault."""
 
     @wraps(execute)
     def asynchronous(function: dict[str, Any], event: Any) -> Any:  # noqa: ANN401
@@ -122,11 +124,11 @@ def _asynchronous(execute: Callable[..., Any], world: World) -> Callable[..., An
     return asynchronous
 
 
-def _by_the_clock(world: World) -> Callable[[dict[str, Any], Any], None]:
-    """Asynchronous invocation in AWS time; MiniStack ages events in real time, and drops throttled.
+def _in_aws_time(world: World) -> Callable[[dict[str, Any], Any], None]:
+    """Return an asynchronous invocation in AWS time, which also retries throttled events.
 
-    What failed comes again MaximumRetryAttempts times, what was throttled until it is through,
-    and neither once the event is MaximumEventAgeInSeconds old.
+    Lambda retries a failed event MaximumRetryAttempts times, and a throttled one until the function
+    runs. It gives up when the event is MaximumEventAgeInSeconds old.
     """
 
     def invoke(function: dict[str, Any], event: Any) -> None:  # noqa: ANN401
@@ -143,7 +145,7 @@ def _deliver(world: World, function: dict[str, Any], event: Any, sent: float) ->
     expires = sent + int(limits.get("MaximumEventAgeInSeconds", _EVENT_AGE))
     failures, throttles = 0, 0
     while True:
-        # as it is by now: changed, or gone
+        # The function may have changed, or may be deleted.
         known, config, name = lambda_svc._get_func_record_for_ref(arn)  # noqa: SLF001
         if not config:
             return

@@ -1,8 +1,12 @@
 """Run a Lambda function in AWS time.
 
 The source of this module comes first in the script of each worker process, so a function needs no
-code for it: `time.time`, `time.monotonic` and `time.sleep` mean AWS time there. Timestamps of
-`datetime` stay real, because the server compares the signatures of requests with real time.
+code for it. There, `time.time` is AWS time and `time.sleep` sleeps in AWS time. `time.monotonic`
+counts AWS seconds of sleep and real seconds of work, and so does the time that an invocation has
+left. So a deadline leaves a function the same time to work at each speed of the clock, and a clock
+that is moved forward takes no time from it.
+
+`datetime` stays real, because the server compares the signatures of requests with real time.
 Waiting in the standard library's own threads and sockets also takes real time.
 """
 
@@ -19,10 +23,6 @@ _POLLING_INTERVAL = 0.05
 
 class WorkerTime:
     """AWS time in a worker process, and the time that an invocation has left.
-
-    The time that an invocation has left ends after the function's timeout, which counts real
-    seconds while the function works and AWS seconds while it sleeps. So neither a fast clock nor
-    one that is moved forward takes time from a function that works.
 
     Args:
         clock_file: The file in which the server's clock says what time it is.
@@ -43,8 +43,8 @@ class WorkerTime:
         replacements = {
             "time": self.now,
             "time_ns": lambda: int(self.now() * 1e9),
-            "monotonic": self.now,
-            "monotonic_ns": lambda: int(self.now() * 1e9),
+            "monotonic": self.run_time,
+            "monotonic_ns": lambda: int(self.run_time() * 1e9),
             "sleep": self.sleep,
         }
         for name, replacement in replacements.items():
@@ -87,7 +87,7 @@ class WorkerTime:
         return self._deadline
 
     def run_time(self) -> float:
-        """Return real seconds of work and AWS seconds of sleep since an arbitrary moment."""
+        """Return seconds since an arbitrary moment: AWS seconds of sleep and real ones of work."""
         return self._real_monotonic() + self._gained
 
     def _sleep(self, seconds: float) -> None:
