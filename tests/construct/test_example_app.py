@@ -11,7 +11,7 @@ import aws_cdk as cdk
 import pytest
 
 import app as example
-from local_aws.prerequisites import raw_disk
+from local_aws.client.prerequisites import raw_disk
 
 ROOT = Path(__file__).parents[2]
 TASK = {"vm_import_task_id": "import-ami-0123456789abcdef0"}

@@ -10,7 +10,7 @@ import trustme
 
 from index import handler
 from local_aws import LocalAws
-from local_aws.prerequisites import DISK, Prerequisites
+from local_aws.client.prerequisites import DISK, Prerequisites
 from tests.handler.cloudformation import CustomResource, ResponseUrls
 
 if TYPE_CHECKING:

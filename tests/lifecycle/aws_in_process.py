@@ -30,12 +30,12 @@ from ministack.core.responses import request_scope
 from ministack.services import ec2
 
 import index
-from local_aws.clock import Clock
-from local_aws.imagebuilder import Image, ImageBuilder
-from local_aws.knobs import Knobs
-from local_aws.service_model import Ec2QueryService, RestJsonService
-from local_aws.vm_import import ImportTask, VmImport
-from local_aws.world import World
+from local_aws.server.clock import Clock
+from local_aws.server.knobs import Knobs
+from local_aws.server.world import World
+from local_aws.services.ec2.vm_import import ImportTask, VmImport
+from local_aws.services.imagebuilder.image_builder import Image, ImageBuilder
+from local_aws.services.service_model import Ec2QueryService, RestJsonService
 from tests.handler.cloudformation import ACCOUNT, REGION
 from tests.lifecycle.step_functions import RefusedError, StepFunctions
 

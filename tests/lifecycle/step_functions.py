@@ -14,7 +14,7 @@ from tests.handler.cloudformation import ACCOUNT, REGION
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_aws.clock import Clock
+    from local_aws.server.clock import Clock
 
 STATE_MACHINE: Final = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:waiter"
 _LONGEST_NAME: Final = 80
