@@ -1,4 +1,4 @@
-"""The state machine that each event goes through, once, and that waits for images."""
+"""The state machine that runs each event of CloudFormation to its end."""
 
 import aws_cdk as cdk
 from aws_cdk import Aws
@@ -8,18 +8,17 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-# The longest wait, and as long again as CloudFormation waits for a deletion: then whatever was
-# waited for has no one left who waits.
-_LONGEST_EXECUTION = cdk.Duration.hours(13)
+from cdk_vm_import import _policies
+from cdk_vm_import._handler import contract
 
 
-class Waiter(Construct):
-    """Calls the function until it says that nothing is left to wait for.
+class EventStateMachine(Construct):
+    """Calls the function until an event needs no more steps.
 
-    One execution an event of CloudFormation, with its name: what Lambda delivers again, however
-    late, finds it. Its input is the event, and each answer of the
-    function takes the input's place: the event, what was seen so far, and the seconds until the
-    next call; 0 ends it.
+    Each event of CloudFormation is one execution, and the execution's name identifies the event.
+    If Lambda delivers an event twice, the second delivery finds the execution and does nothing.
+    The function receives the execution's data, returns them changed, and says in them how many
+    seconds to wait before the next step. 0 seconds end the execution.
     """
 
     def __init__(
@@ -30,29 +29,30 @@ class Waiter(Construct):
         function: lambda_.IFunction,
         encryption_key: kms.IKey | None,
     ) -> None:
-        """Make the state machine and its role."""
+        """Create the state machine and its role.
+
+        Args:
+            scope: The construct to create this one in.
+            construct_id: The id of this construct in the scope.
+            function: The function that runs a step.
+            encryption_key: Key that encrypts the executions. None: a key that AWS owns.
+        """
         super().__init__(scope, construct_id)
-        # A name of our own, so that the function's role can name it: the machine knows the
-        # function, the function its role, and the circle would be closed. The stack's own id is
-        # in it, because one account may hold the same app twice.
+        # The policy of the function's role names the state machine. A name that CloudFormation
+        # generates would make a circular dependency: state machine, function, role. The UUID of
+        # the stack is part of the name because an account may have the same app twice.
         stack_uuid = cdk.Fn.select(2, cdk.Fn.split("/", Aws.STACK_ID))
         name = f"vm-import-{self.node.addr[-8:]}-{stack_uuid}"
         states = f"arn:{Aws.PARTITION}:states:{Aws.REGION}:{Aws.ACCOUNT_ID}"
         self.arn_by_name = f"{states}:stateMachine:{name}"
         self.executions_arn = f"{states}:execution:{name}:*"
-        statements = [
-            iam.PolicyStatement(
-                sid="CallFunction",
-                actions=["lambda:InvokeFunction"],
-                resources=[function.function_arn],
-            )
-        ]
+        statements = [_policies.invoke(function)]
         if encryption_key:
-            statements.append(self._may_use(encryption_key))
+            statements.append(_policies.encrypt_executions(encryption_key, self.arn_by_name))
         role = iam.Role(
             self,
             "Role",
-            description="What the wait for imported EC2 Image Builder images may do",
+            description="Permissions of the state machine that runs events of imported VM images",
             assumed_by=iam.ServicePrincipal(
                 "states.amazonaws.com",
                 conditions={
@@ -60,9 +60,9 @@ class Waiter(Construct):
                     "ArnEquals": {"aws:SourceArn": self.arn_by_name},
                 },
             ),
-            inline_policies={"Wait": iam.PolicyDocument(statements=statements)},
+            inline_policies={"RunEvents": iam.PolicyDocument(statements=statements)},
         )
-        # No logging: the executions' data hold the signed ResponseURL.
+        # No logging configuration: the executions' data contain the signed ResponseURL.
         self._machine = sfn.CfnStateMachine(
             self,
             "Resource",
@@ -78,24 +78,15 @@ class Waiter(Construct):
 
     @property
     def arn(self) -> str:
-        """ARN of the state machine; who uses it depends on the machine."""
+        """ARN of the state machine. A resource that uses it depends on the state machine."""
         return self._machine.ref
-
-    def _may_use(self, key: kms.IKey) -> iam.PolicyStatement:
-        # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
-        context = {"kms:EncryptionContext:aws:states:stateMachineArn": self.arn_by_name}
-        return iam.PolicyStatement(
-            sid="EncryptExecutions",
-            actions=["kms:Decrypt", "kms:GenerateDataKey"],
-            resources=[key.key_arn],
-            conditions={"StringEquals": context},
-        )
 
 
 def _definition(function: lambda_.IFunction) -> dict[str, object]:
+    seconds = f"$.{contract.Step.SECONDS}"
     return {
         "StartAt": "Step",
-        "TimeoutSeconds": _LONGEST_EXECUTION.to_seconds(),
+        "TimeoutSeconds": contract.MAX_EXECUTION,
         "States": {
             "Step": {
                 "Type": "Task",
@@ -103,19 +94,21 @@ def _definition(function: lambda_.IFunction) -> dict[str, object]:
                 "Parameters": {"FunctionName": function.function_arn, "Payload.$": "$"},
                 "OutputPath": "$.Payload",
                 "Retry": [
-                    # The function tried for 15 minutes; a URL that takes nothing has expired.
+                    # The function itself retries the response for most of its 15 minutes. If
+                    # ResponseURL accepts nothing for three times as long, it has expired.
                     {
-                        "ErrorEquals": ["UndeliveredAnswerError"],
+                        "ErrorEquals": [contract.UNDELIVERED_RESPONSE],
                         "IntervalSeconds": 60,
                         "MaxAttempts": 2,
                         "BackoffRate": 1,
                     },
-                    # Whatever is wrong with Lambda. An hour's outage is waited out; the function
-                    # itself says when there is nothing left to wait for.
+                    # Any failure of Lambda. FULL jitter halves the delays on average, so the
+                    # retries go on for about 73 minutes, and for over an hour with a probability
+                    # of 99.9 %. The function itself ends events whose time is over.
                     {
                         "ErrorEquals": ["States.ALL"],
                         "IntervalSeconds": 2,
-                        "MaxAttempts": 64,
+                        "MaxAttempts": 150,
                         "BackoffRate": 2,
                         "MaxDelaySeconds": 60,
                         "JitterStrategy": "FULL",
@@ -125,16 +118,10 @@ def _definition(function: lambda_.IFunction) -> dict[str, object]:
             },
             "Done?": {
                 "Type": "Choice",
-                "Choices": [
-                    {
-                        "Variable": "$.Waiting.Seconds",
-                        "NumericGreaterThan": 0,
-                        "Next": "Wait",
-                    }
-                ],
+                "Choices": [{"Variable": seconds, "NumericGreaterThan": 0, "Next": "Wait"}],
                 "Default": "Done",
             },
-            "Wait": {"Type": "Wait", "SecondsPath": "$.Waiting.Seconds", "Next": "Step"},
+            "Wait": {"Type": "Wait", "SecondsPath": seconds, "Next": "Step"},
             "Done": {"Type": "Succeed"},
         },
     }
