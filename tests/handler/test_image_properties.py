@@ -6,9 +6,9 @@ import dataclasses
 import uuid
 
 import pytest
+from image_properties import ImageProperties, Owner, Sought, generations, is_image_arn
 
 from errors import PropertyError
-from image_properties import ImageProperties, Owner, Sought, generations, is_image_arn
 
 OWNER = Owner("arn:aws:cloudformation:us-east-1:000000000000:stack/images/1f", "GoldenImageF00D")
 PROPERTIES = {
