@@ -9,7 +9,6 @@ from aws import Aws
 from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
 from contract import OwnTag
-from errors import VmImportError
 from identity import Owner, tokens_of
 
 logger = logging.getLogger(__name__)
@@ -66,13 +65,17 @@ class Amis:
                 task = self._ec2.task(task_id)
                 self._ec2.tag([ami.id], self._marks(task.token if task else token))
 
-    def delete(self, task_id: str, disks: Collection[str] | None = None) -> list[str]:
+    def delete(
+        self, task_id: str, disks: Collection[str] | None = None, *, delete_ami: bool = True
+    ) -> list[str]:
         """Delete what a task created, unless someone still uses it.
 
         Args:
             task_id: The task. If it created nothing, or that is gone, nothing is deleted.
             disks: Snapshots that the task was given as disks, which must stay. Default: those that
                 EC2 names, as long as it knows the task.
+            delete_ami: Whether the AMI is deleted. An import may end just before it would have
+                been cancelled, so that an AMI exists although nobody asked to delete it.
 
         Returns:
             What stays, each with the reason.
@@ -82,7 +85,8 @@ class Amis:
             disks = task.source_snapshots if task else ()
         stays: dict[str, str] = {}
         for ami in self._ec2.amis_of(task_id):
-            if reason := self._reason_to_retain(ami):
+            reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"
+            if reason:
                 stays[ami.id] = reason
                 continue
             # The function may delete only what carries its stack's tag. And if it is killed before
@@ -90,65 +94,32 @@ class Amis:
             created = [snapshot for snapshot in ami.snapshots if snapshot not in disks]
             self._ec2.tag([ami.id, *created], self._marks(task_id))
             stays |= self._ec2.deregister(ami, disks)
-        if not stays:
+        if delete_ami and not stays:
             remaining = self._ec2.snapshots_tagged(self._owner.stack_id, task_id)
             stays = self._ec2.delete_snapshots(remaining)
-        return _reported(stays | self._delete_snapshots_of(task, disks))
+        reasons = [
+            f"{what} is retained: {why}"
+            for what, why in (stays | self._delete_snapshots_of_failed(task, disks)).items()
+        ]
+        for reason in reasons:
+            logger.warning(reason)
+        return reasons
 
-    def delete_snapshots_of_failed(self, task_id: str, disks: Collection[str]) -> list[str]:
+    def _delete_snapshots_of_failed(
+        self, task: ImportTask | None, disks: Collection[str]
+    ) -> dict[str, str]:
         """Delete the snapshots of an import that failed after it had created them.
 
         No AMI uses them. Whether EC2 deletes them itself is not documented.
-
-        Args:
-            task_id: The task. If it did not fail, or is of another stack, or is no longer known to
-                EC2, nothing is deleted.
-            disks: Snapshots that the task was given as disks, which must stay.
-
-        Returns:
-            What stays, each with the reason.
         """
-        return _reported(self._delete_snapshots_of(self._ec2.task(task_id), disks))
-
-    def _delete_snapshots_of(
-        self, task: ImportTask | None, disks: Collection[str]
-    ) -> dict[str, str]:
         own = {"", self._owner.stack_id}
-        if task is None or not task.is_failed or (task.tags or {}).get(OwnTag.STACK, "") not in own:
+        if task is None or not task.is_failed or task.tags.get(OwnTag.STACK, "") not in own:
             return {}
         created = [snapshot for snapshot in task.snapshots if snapshot not in disks]
-        left = [
-            snapshot for snapshot, stack in self._ec2.stacks_of(created).items() if stack in own
-        ]
+        left = [s for s, stack in self._ec2.stacks_of(created).items() if stack in own]
         if left:
             self._ec2.tag(left, self._marks(task.id))
         return self._ec2.delete_snapshots(left)
-
-    def left_by(self, task_id: str) -> list[str]:
-        """Return which AMI of a task stays because nobody asked for `delete_ami`.
-
-        An import may end just before it would have been cancelled. Without `delete_ami` the
-        function may not delete an AMI, not even that of a create that failed.
-
-        Args:
-            task_id: The task.
-
-        Returns:
-            What stays. Nothing if AWS does not say: a deletion does not fail for that.
-        """
-        try:
-            amis = self._ec2.amis_of(task_id)
-        except VmImportError as error:
-            logger.warning("it is not known whether an AMI of %s stays: %s", task_id, error)
-            return []
-        left = [
-            f"{ami.id}, which {task_id} created, stays with {', '.join(ami.snapshots)}: "
-            "delete_ami is not set"
-            for ami in amis
-        ]
-        for text in left:
-            logger.warning(text)
-        return left
 
     def _marks(self, token: str) -> dict[str, str]:
         return {OwnTag.STACK: self._owner.stack_id, OwnTag.TOKEN: token}
@@ -162,7 +133,7 @@ class Amis:
         running: list[Image] = []
         for image in self._image_builder.imports():
             if image.ami == ami.id and image.is_usable:
-                return f"{image.arn} uses it"
+                return f"{image.id} uses it"
             if image.is_running:
                 running.append(image)
         # Image Builder names the AMI of an import only when the import has ended. Until then the
@@ -171,20 +142,13 @@ class Amis:
         for image in running:
             task_id = _task_of(image, tasks)
             if task_id == ami.name:
-                return f"{image.arn} is being imported from {task_id} too"
+                return f"{image.id} is being imported from {task_id} too"
             if task_id is None:
                 return (
-                    f"{image.arn} is being imported, and Image Builder does not say from which "
+                    f"{image.id} is being imported, and Image Builder does not say from which "
                     f"task: it may be {ami.name}"
                 )
         return ""
-
-
-def _reported(stays: Mapping[str, str]) -> list[str]:
-    reasons = [f"{what} is retained: {why}" for what, why in stays.items()]
-    for reason in reasons:
-        logger.warning(reason)
-    return reasons
 
 
 def _task_of(image: Image, tasks: Iterable[str]) -> str | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+logger = logging.getLogger(__name__)
+
+# How long IAM may take to see a new role or permission, in seconds.
+_IAM_DELAY: Final = 90
 ANOTHER_IMPORT: Final = (
     "start another import and deploy with it (a VmImportTask starts one when its disks or its "
     "description change; otherwise run 'aws ec2 import-image')"
@@ -19,8 +24,14 @@ class VmImportError(Exception):
 
     is_transient = False
     """Whether the same request may succeed later."""
+    is_denied = False
+    """Whether IAM denied the request. It may not have seen a new role or permission yet."""
     physical_id = ""
     """What the failed response must name, so that its Delete finds what may have been created."""
+
+    def may_pass(self, elapsed: float) -> bool:
+        """Return whether to repeat the request, some seconds after it was sent first."""
+        return self.is_transient or (self.is_denied and elapsed < _IAM_DELAY)
 
 
 class PropertyError(VmImportError):
@@ -66,7 +77,12 @@ class AwsError(VmImportError):
         self.code: str = details.get("Code", type(error).__name__)
         status = metadata.get("HTTPStatusCode", 0)
         self.is_throttled = status == 429 or self.code in _THROTTLED  # noqa: PLR2004
-        self.is_transient = not response or status >= 500 or self.is_throttled  # noqa: PLR2004
+        # EC2 reports a role that IAM does not show it yet as an invalid parameter.
+        # https://docs.aws.amazon.com/vm-import/latest/userguide/troubleshooting.html
+        is_about_role = self.code == "InvalidParameter" and "service role" in str(error)
+        self.is_denied = self.code in _DENIED or is_about_role
+        is_lost = not response and not isinstance(error, ParamValidationError)
+        self.is_transient = is_lost or status >= 500 or self.is_throttled  # noqa: PLR2004
         message = str(details.get("Message") or error).rstrip(".")
         request_id = metadata.get("RequestId")
         text = f"{operation} failed: {self.code}: {message}"
@@ -86,11 +102,6 @@ class AwsError(VmImportError):
         """Whether the client token was used before, with other parameters."""
         return self.code in _TOKEN_USED
 
-    @property
-    def is_denied(self) -> bool:
-        """Whether IAM denied the call. IAM takes time to see a new role or permission."""
-        return self.code in _DENIED
-
 
 @contextmanager
 def failures_name(physical_id: str) -> Iterator[None]:
@@ -105,6 +116,19 @@ def failures_name(physical_id: str) -> Iterator[None]:
         if physical_id and not getattr(error, "physical_id", ""):
             vars(error)["physical_id"] = physical_id
         raise
+
+
+@contextmanager
+def tolerated(consequence: str) -> Iterator[None]:
+    """Log an error raised inside, and continue.
+
+    Args:
+        consequence: What the error means for the user.
+    """
+    try:
+        yield
+    except VmImportError as error:
+        logger.warning("%s: %s", consequence, error)
 
 
 # Services raise errors that their models do not declare for an operation, so codes are compared.

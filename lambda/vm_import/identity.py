@@ -28,13 +28,34 @@ class Owner:
         """The tags by which the resource recognises what it owns."""
         return {OwnTag.STACK: self.stack_id, OwnTag.RESOURCE: self.logical_id}
 
-    def owns(self, tags: Mapping[str, str] | None) -> bool:
+    def owns(self, tags: Mapping[str, str]) -> bool:
         """Return whether something carries all tags of this resource."""
-        return self.tags.items() <= (tags or {}).items()
+        return self.tags.items() <= tags.items()
 
-    def is_another(self, tags: Mapping[str, str] | None) -> bool:
+    def is_another(self, tags: Mapping[str, str]) -> bool:
         """Return whether something carries the tags of another resource."""
-        return any((tags or {}).get(key, value) != value for key, value in self.tags.items())
+        return any(tags.get(key, value) != value for key, value in self.tags.items())
+
+
+@dataclass(frozen=True)
+class Existing:
+    """An image or an import task that exists in AWS."""
+
+    id: str
+    """Its physical id: the ARN of an image, or the id of a task."""
+    status: str
+    """Its state, in AWS's words."""
+    tags: Mapping[str, str]
+
+    @property
+    def token(self) -> str:
+        """The idempotency token under which the handler created it."""
+        return self.tags.get(OwnTag.TOKEN, "")
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it serves its purpose, now or once the import ends."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -45,14 +66,6 @@ class Lookup:
     """For an image its slug and version, `rhel9-golden/1.0.0`; for a task `import-task`."""
     tokens: tuple[str, ...]
     """In the order in which they are used."""
-
-    @classmethod
-    def of(cls, scope: str, owner: Owner, identity: Mapping[str, Any]) -> Self:
-        """Derive the tokens from the resource and the identity alone.
-
-        A retry, a duplicate event and a rollback therefore find the same image.
-        """
-        return cls(scope, tokens_of(owner, identity))
 
     @classmethod
     def of_placeholder(cls, physical_id: str) -> Self | None:
@@ -70,15 +83,18 @@ class Lookup:
         return f"{self.scope}/{self.tokens[0]}"
 
 
+def tokens_of(owner: Owner, identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the idempotency tokens of what a resource creates for an identity.
+
+    They depend on nothing else: a retry, a duplicate event and a rollback find the same image.
+    """
+    text = json.dumps([owner.stack_id, owner.logical_id, identity], sort_keys=True)
+    return _chain(str(uuid.uuid5(_NAMESPACE, text)))
+
+
 def token_tag(token: str) -> dict[str, str]:
     """Return the tag that records a token."""
     return {OwnTag.TOKEN: token}
-
-
-def tokens_of(owner: Owner, identity: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the idempotency tokens of what a resource creates for an identity."""
-    text = json.dumps([owner.stack_id, owner.logical_id, identity], sort_keys=True)
-    return _chain(str(uuid.uuid5(_NAMESPACE, text)))
 
 
 def _chain(first: str) -> tuple[str, ...]:

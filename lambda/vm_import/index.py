@@ -14,10 +14,10 @@ import import_task.resource
 from aws.deadline import Deadline, LambdaContext
 from cloudformation import executions
 from cloudformation.event import Event
-from cloudformation.response import CfnResource
+from cloudformation.response import CfnResource, Outcome
 from cloudformation.step import Done, Pending, State
 from contract import ResourceType, Step
-from errors import AwsError, PropertyError, VmImportError
+from errors import PropertyError, VmImportError, tolerated
 
 logger = logging.getLogger(__name__)
 cfn_resource = CfnResource()
@@ -42,27 +42,28 @@ def handler(payload: Mapping[str, Any], context: LambdaContext) -> dict[str, Any
     return None
 
 
-def on_event(event: Mapping[str, Any], context: LambdaContext) -> None:
+def on_event(raw: Mapping[str, Any], context: LambdaContext) -> None:
     """Start the execution of an event.
 
     Args:
-        event: CloudFormation's event.
+        raw: What Lambda received from CloudFormation.
         context: The context of the invocation.
     """
+    event = Event(raw)
 
     def start() -> None:
         executions.start(event, Deadline(context, _STEP_FUNCTIONS))
 
-    if event["RequestType"] != "Delete":
-        cfn_resource.respond(event, context, start)
+    if event.request_type != "Delete":
+        cfn_resource.respond(raw, context, start)
         return
-    cfn_resource.log_as(event, context)
+    cfn_resource.log_as(raw, context)
     try:
         start()
     except VmImportError as error:
         # A stack can always be deleted: the function itself has the time for that.
         logger.warning("the steps are taken without the state machine: %s", error)
-        payload = executions.first_step(event, State(started=time.time(), in_order=True))
+        payload = executions.data(event, State(started=time.time(), in_order=True))
         while seconds := (payload := on_step(payload, context))[Step.SECONDS]:
             time.sleep(seconds)
 
@@ -77,47 +78,37 @@ def on_step(payload: Mapping[str, Any], context: LambdaContext) -> dict[str, Any
     Returns:
         The same with the new state, and the seconds until the next step; 0 if there is none.
     """
-    raw, state = payload[Step.EVENT], State.read(payload[Step.STATE])
-    event = Event.read(raw)
-
-    def take() -> Pending | Done:
-        return _take(raw, event, state, context)
-
-    outcome: Pending | Done | None
+    event, state = Event(payload[Step.EVENT]), State(**payload[Step.STATE])
+    outcome: Outcome = None
     if state.follow_up:
-        cfn_resource.log_as(raw, context)
-        outcome = take()
+        cfn_resource.log_as(event.raw, context)
+        with tolerated("the import failed"):
+            outcome = _take(event, state, context)
     else:
-        outcome = cfn_resource.respond(raw, context, take)
+        outcome = cfn_resource.respond(event.raw, context, lambda: _take(event, state, context))
     if isinstance(outcome, Pending):
-        return {
-            Step.EVENT: raw,
-            Step.STATE: outcome.state.write(),
-            Step.SECONDS: outcome.seconds,
-        }
-    return executions.first_step(raw, state)
+        return executions.data(event, outcome.state, outcome.seconds)
+    return executions.data(event, state)
 
 
-def _take(
-    raw: Mapping[str, Any], event: Event, state: State, context: LambdaContext
-) -> Pending | Done:
+def _take(event: Event, state: State, context: LambdaContext) -> Pending | Done:
     """Take a step, or repeat it later if that may help."""
-    if event.resource_type not in _STEPS:
-        known = ", ".join(ResourceType)
-        raise PropertyError(
-            f"resource type {event.resource_type!r} is not known. Hint: use one of {known}"
-        )
+    step = _STEPS.get(event.raw["ResourceType"])
+    if step is None:
+        resource_type, known = event.raw["ResourceType"], ", ".join(_STEPS)
+        raise PropertyError(f"resource type {resource_type!r} is not known: use one of {known}")
     try:
         if not state.in_order:
             _put_in_order(event, context)
             state = replace(state, in_order=True)
-        outcome = _STEPS[ResourceType(event.resource_type)](event, state, context)
+        outcome = step(event, state, context)
         if isinstance(outcome, Done) and outcome.follow_up:
-            executions.start_follow_up(raw, outcome.follow_up, Deadline(context, _STEP_FUNCTIONS))
+            deadline = Deadline(context, _STEP_FUNCTIONS)
+            executions.start_follow_up(event, outcome.follow_up, deadline)
     except VmImportError as error:
         elapsed = time.time() - state.started
-        if error.is_transient and elapsed < event.retry_limit:
-            logger.info({"retried after": str(error)})
+        if elapsed < event.retry_limit and error.may_pass(elapsed):
+            logger.info({"repeated after": str(error)})
             return Pending(state, round(min(max(elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)))
         raise
     return outcome
@@ -126,8 +117,8 @@ def _take(
 def _put_in_order(event: Event, context: LambdaContext) -> None:
     try:
         executions.put_in_order(event, Deadline(context, _STEP_FUNCTIONS))
-    except AwsError as error:
+    except VmImportError as error:
         # A stack can always be deleted, also where IAM denies what this needs.
-        if event.request_type != "Delete" or error.is_transient:
+        if event.request_type != "Delete" or not error.is_denied:
             raise
         logger.warning("earlier events of the resource may still run: %s", error)

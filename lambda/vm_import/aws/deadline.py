@@ -35,14 +35,19 @@ _RESERVED: Final = 120.0
 class Deadline:
     """Ends retries while there is still time to respond."""
 
-    def __init__(self, context: LambdaContext, seconds: float) -> None:
+    def __init__(
+        self, context: LambdaContext, seconds: float, *, reserved: float = _RESERVED
+    ) -> None:
         """Start the time of a step.
 
         Args:
             context: The context of the invocation. Its own limit comes first if it is earlier.
             seconds: How long the step may take.
+            reserved: How much of the invocation's time remains. Default: what a call to AWS and
+                the response may take.
         """
         self._context = context
+        self._reserved = reserved
         self._end = time.monotonic() + seconds
 
     def attempts(
@@ -60,7 +65,7 @@ class Deadline:
         """
         attempt, seconds, pause = 1, 0.0, first
         while True:
-            remaining = self._context.get_remaining_time_in_millis() / 1000 - _RESERVED
+            remaining = self._context.get_remaining_time_in_millis() / 1000 - self._reserved
             if min(remaining, self._end - time.monotonic()) < seconds:
                 raise OutOfTimeError(f"no time is left to wait for {waiting_for}")
             time.sleep(seconds)

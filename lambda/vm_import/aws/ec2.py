@@ -10,11 +10,14 @@ from typing import Any, ClassVar, Final
 from aws.session import AwsApi, aws_client
 from contract import OwnTag
 from errors import AwsError
+from identity import Existing
 
 logger = logging.getLogger(__name__)
 
 # For an id that EC2 does not know, or knows no more: InvalidConversionTaskId.Malformed and others.
 _TASK_UNKNOWN: Final = "InvalidConversionTaskId"
+# EC2 has no other states for a task that failed or was cancelled.
+_FAILED: Final = frozenset({"deleting", "deleted"})
 _AMI_GONE: Final = frozenset({"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"})
 _SNAPSHOT_GONE: Final = "InvalidSnapshot.NotFound"
 _WITH_SNAPSHOTS: Final = "DeleteAssociatedSnapshots"
@@ -23,14 +26,11 @@ _FINAL: Final = frozenset({"success", "skipped"})
 
 
 @dataclass(frozen=True)
-class ImportTask:
-    """An ImportImage task, as EC2 describes it."""
+class ImportTask(Existing):
+    """An ImportImage task, as EC2 describes it. Without a status EC2 no longer knows it."""
 
-    id: str
-    status: str
     message: str = ""
     progress: str = ""
-    tags: Mapping[str, str] | None = None
     snapshots: Sequence[str] = ()
     """Those that its disks became, and those that it was given as disks."""
     source_snapshots: Sequence[str] = ()
@@ -57,7 +57,7 @@ class ImportTask:
     @property
     def is_active(self) -> bool:
         """Whether the import has not ended. EC2's guide names states that EC2 never returns."""
-        return not self.is_failed and not self.is_completed
+        return self.status not in {"", "completed", *_FAILED}
 
     @property
     def is_completed(self) -> bool:
@@ -66,18 +66,13 @@ class ImportTask:
 
     @property
     def is_failed(self) -> bool:
-        """Whether the import failed or was cancelled. EC2 has no other state for failure."""
-        return self.status in {"deleting", "deleted"}
+        """Whether the import failed or was cancelled."""
+        return self.status in _FAILED
 
     @property
     def is_usable(self) -> bool:
         """Whether an image can be imported from it."""
         return not self.is_failed and self.has_ami
-
-    @property
-    def token(self) -> str:
-        """The idempotency token under which the handler started it."""
-        return (self.tags or {}).get(OwnTag.TOKEN, "")
 
 
 @dataclass(frozen=True)

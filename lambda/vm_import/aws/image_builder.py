@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Final
 
 from aws.deadline import Deadline
 from aws.session import AwsApi
-from contract import OwnTag
 from errors import AwsError
+from identity import Existing
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +30,11 @@ _NOT_CANCELLABLE: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(Existing):
     """A build of an image, as Image Builder describes it."""
 
-    arn: str
-    status: str
-    reason: str
-    tags: Mapping[str, str]
     request_id: str
+    reason: str = ""
     ami: str = ""
     failure: str = ""
     created: str = ""
@@ -58,7 +55,7 @@ class Image:
         amis = (described.get("outputResources") or {}).get("amis") or [{}]
         failure = state.get("failureContext")
         return cls(
-            arn=described["arn"],
+            id=described["arn"],
             status=state.get("status", ""),
             reason=state.get("reason", ""),
             tags=described.get("tags", {}),
@@ -68,11 +65,6 @@ class Image:
             created=described.get("dateCreated", ""),
             identity={name: value for name, value in identity.items() if value},
         )
-
-    @property
-    def id(self) -> str:
-        """The physical id of the image."""
-        return self.arn
 
     @property
     def is_running(self) -> bool:
@@ -95,12 +87,7 @@ class Image:
     @property
     def build(self) -> int:
         """The build number, the last part of the ARN."""
-        return int(self.arn.rsplit("/", 1)[1])
-
-    @property
-    def token(self) -> str:
-        """The idempotency token under which the handler created it."""
-        return self.tags.get(OwnTag.TOKEN, "")
+        return int(self.id.rsplit("/", 1)[1])
 
 
 class ImageBuilder(AwsApi):
@@ -164,26 +151,26 @@ class ImageBuilder(AwsApi):
         )
         return response["imageArn"], response["requestId"]
 
-    def cancel(self, image: Image) -> None:
+    def cancel(self, arn: str) -> None:
         """Cancel the import of an image, unless it has ended or cannot be cancelled."""
-        logger.info({"action": "CancelImageCreation", "image": image.arn})
+        logger.info({"action": "CancelImageCreation", "image": arn})
         try:
             self._call(
                 "cancel_image_creation",
-                imageBuildVersionArn=image.arn,
+                imageBuildVersionArn=arn,
                 # Derived from the ARN, so that a repeated request is the same request.
-                clientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, image.arn)),
+                clientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, arn)),
             )
         except AwsError as error:
             if not (error.is_not_found or error.code in _NOT_CANCELLABLE):
                 raise
-            logger.info({"not cancelled": image.arn, "reason": str(error)})
+            logger.info({"not cancelled": arn, "reason": str(error)})
 
-    def delete(self, image: Image) -> None:
+    def delete(self, arn: str) -> None:
         """Delete Image Builder's record of an image that has ended. AMI and snapshots stay."""
-        logger.info({"action": "DeleteImage", "image": image.arn})
+        logger.info({"action": "DeleteImage", "image": arn})
         try:
-            self._call("delete_image", imageBuildVersionArn=image.arn)
+            self._call("delete_image", imageBuildVersionArn=arn)
         except AwsError as error:
             if not error.is_not_found:
                 raise

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
 from aws.deadline import Deadline
 from aws.step_functions import Execution, StateMachine
-from cloudformation.event import DATE_FORMAT, Event
+from cloudformation.event import DATE, Event
 from cloudformation.step import State
 from contract import Step
 from errors import SupersededError
@@ -19,66 +18,55 @@ from identity import Owner
 
 # By how many seconds the clocks of CloudFormation's servers may differ.
 _SKEW: Final = 5
-_DATE: Final = re.compile(r"\d{8}T\d{6}Z")
 
 
-def first_step(event: Mapping[str, Any], state: State) -> dict[str, Any]:
-    """Return the input of an execution."""
-    return {Step.EVENT: dict(event), Step.STATE: state.write(), Step.SECONDS: 0}
+def data(event: Event, state: State, seconds: int = 0) -> dict[str, Any]:
+    """Return the data of an execution: what the next step receives.
+
+    Args:
+        event: CloudFormation's event.
+        state: What is known of it.
+        seconds: The pause before the next step; 0 ends the execution.
+    """
+    return {Step.EVENT: dict(event.raw), Step.STATE: asdict(state), Step.SECONDS: seconds}
 
 
-def start(event: Mapping[str, Any], deadline: Deadline) -> None:
+def start(event: Event, deadline: Deadline) -> None:
     """Start the execution of an event. Lambda may deliver the event again: it has one execution.
 
-    Args:
-        event: What Lambda received.
-        deadline: Ends retries.
-
     Raises:
         VmImportError: Step Functions did not start it.
     """
-    read = Event.read(event)
-    state_machine = StateMachine(read.state_machine_arn, deadline)
-    state_machine.start(execution_name(read), first_step(event, State(started=time.time())))
+    state = State(started=time.time())
+    _state_machine(event, deadline).start(execution_name(event), data(event, state))
 
 
-def start_follow_up(event: Mapping[str, Any], state: State, deadline: Deadline) -> None:
+def start_follow_up(event: Event, state: State, deadline: Deadline) -> None:
     """Start the execution that follows an import which the deployment does not wait for.
 
-    It has no ResponseURL, and no later event of the resource stops it.
-
-    Args:
-        event: What Lambda received.
-        state: What is known of the image.
-        deadline: Ends retries.
+    It has no ResponseURL, and later events of the resource do not stop it.
 
     Raises:
         VmImportError: Step Functions did not start it.
     """
-    read = Event.read(event)
-    rest = {name: value for name, value in event.items() if name != "ResponseURL"}
-    name = f"follow-{execution_name(read)}"[:80]
-    StateMachine(read.state_machine_arn, deadline).start(name, first_step(rest, state))
+    rest = {name: value for name, value in event.raw.items() if name != "ResponseURL"}
+    name = f"follow-{execution_name(event)}"
+    _state_machine(event, deadline).start(name, data(Event(rest), state))
 
 
 def put_in_order(event: Event, deadline: Deadline) -> None:
     """Stop the executions of earlier events of the resource: nobody waits for their responses.
 
-    Args:
-        event: The event.
-        deadline: Ends retries.
-
     Raises:
         SupersededError: A later event exists, so nobody waits for the response to this one.
-        AwsError: Step Functions did not say, or did not stop them.
+        AwsError: Step Functions did not list the executions, or did not stop them.
     """
-    state_machine = StateMachine(event.state_machine_arn, deadline)
-    prefix = _prefix(event.owner)
-    name = execution_name(event)
-    own_date = _seconds(event.date) or time.time()
+    state_machine = _state_machine(event, deadline)
+    prefix, name = _prefix(event.owner), execution_name(event)
+    sent = _seconds(name) or time.time()
     running = {e.name: e for e in state_machine.running() if e.name.startswith(prefix)}
-    ended = state_machine.ended_since(own_date - _SKEW)
-    others = {**running, **{e.name: e for e in ended if e.name.startswith(prefix)}}
+    ended = (e for e in state_machine.ended_since(sent - _SKEW) if e.name.startswith(prefix))
+    others = running | {e.name: e for e in ended}
     own = others.pop(name, Execution("", name, time.time(), None))
     if any(_is_later(other, own) for other in others.values()):
         raise SupersededError(
@@ -92,7 +80,11 @@ def put_in_order(event: Event, deadline: Deadline) -> None:
 
 def execution_name(event: Event) -> str:
     """Return the name of an event's execution: the same when Lambda delivers the event again."""
-    return _prefix(event.owner) + "-".join(filter(None, [event.date, event.request_id]))
+    return _prefix(event.owner) + "-".join(filter(None, [event.date, event.raw["RequestId"]]))
+
+
+def _state_machine(event: Event, deadline: Deadline) -> StateMachine:
+    return StateMachine(event.properties.get("StateMachineArn", ""), deadline)
 
 
 def _prefix(owner: Owner) -> str:
@@ -109,6 +101,6 @@ def _is_later(one: Execution, other: Execution) -> bool:
     return one.started > other.started
 
 
-def _seconds(text: str) -> float | None:
-    date = _DATE.search(text)
-    return datetime.strptime(date[0], DATE_FORMAT).timestamp() if date else None  # noqa: DTZ007 - the format has %z
+def _seconds(name: str) -> float | None:
+    date = DATE.search(name)
+    return datetime.fromisoformat(date[0]).timestamp() if date else None

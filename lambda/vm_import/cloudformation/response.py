@@ -10,29 +10,29 @@ import itertools
 import json
 import logging
 import os
-import random
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import crhelper
 import urllib3
 
-from aws.deadline import LambdaContext
+from aws.deadline import Deadline, LambdaContext
 from cloudformation.step import Done, Pending, Response
-from errors import VmImportError
-
-Outcome = Done | Pending | None
+from errors import OutOfTimeError, VmImportError
 
 logger = logging.getLogger(__name__)
+
+# What a function returns for an event; None if the event has its execution now.
+Outcome = Done | Pending | None
 
 # The size of the largest response that CloudFormation accepts, in bytes.
 _MAX_RESPONSE: Final = 4096
 _PUT_TIMEOUT: Final = urllib3.Timeout(connect=5, read=10)
-# Between two PUTs, in seconds.
-_LONGEST_PAUSE: Final = 30.0
-# Less time than this, in seconds, is too little for another PUT.
-_LEAST_TIME: Final = 2.0
+# The longest pause between two PUTs, and the least time that another PUT needs, in seconds.
+_LONGEST_PAUSE: Final = 30
+_LEAST_TIME: Final = 2
+# crhelper creates three clients that nobody needs unless it believes to run in SAM's local Lambda.
+os.environ.setdefault("AWS_SAM_LOCAL", "true")
 
 
 class UndeliveredResponseError(Exception):
@@ -67,26 +67,17 @@ class CfnResource(crhelper.CfnResource):
 
     def __init__(self) -> None:
         """Log JSON at level INFO: at DEBUG crhelper logs whole events, with the ResponseURL."""
-        # crhelper creates its three clients unless it believes that it runs in SAM's local Lambda.
-        before = os.environ.get("AWS_SAM_LOCAL")
-        os.environ["AWS_SAM_LOCAL"] = "true"
-        try:
-            super().__init__(
-                json_logging=True, log_level="INFO", boto_level="ERROR", sleep_on_delete=0
-            )
-        finally:
-            if before is None:
-                del os.environ["AWS_SAM_LOCAL"]
-            else:
-                os.environ["AWS_SAM_LOCAL"] = before
-        self._sam_local = before
+        super().__init__(json_logging=True, log_level="INFO", boto_level="ERROR", sleep_on_delete=0)
         self._http = urllib3.PoolManager(retries=False)
         self._function: Callable[[], Outcome] = lambda: None
         self._outcome: Outcome = None
         self._undelivered: UndeliveredResponseError | None = None
 
     def respond(
-        self, event: Mapping[str, Any], context: LambdaContext, function: Callable[[], Outcome]
+        self,
+        event: Mapping[str, Any],
+        context: LambdaContext,
+        function: Callable[[], Outcome],
     ) -> Outcome:
         """Call a function for an event, and deliver the response that it returns.
 
@@ -132,20 +123,13 @@ class CfnResource(crhelper.CfnResource):
                     reason=str(error) if isinstance(error, VmImportError) else repr(error),
                 )
             )
-        if isinstance(self._outcome, Done) and (response := self._outcome.response):
+        if isinstance(self._outcome, Done):
+            response = self._outcome.response
             self.Status, self.Reason = response.status, response.reason
             self.PhysicalResourceId, self.Data = response.physical_id, dict(response.data)
 
-    def _refuse_polling(self, func: object) -> NoReturn:
-        raise TypeError(f"crhelper's polling creates a rule and a permission per resource: {func}")
-
-    poll_create = poll_update = poll_delete = _refuse_polling
-
-    def _poll_enabled(self) -> bool:
-        return False
-
     def _cfn_response(self, event: Mapping[str, Any]) -> None:
-        if isinstance(self._outcome, Done) and self._outcome.response:
+        if isinstance(self._outcome, Done):
             super()._cfn_response(event)  # type: ignore[misc]  # crhelper has no types
 
     def generate_physical_id(self, event: Mapping[str, Any]) -> str:
@@ -170,19 +154,16 @@ class CfnResource(crhelper.CfnResource):
         self._deliver(encode(response, f"see log stream {self._context.log_stream_name}"))
 
     def _deliver(self, body: bytes) -> None:
-        pause = 1.0
-        while True:
-            problem = self._put(body)
-            if not problem:
-                return
-            logger.warning("CloudFormation's ResponseURL did not accept the response: %s", problem)
-            seconds = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not cryptography
-            remaining = self._context.get_remaining_time_in_millis() / 1000
-            if remaining - seconds < _LEAST_TIME:
-                self._undelivered = UndeliveredResponseError(problem)
-                raise self._undelivered
-            time.sleep(seconds)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+        problem: str | None = "no time is left"
+        deadline = Deadline(self._context, float("inf"), reserved=_LEAST_TIME)
+        try:
+            for _ in deadline.attempts("the ResponseURL", longest=_LONGEST_PAUSE):
+                if (problem := self._put(body)) is None:
+                    return
+                logger.warning("the ResponseURL did not accept the response: %s", problem)
+        except OutOfTimeError:
+            self._undelivered = UndeliveredResponseError(problem)
+            raise self._undelivered from None
 
     def _put(self, body: bytes) -> str | None:
         """Send the response; return what went wrong, without any part of the URL."""

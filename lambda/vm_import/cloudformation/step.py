@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,20 +17,11 @@ class State:
     image: str = ""
     """The ARN of the image that is waited for."""
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """What Fn::GetAtt returns for the image."""
+    """What Fn::GetAtt returns for the resource."""
     completed: float = 0.0
     """When a poll first found EC2's import task completed, in seconds since 1970."""
     follow_up: bool = False
     """Whether CloudFormation has its response, and only tags and the log remain to be done."""
-
-    @classmethod
-    def read(cls, state: Mapping[str, Any]) -> Self:
-        """Read the state from the data of an execution."""
-        return cls(**{_field_name(name): value for name, value in state.items()})
-
-    def write(self) -> dict[str, Any]:
-        """Write the state as the data of an execution."""
-        return {_json_name(name): value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -56,15 +46,6 @@ class Pending:
 class Done:
     """The event is over."""
 
-    response: Response | None
-    """None if nobody waits for a response."""
+    response: Response
     follow_up: State | None = None
     """Where an execution begins that follows the import without anybody waiting for it."""
-
-
-def _field_name(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-
-
-def _json_name(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))

@@ -1,14 +1,11 @@
-"""A poll of an import: how far it is, and whether it can still succeed; and when to poll again."""
+"""A poll of an import: how far it is, and whether it can still succeed."""
 
 from __future__ import annotations
 
 import json
-import math
-import random
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Final
 
 from aws import Aws
 from aws.ec2 import ImportTask
@@ -16,15 +13,6 @@ from aws.image_builder import Image
 from contract import METRIC_NAMESPACE
 from errors import ANOTHER_IMPORT, ImageFailedError, VmImportError
 from identity import Owner
-
-# In seconds. Imports take minutes to hours, so polls more often than this only cost money.
-_SHORTEST: Final = 15
-_LONGEST: Final = 90
-# A late response costs at most this share of the import.
-_SHARE: Final = 20
-# EC2's task is completed, and the image becomes AVAILABLE soon.
-_SHORTEST_AFTER_COMPLETION: Final = 5
-_SHARE_AFTER_COMPLETION: Final = 4
 
 
 @dataclass(frozen=True)
@@ -96,48 +84,14 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
     raise ImageFailedError(f"{text}. Hint: repair the disk image; {ANOTHER_IMPORT}")
 
 
-def polling_interval(age: float, since_completion: float | None, jitter: float) -> int:
-    """Return the seconds until the next poll.
-
-    The interval grows with the age of the import, so that the response is late by at most a
-    twentieth of the import and 5 seconds, and by at most 90 seconds.
-
-    Args:
-        age: Seconds since the image was created.
-        since_completion: Seconds since a poll found EC2's task completed; None if it is not.
-        jitter: From 0 to 1. Different values keep many imports from polling at the same time.
-    """
-    if since_completion is None:
-        seconds = min(max(age / _SHARE + 5, _SHORTEST), _LONGEST)
-    else:
-        share = since_completion / _SHARE_AFTER_COMPLETION
-        seconds = min(max(share, _SHORTEST_AFTER_COMPLETION), _LONGEST)
-    return math.ceil(seconds * (1 - jitter / 20))
-
-
-def next_poll(progress: Progress, elapsed: float, completed: float) -> int:
-    """Return the seconds until the next poll of an import.
-
-    Args:
-        progress: What the last poll found.
-        elapsed: Seconds since the wait began, for an image whose age is not known.
-        completed: When a poll first found EC2's task completed, in seconds since 1970, or 0.
-    """
-    age = progress.image.age if progress.image else elapsed
-    since_completion = time.time() - completed if completed else None
-    jitter = random.random()  # noqa: S311 - not cryptography
-    return polling_interval(elapsed if math.isinf(age) else age, since_completion, jitter)
-
-
-def report(  # noqa: PLR0913 - one a column
+def report(  # noqa: PLR0913, PLR0917 - one a column
     owner: Owner,
     arn: str,
     task_id: str,
     progress: Progress,
-    *,
     outcome: str,
-    elapsed: float,
-    seconds: int = 0,
+    elapsed: int,
+    seconds: int,
 ) -> None:
     """Write a poll as one line of JSON that CloudWatch also reads as metrics.
 
@@ -153,7 +107,18 @@ def report(  # noqa: PLR0913 - one a column
         seconds: Seconds until the next poll.
     """
     image, task = progress.image, progress.task
-    line: dict[str, Any] = {
+    metrics = {}
+    if task and task.progress.isdigit():
+        metrics["Progress"] = ("Percent", int(task.progress))
+    if outcome != "waiting":
+        metrics["Duration"] = ("Seconds", elapsed)
+        metrics["Available"] = ("Count", int(outcome == "available"))
+    directive = {
+        "Namespace": METRIC_NAMESPACE,
+        "Dimensions": [["Stack", "Resource"]],
+        "Metrics": [{"Name": name, "Unit": unit} for name, (unit, _) in metrics.items()],
+    }
+    line = {
         "Stack": owner.stack_id.split("/")[1],
         "Resource": owner.logical_id,
         "image": arn,
@@ -161,26 +126,12 @@ def report(  # noqa: PLR0913 - one a column
         "state": image and image.status,
         "status_message": task and task.message,
         "problem": progress.problem,
-        "elapsed": round(elapsed),
+        "elapsed": elapsed,
         "next_poll": seconds,
         "outcome": outcome,
+        **{name: value for name, (_, value) in metrics.items()},
+        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
     }
-    metrics = {}
-    if task and task.progress.isdigit():
-        metrics["Progress"] = (int(task.progress), "Percent")
-    if outcome != "waiting":
-        metrics["Duration"] = (round(elapsed), "Seconds")
-        metrics["Available"] = (int(outcome == "available"), "Count")
-    line |= {name: value for name, (value, _) in metrics.items()}
-    if metrics:
-        names = [{"Name": name, "Unit": unit} for name, (_, unit) in metrics.items()]
-        directive = {
-            "Namespace": METRIC_NAMESPACE,
-            "Dimensions": [["Stack", "Resource"]],
-            "Metrics": names,
-        }
-        timestamp = int(time.time() * 1000)
-        line["_aws"] = {"Timestamp": timestamp, "CloudWatchMetrics": [directive]}
     # Not by the logger, whose lines have a form of their own.
-    sys.stdout.write(json.dumps({name: v for name, v in line.items() if v is not None}) + "\n")
+    sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aws import Aws
 from aws.deadline import LambdaContext
 from cloudformation.event import Event
 from cloudformation.properties import check, is_true
@@ -16,10 +15,9 @@ from cloudformation.step import Done, Pending, Response, State
 from contract import WaitAttribute
 from contract import WaitProperty as P
 from errors import failures_name
-from image.waiting import Wait
+from image.waiting import wait
 
-# How long a poll may take, in seconds.
-_POLL: int = 10
+_REQUIRED = (P.IMAGE_ARN, P.VM_IMPORT_TASK_ID)
 
 
 def step(event: Event, state: State, context: LambdaContext) -> Pending | Done:
@@ -30,28 +28,16 @@ def step(event: Event, state: State, context: LambdaContext) -> Pending | Done:
         state: What is known from the steps before.
         context: The context of the invocation.
     """
-    # Constant, so that a link that waits for another image is changed in place.
-    physical_id = event.owner.logical_id
     if event.request_type == "Delete":
         return Done(Response(event.physical_id))
+    # Constant, so that a link that waits for another image is changed in place.
+    physical_id, properties = event.owner.logical_id, event.properties
     with failures_name(physical_id):
-        properties = event.properties
-        check(
-            properties,
-            required=(P.IMAGE_ARN, P.VM_IMPORT_TASK_ID),
-            strings=(P.IMAGE_ARN, P.VM_IMPORT_TASK_ID),
-        )
+        check(properties, required=_REQUIRED, strings=_REQUIRED)
         arn = properties[P.IMAGE_ARN]
         data: dict[str, str] = {WaitAttribute.IMAGE_ARN: arn, WaitAttribute.IMAGE_ID: ""}
         if is_true(properties.get(P.IMPORT_FAILED)):
             # A rollback returned to an image that had already failed.
             return Done(Response(physical_id, data, f"the import of {arn} had failed before"))
-        wait = Wait(event, replace(state, image=arn), properties[P.VM_IMPORT_TASK_ID])
-        progress = wait.step(Aws(context, _POLL))
-        if isinstance(progress, Pending):
-            return progress
-        if progress.ami:
-            return Done(Response(physical_id, {**data, WaitAttribute.IMAGE_ID: progress.ami}))
-        if event.continues:
-            return Done(Response(physical_id, data, f"still waiting for {arn}: {progress}"))
-        raise wait.timed_out(progress)
+        state = replace(state, image=arn, attributes=data)
+        return wait(event, state, context, properties[P.VM_IMPORT_TASK_ID], physical_id=physical_id)

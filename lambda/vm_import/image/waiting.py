@@ -3,113 +3,136 @@
 from __future__ import annotations
 
 import logging
+import math
+import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Final
 
 from amis import Amis
 from aws import Aws
+from aws.deadline import LambdaContext
+from aws.image_builder import Image
 from cloudformation.event import Event
-from cloudformation.step import Pending, State
-from contract import MAX_TIMEOUT, TAG_PREFIX, OwnTag
+from cloudformation.step import Done, Pending, Response, State
+from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag
 from errors import ImageFailedError, VmImportError
 from identity import Owner
-from image.progress import Progress, next_poll, poll, report
+from image.progress import Progress, poll, report
 
 logger = logging.getLogger(__name__)
 
+# How long a poll may take, in seconds.
+_POLL: Final = 10
+# In seconds. Imports take minutes to hours, so polls more often than this only cost money.
+_SHORTEST: Final = 15
+_LONGEST: Final = 90
+# A late response costs at most this share of the import.
+_SHARE: Final = 20
+# EC2's task is completed, and the image becomes AVAILABLE soon.
+_SHORTEST_AFTER_COMPLETION: Final = 5
+_SHARE_AFTER_COMPLETION: Final = 4
 
-@dataclass(frozen=True)
-class Wait:
-    """The wait for an image until it is AVAILABLE, and its AMI tagged.
 
-    Attributes:
+def polling_interval(age: float, since_completion: float | None, jitter: float) -> int:
+    """Return the seconds until the next poll.
+
+    The interval grows with the age of the import, so that the response is late by at most a
+    twentieth of the import and 5 seconds, and by at most 90 seconds.
+
+    Args:
+        age: Seconds since the image was created.
+        since_completion: Seconds since a poll found EC2's task completed; None if it is not.
+        jitter: From 0 to 1. Different values keep many imports from polling at the same time.
+    """
+    if since_completion is None:
+        seconds = min(max(age / _SHARE + 5, _SHORTEST), _LONGEST)
+    else:
+        share = since_completion / _SHARE_AFTER_COMPLETION
+        seconds = min(max(share, _SHORTEST_AFTER_COMPLETION), _LONGEST)
+    return math.ceil(seconds * (1 - jitter / 20))
+
+
+def wait(  # noqa: PLR0913 - what the three that wait have between them
+    event: Event,
+    state: State,
+    context: LambdaContext,
+    task_id: str,
+    *,
+    physical_id: str,
+    tags: Mapping[str, str] | None = None,
+    previous: Iterable[str] = (),
+) -> Pending | Done:
+    """Poll an image once, and tag its AMI when it is AVAILABLE.
+
+    Args:
         event: The event that waits.
-        state: What is known from the steps before.
+        state: What is known from the steps before: the image, and the attributes to respond.
+        context: The context of the invocation.
         task_id: The import task of the image.
+        physical_id: The physical id to respond.
         tags: The tags for AMI and snapshots. Default: those of the image.
         previous: The keys of the tags that the template named before.
+
+    Returns:
+        When to poll again. Or the response: with the id of the AMI; or without, if the time of
+        this wait is over and another resource waits on.
+
+    Raises:
+        ImageFailedError: The image can never be AVAILABLE, or was not in time.
     """
-
-    event: Event
-    state: State
-    task_id: str
-    tags: Mapping[str, str] | None = None
-    previous: Iterable[str] = ()
-
-    def step(self, aws: Aws) -> Pending | Progress:
-        """Poll the image once.
-
-        Returns:
-            When to poll again; or what the last poll found: the AMI, or how far the import is if
-            the time of the wait is over.
-
-        Raises:
-            ImageFailedError: The image can never be AVAILABLE.
-        """
-        try:
-            progress = poll(aws, self.state.image, self.task_id)
-        except VmImportError:
-            self._report(Progress(), "failed")
-            raise
-        state = self.state
+    aws, elapsed = Aws(context, _POLL), time.time() - state.started
+    remaining = (MAX_TIMEOUT if state.follow_up else event.wait_limit) - elapsed
+    progress, outcome, seconds = Progress(), "failed", 0
+    try:
+        progress = poll(aws, state.image, task_id)
         if progress.task and progress.task.is_completed and not state.completed:
             state = replace(state, completed=time.time())
-        is_tagged = bool(progress.ami) and self._tag(progress, aws)
-        remaining = self._limit - self._elapsed
-        if not is_tagged and remaining > 0:
-            seconds = next_poll(progress, self._elapsed, state.completed)
-            seconds = min(seconds, max(1, round(remaining)))
-            self._report(progress, "waiting", seconds)
+        is_over = progress.ami and _tag_ami(event, aws, progress.image, task_id, tags, previous)
+        if not is_over and remaining > 0:
+            outcome = "waiting"
+            age = progress.image.age if progress.image else elapsed
+            completed = time.time() - state.completed if state.completed else None
+            jitter = random.random()  # noqa: S311 - not cryptography
+            interval = polling_interval(min(age, MAX_TIMEOUT), completed, jitter)
+            seconds = max(1, min(interval, round(remaining)))
             return Pending(state, seconds)
-        self._report(progress, "available" if progress.ami else "timeout")
-        return progress
+        outcome = "available" if progress.ami else "timeout"
+    finally:
+        report(event.owner, state.image, task_id, progress, outcome, round(elapsed), seconds)
+    if progress.ami:
+        data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
+        return Done(Response(physical_id, data))
+    if event.continues:
+        return Done(Response(physical_id, state.attributes, f"still waiting: {progress}"))
+    raise ImageFailedError(
+        f"{state.image} was not AVAILABLE after {elapsed / 60:.0f} minutes: {progress}. "
+        "Hint: EC2's import continues, and the next deployment uses it; set a longer timeout, up "
+        "to 12 hours, or wait_for_available=False"
+    )
 
-    def timed_out(self, progress: Progress) -> ImageFailedError:
-        """Return the error of a wait whose time is over."""
-        return ImageFailedError(
-            f"{self.state.image} was not AVAILABLE after {self._elapsed / 60:.0f} minutes: "
-            f"{progress}. Hint: EC2's import continues, and the next deployment uses it; set a "
-            "longer timeout, up to 12 hours, or wait_for_available=False"
-        )
 
-    def _tag(self, progress: Progress, aws: Aws) -> bool:
-        """Tag AMI and snapshots. The image is usable without that too.
+def _tag_ami(  # noqa: PLR0913, PLR0917
+    event: Event,
+    aws: Aws,
+    image: Image | None,
+    task_id: str,
+    tags: Mapping[str, str] | None,
+    previous: Iterable[str],
+) -> bool:
+    """Tag AMI and snapshots. The image is usable without that too.
 
-        Returns:
-            False if it may succeed later.
-        """
-        image = progress.image
-        assert image  # noqa: S101 - it has an AMI
-        tags = {k: v for k, v in image.tags.items() if not k.startswith(TAG_PREFIX)}
-        owner = Owner(
-            self.event.owner.stack_id,
-            image.tags.get(OwnTag.RESOURCE, self.event.owner.logical_id),
-        )
-        try:
-            Amis(owner, aws).tag(
-                self.task_id, tags if self.tags is None else self.tags, self.previous
-            )
-        except VmImportError as error:
-            logger.warning("the AMI is not tagged: %s", error)
-            return not error.is_transient
-        return True
-
-    @property
-    def _limit(self) -> int:
-        return MAX_TIMEOUT if self.state.follow_up else self.event.wait_limit
-
-    @property
-    def _elapsed(self) -> float:
-        return time.time() - self.state.started
-
-    def _report(self, progress: Progress, outcome: str, seconds: int = 0) -> None:
-        report(
-            self.event.owner,
-            self.state.image,
-            self.task_id,
-            progress,
-            outcome=outcome,
-            elapsed=self._elapsed,
-            seconds=seconds,
-        )
+    Returns:
+        False if it may succeed later.
+    """
+    own = image.tags if image else {}
+    if tags is None:
+        tags = {key: value for key, value in own.items() if not key.startswith(TAG_PREFIX)}
+    owner = Owner(event.owner.stack_id, own.get(OwnTag.RESOURCE, event.owner.logical_id))
+    try:
+        Amis(owner, aws).tag(task_id, tags, previous)
+    except VmImportError as error:
+        logger.warning("the AMI is not tagged: %s", error)
+        return not error.is_transient
+    return True
