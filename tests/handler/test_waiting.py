@@ -463,8 +463,8 @@ def test_a_poll_of_a_follow_up_is_logged_under_its_own_resource(
 @pytest.mark.parametrize(
     "end",
     [
-        lambda account, image: image.update({**image.properties, "Tags": {"a": "1"}}),
-        lambda account, image: image.delete(),
+        lambda image: image.update({**image.properties, "Tags": {"a": "1"}}),
+        lambda image: image.delete(),
     ],
     ids=["Update", "Delete"],
 )
@@ -473,7 +473,7 @@ def test_a_later_event_stops_the_wait_of_earlier_ones_of_its_resource_only(
     account: Account,
     image: CustomResource,
     other_image: CustomResource,
-    end: Callable[[Account, CustomResource], object],
+    end: Callable[[CustomResource], object],
 ) -> None:
     first = image.start(image.create_event(account.waiting()))
     others = other_image.start(other_image.create_event(account.waiting()))
@@ -482,7 +482,7 @@ def test_a_later_event_stops_the_wait_of_earlier_ones_of_its_resource_only(
     image.physical_id = first.state["Image"]
     aws.sleep(10)
 
-    end(account, image)
+    end(image)
 
     assert first.status == "ABORTED"
     assert others.status != "ABORTED"
