@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import time
 from collections.abc import Iterable, Mapping
@@ -30,6 +29,8 @@ _SHORTEST: Final = 15
 _LONGEST: Final = 90
 # A late response costs at most this share of the import.
 _SHARE: Final = 20
+# By at most this share the jitter shortens an interval.
+_JITTER: Final = 0.15
 # EC2's task is completed, and the image becomes AVAILABLE soon.
 _SHORTEST_AFTER_COMPLETION: Final = 5
 _SHARE_AFTER_COMPLETION: Final = 4
@@ -51,9 +52,9 @@ def polling_interval(age: float, since_completion: float | None, jitter: float) 
     else:
         share = since_completion / _SHARE_AFTER_COMPLETION
         seconds = min(max(share, _SHORTEST_AFTER_COMPLETION), _LONGEST)
-    # The first polls spread imports that begin together. Later ones keep them apart.
-    spread = 1 / 3 if seconds <= _SHORTEST else 1 / 40
-    return math.ceil(seconds * (1 - jitter * spread))
+    # Polls spread while the intervals grow. The longest ones have no jitter, so that 12 hours take
+    # at most 520 polls.
+    return _LONGEST if seconds == _LONGEST else round(seconds * (1 - jitter * _JITTER))
 
 
 def wait(  # noqa: PLR0913 - what the three that wait have between them
