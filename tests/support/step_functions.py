@@ -19,7 +19,7 @@ from tests.support.local_services import ACCOUNT, REGION, problems
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_aws.clock import Clock
+    from local_aws.server.clock import Clock
 
 STATE_MACHINE: Final = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:events"
 _MAX_NAME: Final = 80
