@@ -125,7 +125,7 @@ def test_a_deletion_that_takes_too_long_fails_before_cloudformation_stops_waitin
     aws.sleep(10)
     start = aws.now()
 
-    response = image.send(image.delete_event(execution.state["Image"]))
+    response = image.send(image.delete_event(execution.image))
 
     assert response["Status"] == "FAILED"
     assert "to be cancelled" in response["Reason"]

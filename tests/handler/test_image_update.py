@@ -150,7 +150,7 @@ def test_an_update_that_fails_before_it_imports_keeps_the_old_id(
     assert response["PhysicalResourceId"] == arn
 
 
-def test_a_cancelled_image_is_replaced_and_the_replacement_takes_it_along_when_deleted(
+def test_a_cancelled_image_is_replaced_and_deleted_in_the_clean_up(
     account: Account, image: CustomResource
 ) -> None:
     properties = account.properties()
@@ -160,9 +160,10 @@ def test_a_cancelled_image_is_replaced_and_the_replacement_takes_it_along_when_d
 
     arn = image.update({**properties, "Tags": {"a": "b"}})["PhysicalResourceId"]
 
+    image.delete(cancelled, properties)
+
     assert arn != cancelled
-    image.delete(arn)
-    assert account.images_of(image) == []
+    assert account.images_of(image) == [arn]
 
 
 def test_the_clean_up_of_an_image_that_was_replaced_leaves_the_one_that_replaced_it(

@@ -183,7 +183,7 @@ def test_a_failed_import_task_ends_the_wait_before_image_builder_notices_it(
 def test_a_cancelled_image_ends_the_wait(aws: Aws, account: Account, image: CustomResource) -> None:
     execution = image.start(image.create_event(account.waiting()))
     aws.step(execution)
-    arn = execution.state["Image"]
+    arn = execution.image
     account.cancel(arn)
 
     aws.work(lambda: not execution.is_running)
@@ -199,8 +199,8 @@ def test_an_image_that_is_deleted_by_hand_ends_the_wait(
 ) -> None:
     execution = image.start(image.create_event(account.waiting()))
     aws.step(execution)
-    account.cancel(execution.state["Image"])
-    account.delete(execution.state["Image"])
+    account.cancel(execution.image)
+    account.delete(execution.image)
 
     aws.work(lambda: not execution.is_running)
 
@@ -300,7 +300,7 @@ def test_the_follow_up_is_an_execution_of_its_own_without_the_response_url(
     (follow_up,) = aws.step_functions.follow_ups()
     assert follow_up.name.startswith("follow-")
     assert "ResponseURL" not in follow_up.input
-    assert follow_up.state["FollowUp"] is True
+    assert follow_up.image == image.physical_id
 
 
 def test_without_waiting_an_import_that_fails_is_only_logged(
@@ -413,6 +413,7 @@ def test_each_poll_is_a_line_of_json_with_metrics_for_cloudwatch(
     first, last = lines[0], lines[-1]
     (execution,) = aws.step_functions.executions
     assert len(lines) == execution.steps
+    assert first.pop("next_poll") in range(12, 16)
     assert first == {
         "Stack": "images",
         "Resource": image.logical_id,
@@ -422,7 +423,6 @@ def test_each_poll_is_a_line_of_json_with_metrics_for_cloudwatch(
         "status_message": "pending",
         "problem": "",
         "elapsed": 0,
-        "next_poll": 15,
         "outcome": "waiting",
         "Progress": 2,
         "_aws": {
@@ -479,7 +479,7 @@ def test_a_later_event_stops_the_wait_of_earlier_ones_of_its_resource_only(
     others = other_image.start(other_image.create_event(account.waiting()))
     aws.step(first)
     aws.step(others)
-    image.physical_id = first.state["Image"]
+    image.physical_id = first.image
     aws.sleep(10)
 
     end(image)

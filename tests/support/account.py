@@ -152,6 +152,13 @@ class Account:
         assert ami
         return ami
 
+    def snapshots_of_almost_completed(self, task_id: str) -> list[str]:
+        """Let time pass until an import has created its snapshots but not its AMI; return them."""
+        self.advance(1100)
+        described = self.task(task_id)
+        assert (described["Status"], described["StatusMessage"]) == ("active", "preparing ami")
+        return [detail["SnapshotId"] for detail in described["SnapshotDetails"]]
+
     # --- the handler's calls ---
 
     def calls(self, operation: str | None = None) -> list[dict[str, Any]]:

@@ -114,7 +114,12 @@ class CustomResource:
     def responses(self) -> list[Response]:
         """All responses about this resource, in order."""
         found = [r for responses in self.aws.responses.values() for r in responses]
-        return [response for response in found if response["StackId"] == self.stack_id]
+        return [
+            response
+            for response in found
+            if (response["StackId"], response["LogicalResourceId"])
+            == (self.stack_id, self.logical_id)
+        ]
 
     def create(self, properties: Properties) -> Response:
         response = self.send(self.create_event(properties))

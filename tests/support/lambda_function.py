@@ -30,6 +30,12 @@ TIMEOUT: Final = 900.0
 """How long the function may run, in seconds."""
 
 
+def handler_modules() -> dict[str, ModuleType]:
+    """The modules of the handler that this process has imported, by name."""
+    names = {path.stem for path in HANDLER.iterdir()}
+    return {n: module for n, module in sys.modules.items() if n.partition(".")[0] in names}
+
+
 class KilledError(BaseException):
     """The Lambda process ends at this point."""
 
@@ -68,16 +74,11 @@ class LambdaProcess:
 
     def __init__(self, now: Callable[[], float], put: Callable[..., Any]) -> None:
         self._now = now
-        names = {path.stem for path in HANDLER.iterdir()}
-
-        def loaded() -> set[str]:
-            return {name for name in sys.modules if name.partition(".")[0] in names}
-
-        others = {name: sys.modules.pop(name) for name in loaded()}
+        others = {name: sys.modules.pop(name) for name in handler_modules()}
         pool = SimpleNamespace(request=put)
         with patch.object(urllib3, "PoolManager", lambda *_, **__: pool):
             importlib.import_module("index")
-        self.modules: dict[str, ModuleType] = {name: sys.modules.pop(name) for name in loaded()}
+        self.modules = {name: sys.modules.pop(name) for name in handler_modules()}
         sys.modules.update(others)
 
     def invoke(

@@ -85,8 +85,9 @@ class Execution:
         return int(self.data[contract.Step.SECONDS])
 
     @property
-    def state(self) -> dict[str, Any]:
-        return dict(self.data[contract.Step.STATE])
+    def image(self) -> str:
+        """The ARN of the image that it waits for, once it is known."""
+        return str(self.data[contract.Step.STATE]["image"])
 
     @property
     def event(self) -> dict[str, Any]:

@@ -1,0 +1,291 @@
+"""The AMI and the snapshots of an import, from the view of the image."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contract import OwnTag
+from tests.support.account import IMPORT, tags_of
+
+if TYPE_CHECKING:
+    from tests.support.account import Account
+    from tests.support.aws import Aws
+    from tests.support.cloudformation import CustomResource
+
+ALWAYS = 10**6
+DAY = 86400
+INVENTED = "images-ImportF00D-1ABCDEF"
+
+
+def imported(account: Account, image: CustomResource, **more: Any) -> tuple[str, dict[str, Any]]:
+    """Create an image of a completed task; return the task's id and the AMI."""
+    task_id = account.import_task()
+    ami = account.complete(task_id)
+    response = image.create(account.waiting(VmImportTaskId=task_id, **more))
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    return task_id, ami
+
+
+def test_with_delete_ami_the_snapshots_of_a_failed_import_are_deleted_with_the_image(
+    account: Account, image: CustomResource
+) -> None:
+    task_id = account.import_task()
+    image.create(account.properties(VmImportTaskId=task_id, DeleteAmi="true"))
+    snapshots = account.snapshots_of_almost_completed(task_id)
+    account.ec2.cancel_import_task(ImportTaskId=task_id)
+
+    assert image.delete()["Reason"] == ""
+
+    assert account.existing(snapshots) == []
+
+
+def test_ami_and_snapshots_get_the_tags_of_the_image(
+    account: Account, image: CustomResource
+) -> None:
+    task_id, ami = imported(account, image, Tags={"team": "images"})
+
+    wanted = {
+        "team": "images",
+        OwnTag.STACK.value: image.stack_id,
+        OwnTag.RESOURCE.value: image.logical_id,
+    }
+    found = account.ami(task_id)
+    assert found
+    assert tags_of(found) == wanted
+    assert [tags_of(snapshot) for snapshot in account.snapshots(ami)] == [wanted]
+
+
+def test_ami_and_snapshots_follow_a_change_of_tags(account: Account, image: CustomResource) -> None:
+    task_id, ami = imported(account, image, Tags={"team": "images", "stage": "test"})
+
+    image.update({**image.properties, "Tags": {"stage": "live"}})
+
+    found = account.ami(task_id)
+    assert found
+    for described in (found, *account.snapshots(ami)):
+        assert tags_of(described)["stage"] == "live"
+        assert "team" not in tags_of(described)
+
+
+def test_an_ami_retains_the_tags_of_its_first_image(
+    account: Account, image: CustomResource
+) -> None:
+    task_id, _ = imported(account, image, Tags={"team": "images"})
+
+    second = dataclasses.replace(image, logical_id="SecondF00D")
+    response = second.create(account.properties(VmImportTaskId=task_id, Tags={"team": "others"}))
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    found = account.ami(task_id)
+    assert found
+    assert tags_of(found)["team"] == "images"
+
+
+def test_a_delete_retains_ami_and_snapshots(account: Account, image: CustomResource) -> None:
+    task_id, ami = imported(account, image)
+
+    assert image.delete()["Status"] == "SUCCESS"
+
+    assert account.ami(task_id)
+    assert len(account.snapshots(ami)) == 1
+
+
+def test_with_delete_ami_ami_and_snapshots_are_deleted_with_the_image(
+    account: Account, image: CustomResource
+) -> None:
+    task_id, ami = imported(account, image, DeleteAmi="true")
+
+    response = image.delete()
+
+    assert (response["Status"], response["Reason"]) == ("SUCCESS", "")
+    assert account.ami(task_id) is None
+    assert account.snapshots(ami) == []
+
+
+def test_an_ami_that_another_image_uses_is_retained(
+    account: Account, image: CustomResource
+) -> None:
+    task_id, ami = imported(account, image, DeleteAmi="true")
+    second = dataclasses.replace(image, logical_id="SecondF00D")
+    arn = second.create(account.properties(VmImportTaskId=task_id))["PhysicalResourceId"]
+    account.advance(60)
+
+    response = image.delete()
+
+    assert response["Status"] == "SUCCESS"
+    assert response["Reason"] == f"{ami['ImageId']} is retained: {arn} uses it"
+    assert account.ami(task_id)
+    assert len(account.snapshots(ami)) == 1
+
+
+def test_an_ami_is_deleted_while_images_of_other_tasks_are_imported(
+    account: Account, image: CustomResource
+) -> None:
+    task_id, ami = imported(account, image, DeleteAmi="true")
+    second = dataclasses.replace(image, logical_id="SecondF00D")
+    logs = {"LogGroupName": "/aws/imagebuilder/golden"}
+    second.create(account.properties(OsVersion="RHEL 9", LoggingConfiguration=logs))
+
+    response = image.delete()
+    second.delete()
+
+    assert response["Reason"] == ""
+    assert account.ami(task_id) is None
+    assert account.snapshots(ami) == []
+
+
+def test_tasks_are_listed_once_however_many_images_are_imported(
+    account: Account, image: CustomResource
+) -> None:
+    imported(account, image, DeleteAmi="true")
+    others = [dataclasses.replace(image, logical_id=f"Other{number}") for number in range(3)]
+    for other in others:
+        other.create(account.properties())
+    before = len(account.calls("DescribeImportImageTasks"))
+
+    image.delete()
+
+    calls = account.calls("DescribeImportImageTasks")[before:]
+    for other in others:
+        other.delete()
+    assert len([call for call in calls if "ImportTaskIds" not in call["request"]]) == 1
+
+
+@pytest.mark.parametrize("unseen", [{"Description": "Golden"}, {"ClientToken": "mine"}], ids=str)
+def test_an_ami_is_retained_while_an_image_of_an_unknown_task_is_imported(
+    account: Account, image: CustomResource, unseen: dict[str, str]
+) -> None:
+    task_id, ami = imported(account, image, DeleteAmi="true")
+    second = dataclasses.replace(image, logical_id="SecondF00D")
+    running = second.create(account.properties(**unseen))["PhysicalResourceId"]
+
+    response = image.delete()
+    second.delete()
+
+    assert response["Reason"] == (
+        f"{ami['ImageId']} is retained: {running} is being imported, and Image Builder does "
+        f"not say from which task: it may be {task_id}"
+    )
+    assert account.ami(task_id)
+
+
+def test_an_ami_is_retained_while_another_image_of_its_task_is_imported(
+    account: Account, image: CustomResource
+) -> None:
+    task_id, ami = imported(account, image, DeleteAmi="true")
+    account.knobs(image_watch_seconds=IMPORT)
+    second = dataclasses.replace(image, logical_id="SecondF00D")
+    running = second.create(account.properties(VmImportTaskId=task_id))["PhysicalResourceId"]
+
+    response = image.delete()
+    second.delete()
+
+    assert response["Reason"] == (
+        f"{ami['ImageId']} is retained: {running} is being imported from {task_id} too"
+    )
+    assert account.ami(task_id)
+
+
+def test_a_shared_ami_is_retained(account: Account, image: CustomResource) -> None:
+    task_id, ami = imported(account, image, DeleteAmi="true")
+    account.ec2.modify_image_attribute(
+        ImageId=ami["ImageId"], LaunchPermission={"Add": [{"UserId": "210987654321"}]}
+    )
+
+    response = image.delete()
+
+    assert response["Status"] == "SUCCESS"
+    assert (
+        response["Reason"] == f"{ami['ImageId']} is retained: it has launch permissions for others"
+    )
+    assert account.ami(task_id)
+
+
+def test_an_ami_of_another_stack_is_retained(account: Account, image: CustomResource) -> None:
+    task_id, ami = imported(account, image, DeleteAmi="true")
+    account.ec2.create_tags(
+        Resources=[ami["ImageId"]], Tags=[{"Key": OwnTag.STACK.value, "Value": "another"}]
+    )
+
+    assert "it belongs to the stack another" in image.delete()["Reason"]
+
+    assert account.ami(task_id)
+
+
+def test_a_snapshot_that_another_ami_uses_is_retained(
+    account: Account, image: CustomResource
+) -> None:
+    task_id, ami = imported(account, image, DeleteAmi="true")
+    (snapshot,) = account.snapshots(ami)
+    account.ec2.register_image(
+        Name=f"copy-of-{task_id}",
+        RootDeviceName="/dev/sda1",
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot["SnapshotId"]}}
+        ],
+    )
+
+    response = image.delete()
+
+    assert response["Reason"] == f"{snapshot['SnapshotId']} is retained: skipped"
+    assert account.ami(task_id) is None
+    assert len(account.snapshots(ami)) == 1
+
+
+def test_a_lost_answer_to_deregister_image_leaves_no_snapshot(
+    account: Account, image: CustomResource
+) -> None:
+    _, ami = imported(account, image, DeleteAmi="true")
+    account.fault("ec2", "DeregisterImage", lose_answer=True)
+
+    assert image.delete()["Reason"] == ""
+
+    assert account.snapshots(ami) == []
+
+
+def test_an_older_boto3_deletes_the_snapshots_one_by_one(
+    aws: Aws, account: Account, image: CustomResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2 = aws.processes[0].modules["aws.session"].aws_client("ec2")
+    request = ec2.meta.service_model.operation_model("DeregisterImage").input_shape
+    monkeypatch.delitem(request.members, "DeleteAssociatedSnapshots")
+    task_id, ami = imported(account, image, DeleteAmi="true")
+
+    assert image.delete()["Reason"] == ""
+
+    assert account.ami(task_id) is None
+    assert account.snapshots(ami) == []
+    assert account.calls("DeleteSnapshot")
+
+
+def test_deleting_an_image_that_was_never_created_retains_the_ami(
+    account: Account, image: CustomResource
+) -> None:
+    task_id = account.import_task()
+    account.complete(task_id)
+    error = {"code": "ClientException", "message": "no", "status": 400}
+    account.fault("imagebuilder", "ImportVmImage", error=error)
+    image.create(account.properties(VmImportTaskId=task_id, DeleteAmi="true"))
+
+    assert image.delete()["Status"] == "SUCCESS"
+
+    assert account.ami(task_id)
+
+
+def test_a_snapshot_that_is_a_disk_of_a_task_started_by_hand_is_retained(
+    account: Account, image: CustomResource
+) -> None:
+    disk_id = account.new_snapshot()
+    started = account.ec2.import_image(DiskContainers=[{"SnapshotId": disk_id}])
+    task_id = started["ImportTaskId"]
+    account.complete(task_id)
+    image.create(account.properties(VmImportTaskId=task_id, DeleteAmi="true"))
+    account.advance(60)
+
+    assert image.delete()["Reason"] == ""
+
+    assert account.ami(task_id) is None
+    assert account.existing([disk_id]) == [disk_id]

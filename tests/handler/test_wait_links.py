@@ -1,0 +1,264 @@
+"""Custom::VmImageWait: one more hour of waiting for an image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contract import ImageAttribute, OwnTag, ResourceType
+from tests.support.account import IMPORT, tags_of
+from tests.support.cloudformation import CustomResource
+from tests.support.step_functions import STATE_MACHINE
+
+if TYPE_CHECKING:
+    from tests.support.account import Account
+    from tests.support.aws import Aws
+
+CLIENT_ERROR = "ClientError: Unknown OS / Missing OS files."
+HOURS = 3600.0
+CONTINUE = {"ContinueAfterTimeout": "true"}
+
+
+@pytest.fixture
+def link(aws: Aws, image: CustomResource) -> CustomResource:
+    """A link in the stack of the image."""
+    return CustomResource(
+        aws, ResourceType.WAIT.value, logical_id="Wait2F00D", stack_id=image.stack_id
+    )
+
+
+def of(image: CustomResource, timeout: int = 3600, **changes: Any) -> dict[str, Any]:
+    """Properties of a link that waits for an image, as CloudFormation resolves them."""
+    (response,) = image.responses()[-1:]
+    data = response["Data"]
+    return {
+        "ImageArn": data[ImageAttribute.IMAGE_ARN],
+        "VmImportTaskId": data[ImageAttribute.VM_IMPORT_TASK_ID],
+        "ImportFailed": data[ImageAttribute.IMPORT_FAILED],
+        "StateMachineArn": STATE_MACHINE,
+        "TimeoutSeconds": str(timeout),
+        **changes,
+    }
+
+
+def waited_an_hour(account: Account, image: CustomResource, **changes: Any) -> str:
+    """Create an image whose import takes longer than its first hour; return its ARN."""
+    response = image.create(account.waiting(**changes) | CONTINUE)
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    return str(response["PhysicalResourceId"])
+
+
+def test_a_link_responds_when_the_image_is_available(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    account.knobs(import_seconds=1.5 * HOURS)
+    start = aws.now()
+    arn = waited_an_hour(account, image)
+
+    response = link.create(of(image))
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert response["PhysicalResourceId"] == link.logical_id
+    assert response["Data"] == {
+        "ImageArn": arn,
+        "ImageId": account.image(arn)["outputResources"]["amis"][0]["image"],
+    }
+    assert 1.5 * HOURS < aws.now() - start < 1.5 * HOURS + 120
+
+
+def test_a_link_responds_at_once_if_the_image_is_available(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    image.create(account.waiting() | CONTINUE)
+
+    execution = link.start(link.create_event(of(image)))
+    aws.step(execution)
+
+    assert execution.status == "SUCCEEDED"
+    assert link.responses()[-1]["Data"]["ImageId"] == image.responses()[0]["Data"]["ImageId"]
+
+
+def test_a_link_tags_the_ami_with_the_tags_of_the_image(
+    account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    account.knobs(import_seconds=1.5 * HOURS)
+    arn = waited_an_hour(account, image, Tags={"stage": "test"})
+
+    link.create(of(image))
+
+    assert tags_of(account.ami_of(arn)) == {
+        "stage": "test",
+        OwnTag.STACK.value: image.stack_id,
+        OwnTag.RESOURCE.value: image.logical_id,
+    }
+
+
+def test_a_link_fails_at_once_if_the_import_fails(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    account.knobs(import_seconds=3 * HOURS)
+    properties = account.waiting() | CONTINUE
+    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], at_progress=34)
+    start = aws.now()
+    image.create(properties)
+
+    response = link.create(of(image))
+
+    assert response["Status"] == "FAILED"
+    assert CLIENT_ERROR.rstrip(".") in response["Reason"]
+    assert response["PhysicalResourceId"] == link.logical_id
+    assert aws.now() - start < 2 * HOURS
+
+
+def test_a_link_hands_on_when_its_time_is_over(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    account.knobs(import_seconds=100 * HOURS)
+    arn = waited_an_hour(account, image)
+    start = aws.now()
+
+    response = link.create(of(image, **CONTINUE))
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert response["Data"]["ImageArn"] == arn
+    assert not response["Data"].get("ImageId")
+    assert 3400 < aws.now() - start < 3600
+
+
+def test_the_last_link_fails_with_the_progress_when_its_time_is_over(
+    account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    account.knobs(import_seconds=100 * HOURS)
+    arn = waited_an_hour(account, image)
+
+    response = link.create(of(image, timeout=600))
+
+    assert response["Status"] == "FAILED"
+    assert f"{arn} was not AVAILABLE" in response["Reason"]
+    assert "the image is PENDING; EC2's import is at 2 %" in response["Reason"]
+    assert account.images_of(image) == [arn]  # its own Delete comes later
+
+
+def test_a_link_succeeds_at_once_if_a_rollback_returned_to_a_failed_image(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    image.create(account.properties())
+    execution = link.start(link.create_event(of(image, ImportFailed="true")))
+
+    aws.step(execution)
+
+    assert execution.status == "SUCCEEDED"
+    assert link.responses()[-1]["Status"] == "SUCCESS"
+
+
+def test_a_link_that_is_deleted_deletes_nothing(
+    account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    image.create(account.waiting() | CONTINUE)
+    link.create(of(image))
+
+    response = link.delete()
+
+    assert response["Status"] == "SUCCESS"
+    assert response["PhysicalResourceId"] == link.logical_id
+    assert account.images_of(image) == [image.physical_id]
+
+
+def test_deleting_a_link_ends_its_wait(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    account.knobs(import_seconds=100 * HOURS)
+    waited_an_hour(account, image)
+    execution = link.start(link.create_event(of(image)))
+    aws.step(execution)
+    aws.sleep(10)
+
+    assert link.delete("images-Wait2F00D-1ABCDEF")["Status"] == "SUCCESS"
+
+    assert execution.status == "ABORTED"
+
+
+def test_a_link_of_another_image_waits_for_that_one_and_keeps_its_physical_id(
+    account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    image.create(account.waiting() | CONTINUE)
+    link.create(of(image))
+    image.update(account.waiting() | CONTINUE)
+
+    response = link.update(of(image))
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert response["PhysicalResourceId"] == link.logical_id
+    assert response["Data"]["ImageArn"] == image.physical_id
+    assert response["Data"]["ImageId"]
+
+
+def test_a_failed_update_of_a_link_keeps_its_physical_id(
+    account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    image.create(account.waiting() | CONTINUE)
+    link.create(of(image))
+    image.update(account.properties())
+    account.cancel(str(image.physical_id))
+
+    response = link.update(of(image))
+
+    assert response["Status"] == "FAILED"
+    assert response["PhysicalResourceId"] == link.logical_id
+
+
+def test_a_chain_of_12_hours_polls_at_most_520_times(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    account.knobs(import_seconds=11.5 * HOURS)
+    waited_an_hour(account, image)
+    assert aws.step_functions.executions[0].steps <= 80
+    for hour in range(2, 13):
+        link = CustomResource(
+            aws, ResourceType.WAIT.value, f"Wait{hour}F00D", stack_id=image.stack_id
+        )
+        response = link.create(of(image, **CONTINUE))
+
+    assert response["Data"]["ImageId"]
+    assert sum(execution.steps for execution in aws.step_functions.executions) <= 520
+
+
+def test_the_polling_interval_of_a_link_follows_the_age_of_the_import(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    account.knobs(import_seconds=100 * HOURS)
+    waited_an_hour(account, image)
+    execution = link.start(link.create_event(of(image)))
+
+    aws.step(execution)
+
+    assert execution.seconds > 60
+
+
+@pytest.mark.parametrize("name", ["ImageArn", "VmImportTaskId"])
+def test_a_missing_property_of_a_link_fails_with_its_name(
+    account: Account, image: CustomResource, link: CustomResource, name: str
+) -> None:
+    image.create(account.properties())
+    properties = of(image)
+    del properties[name]
+
+    response = link.create(properties)
+
+    assert response["Status"] == "FAILED"
+    assert response["Reason"] == f"missing resource property: {name}"
+    assert link.delete()["Status"] == "SUCCESS"
+
+
+def test_an_image_in_use_stays_if_only_its_link_fails(
+    account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    account.knobs(import_seconds=100 * HOURS)
+    arn = waited_an_hour(account, image)
+    link.create(of(image, timeout=60))
+
+    link.delete()
+    account.advance(IMPORT)
+
+    assert account.images_of(image) == [arn]
