@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 
 from aws import Aws
 from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
 from contract import OwnTag
+from errors import tolerated
 from identity import Owner, tokens_of
 
 logger = logging.getLogger(__name__)
@@ -82,7 +84,12 @@ class Amis:
         if disks is None:
             disks = task.source_snapshots if task else ()
         stays: dict[str, str] = {}
-        for ami in self._ec2.amis("name", [task_id]):
+        amis: list[Ami] = []
+        # Without delete_ami they are only reported, and a deletion does not fail for that.
+        unknown = f"it is not known whether an AMI of {task_id} stays"
+        with nullcontext() if delete_ami else tolerated(unknown):
+            amis = self._ec2.amis("name", [task_id])
+        for ami in amis:
             reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"
             if reason:
                 stays[ami.id] = reason

@@ -383,7 +383,7 @@ def test_a_delete_names_the_ami_of_an_import_that_ended_before_it_was_cancelled(
     assert ami
     assert response["Status"] == "SUCCESS"
     assert response["Reason"].startswith(
-        f"{ami['ImageId']}, which {task_id} made, stays with snap-"
+        f"{ami['ImageId']} is retained: delete_ami is not set"
     )
 
 
