@@ -116,7 +116,7 @@ def function(server: LocalAws) -> Iterator[Function]:
     created.delete()
 
 
-def test_a_function_has_the_time_of_the_server(server: LocalAws, function: Function) -> None:
+def test_a_function_reads_aws_time(server: LocalAws, function: Function) -> None:
     for _ in range(2):  # the second time in the same process
         begin = server.now()
         measured = function.invoke("sleep", 0)["after"]
@@ -137,7 +137,7 @@ def test_sleep_takes_from_the_time_that_a_function_has_left(function: Function) 
     assert TIMEOUT - 60 - ROUNDED <= taken <= TIMEOUT - 60 + answer["real"] + ROUNDED
 
 
-def test_moving_the_clock_takes_no_time_from_a_function_that_works(function: Function) -> None:
+def test_moving_the_clock_forward_takes_no_time_from_a_working_function(function: Function) -> None:
     answer = function.invoke_and_advance("work_until_the_clock_is_moved", HOUR, by=2 * HOUR)
     before, after = answer["before"], answer["after"]
     assert after["time"] - before["time"] >= HOUR
@@ -150,7 +150,7 @@ def test_a_function_that_sleeps_beyond_its_timeout_is_ended(function: Function) 
     assert answer["error"] == "Unhandled"
 
 
-def test_sleep_is_as_much_shorter_as_aws_time_is_faster(enforcing: LocalAws) -> None:
+def test_a_function_sleeps_in_fast_aws_time(enforcing: LocalAws) -> None:
     function = Function(enforcing)
     answer = function.invoke("sleep", 600)
     function.delete()

@@ -61,7 +61,7 @@ def up() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_a_signal_and_leaves_nothing_behind(
+def test_up_serves_until_a_signal_and_removes_its_files(
     up: subprocess.Popen[str], end: signal.Signals
 ) -> None:
     assert up.stdout
@@ -134,7 +134,7 @@ def deploy_a_custom_resource(server: LocalAws) -> tuple[str, int]:
     return stack["Outputs"][0]["OutputValue"], worker
 
 
-def test_it_listens_on_loopback_only(server: LocalAws) -> None:
+def test_the_server_listens_only_on_127_0_0_1(server: LocalAws) -> None:
     """Every port that the server's processes listen on is 127.0.0.1's."""
     assert server.process
     listening = []
@@ -151,7 +151,7 @@ def test_it_listens_on_loopback_only(server: LocalAws) -> None:
     assert listening == [f"0100007F:{server.port:04X}"]
 
 
-def test_a_port_that_is_taken_is_a_clear_error() -> None:
+def test_a_port_in_use_is_a_clear_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -163,7 +163,7 @@ def test_a_port_that_is_taken_is_a_clear_error() -> None:
     assert "Traceback" not in answer.stderr
 
 
-def test_what_a_killed_server_left_goes_with_the_next_start(up: subprocess.Popen[str]) -> None:
+def test_the_next_start_removes_the_files_of_a_killed_server(up: subprocess.Popen[str]) -> None:
     assert up.stdout
     port = up.stdout.readline().rpartition(":")[2].strip()
     up.kill()
@@ -173,7 +173,7 @@ def test_what_a_killed_server_left_goes_with_the_next_start(up: subprocess.Popen
         assert not (ROOT / ".local_aws" / port).exists()
 
 
-def test_env_of_a_port_that_nobody_serves_is_a_clear_error() -> None:
+def test_env_without_a_server_is_a_clear_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -185,12 +185,12 @@ def test_env_of_a_port_that_nobody_serves_is_a_clear_error() -> None:
         environment(port)
 
 
-def test_env_names_all_that_a_program_needs_and_unsets_the_rest(server: LocalAws) -> None:
+def test_env_exports_all_variables_and_unsets_others(server: LocalAws) -> None:
     lines = run("env", "--port", str(server.port)).stdout.splitlines()
     exported = dict(line.removeprefix("export ").split("=", 1) for line in lines[1:])
     assert exported == environment(server.port)
     assert lines[0].split()[:2] == ["unset", "AWS_PROFILE"]
 
 
-def test_speed_must_be_over_0() -> None:
+def test_speed_must_be_greater_than_0() -> None:
     assert run("up", "--speed", "0").returncode == 2

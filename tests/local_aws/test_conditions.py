@@ -41,7 +41,7 @@ def output(session: boto3.Session, joined: Any, **values: str) -> str:
         (["a"], {}, "full"),
     ],
 )
-def test_a_condition_may_join_a_list(
+def test_a_condition_can_join_a_list(
     session: boto3.Session, joined: Any, values: dict[str, str], is_: str
 ) -> None:
     assert output(session, joined, **values) == is_

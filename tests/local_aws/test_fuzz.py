@@ -218,7 +218,7 @@ def query_parameters(shape: Any, value: Any, prefix: str = "") -> dict[str, str]
 
 
 @pytest.mark.parametrize("name", IMAGE_BUILDER)
-def test_image_builder_answers_by_its_model_whatever_it_is_asked(fuzzed: Fuzzed, name: str) -> None:
+def test_image_builder_responds_by_its_model_to_any_request(fuzzed: Fuzzed, name: str) -> None:
     sender = Sender(fuzzed.server, "imagebuilder", name)
     requests = values(sender.operation.input_shape, fuzzed.real)
     codes = set()
@@ -238,7 +238,7 @@ def test_image_builder_answers_by_its_model_whatever_it_is_asked(fuzzed: Fuzzed,
 
 
 @pytest.mark.parametrize("name", EC2)
-def test_ec2_answers_by_its_model_whatever_it_is_asked(fuzzed: Fuzzed, name: str) -> None:
+def test_ec2_responds_by_its_model_to_any_request(fuzzed: Fuzzed, name: str) -> None:
     sender = Sender(fuzzed.server, "ec2", name)
 
     @FUZZ

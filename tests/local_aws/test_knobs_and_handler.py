@@ -53,12 +53,12 @@ OF_TOKENS = [(knob, value) for knob, value in EACH if knob.startswith("idempoten
 IDS = [f"{knob}={value}" for knob, value in EACH]
 
 
-def test_each_knob_is_tried() -> None:
+def test_each_knob_is_tested() -> None:
     assert list(BOTH) == list(Knobs().as_dict())
 
 
 @pytest.mark.parametrize(("knob", "value"), EACH, ids=IDS)
-def test_a_resource_lives_and_leaves_nothing_whatever_the_knob(
+def test_a_resource_leaves_nothing_behind_with_any_knob(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -84,7 +84,7 @@ def test_a_resource_lives_and_leaves_nothing_whatever_the_knob(
 
 
 @pytest.mark.parametrize(("knob", "value"), OF_TOKENS)
-def test_an_image_that_was_lost_is_made_again_whatever_the_knob(
+def test_a_lost_image_is_created_again_with_any_knob(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -106,7 +106,7 @@ def test_an_image_that_was_lost_is_made_again_whatever_the_knob(
 
 
 @pytest.mark.parametrize("value", BOTH["unknown_task"])
-def test_unknown_task_is_told_either_way(
+def test_unknown_task_is_reported_with_either_value(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -120,7 +120,7 @@ def test_unknown_task_is_told_either_way(
 
 
 @pytest.mark.parametrize("code", BOTH["cancel_terminal_error"])
-def test_cancel_terminal_error_of_an_import_that_ended_meanwhile_is_no_failure(
+def test_cancel_terminal_error_of_an_ended_import_is_no_failure(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -135,7 +135,7 @@ def test_cancel_terminal_error_of_an_import_that_ended_meanwhile_is_no_failure(
 
 
 @pytest.mark.parametrize("blocks", BOTH["dependants_block_delete"])
-def test_dependants_block_delete_is_told_or_does_not_matter(
+def test_dependants_block_delete_is_reported_or_has_no_effect(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -155,7 +155,7 @@ def test_dependants_block_delete_is_told_or_does_not_matter(
 
 
 @pytest.mark.parametrize("message", BOTH["cancelled_task_message"])
-def test_cancelled_task_message_is_told_if_there_is_one(
+def test_cancelled_task_message_is_reported(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811

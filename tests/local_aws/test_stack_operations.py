@@ -142,7 +142,7 @@ def stack(server: LocalAws) -> Stack:
     return Stack(server)
 
 
-def test_a_stack_that_is_deleted_while_it_is_created_sends_delete_with_an_id_made_up(
+def test_a_stack_deleted_during_its_creation_sends_delete_with_a_generated_id(
     stack: Stack,
 ) -> None:
     stack.create({"Slow": custom(Create="NONE"), "Later": custom(after=("Slow",))})
@@ -166,7 +166,7 @@ def test_a_stack_that_is_deleted_while_it_is_created_sends_delete_with_an_id_mad
     assert stack.statuses("Function")[-1] == "DELETE_COMPLETE"
 
 
-def test_a_creation_that_was_cancelled_does_not_go_on_when_the_answer_comes(stack: Stack) -> None:
+def test_a_late_response_does_not_continue_a_cancelled_creation(stack: Stack) -> None:
     slow = custom(PauseCreate="1", PauseDelete="2")
     stack.create({"Slow": slow, "Later": custom(after=("Slow",))})
     assert eventually(lambda: stack.statuses("Slow"))
@@ -205,7 +205,7 @@ def test_a_wait_condition_that_waits_is_deleted_with_its_stack(stack: Stack) -> 
     ("policy", "kept_in_flight"),
     [("Delete", False), ("RetainExceptOnCreate", False), ("Retain", True)],
 )
-def test_a_deletion_policy_of_what_was_never_answered_retains_by_retain_alone(
+def test_only_deletion_policy_retain_retains_a_resource_without_a_response(
     stack: Stack, policy: str, *, kept_in_flight: bool
 ) -> None:
     stack.create({"Slow": custom(Create="NONE", policy=policy)})
@@ -219,7 +219,9 @@ def test_a_deletion_policy_of_what_was_never_answered_retains_by_retain_alone(
 
 
 @pytest.mark.parametrize("policy", ["RetainExceptOnCreate", "Retain"])
-def test_what_was_created_before_the_deletion_is_retained(stack: Stack, policy: str) -> None:
+def test_resources_created_before_the_deletion_are_retained_by_their_policy(
+    stack: Stack, policy: str
+) -> None:
     stack.create({"Made": custom(policy=policy), "Slow": custom(Create="NONE", after=("Made",))})
     assert eventually(lambda: "Create Slow" in stack.asked())
 
@@ -229,7 +231,7 @@ def test_what_was_created_before_the_deletion_is_retained(stack: Stack, policy: 
     assert stack.asked() == ["Create Made", "Create Slow", "Delete Slow"]
 
 
-def test_a_create_that_fails_is_followed_by_a_delete_with_the_id_of_its_answer(
+def test_a_failed_create_is_followed_by_a_delete_with_the_id_of_its_response(
     stack: Stack,
 ) -> None:
     stack.create({"First": custom(), "Thing": custom(Create="FAILED", after=("First",))})
@@ -239,7 +241,7 @@ def test_a_create_that_fails_is_followed_by_a_delete_with_the_id_of_its_answer(
     assert stack.told()[2]["PhysicalResourceId"] == "its-own-id"
 
 
-def test_a_create_that_fails_and_is_not_rolled_back_is_deleted_with_its_stack(
+def test_a_failed_create_without_rollback_is_deleted_with_its_stack(
     stack: Stack,
 ) -> None:
     stack.create({"Thing": custom(Create="FAILED")}, DisableRollback=True)
@@ -252,7 +254,7 @@ def test_a_create_that_fails_and_is_not_rolled_back_is_deleted_with_its_stack(
     assert stack.asked() == ["Create Thing", "Delete Thing"]
 
 
-def test_a_create_that_fails_in_an_update_is_followed_by_a_delete(stack: Stack) -> None:
+def test_a_failed_create_in_an_update_is_followed_by_a_delete(stack: Stack) -> None:
     stack.create({"First": custom()})
     assert stack.ends("CREATE_COMPLETE")
 
@@ -271,7 +273,7 @@ def test_a_stack_that_is_being_updated_cannot_be_deleted(stack: Stack) -> None:
         stack.delete()
 
 
-def test_a_nested_stack_that_is_created_is_deleted_with_its_parent(stack: Stack) -> None:
+def test_a_nested_stack_is_cancelled_and_deleted_with_its_parent(stack: Stack) -> None:
     stack.s3.create_bucket(Bucket=stack.name)
     nested = json.dumps({"Resources": FUNCTION | {"Slow": custom(Create="NONE")}})
     body = nested.replace('{"Ref": "AWS::StackName"}', json.dumps(stack.name))
