@@ -1,4 +1,4 @@
-"""What each operation asks of IAM: aws-facts section 2."""
+"""The permissions that each operation requires."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def admin(enforcing: LocalAws) -> Account:
-    """The root of an account of its own, who may do all."""
+    """Return the root user of a new account."""
     return Account(enforcing, enforcing.session(), f"7{next(_numbers):011d}")
 
 
@@ -32,7 +32,7 @@ def allow(*actions: str, on: str = "*", when: object = None) -> dict[str, Any]:
 
 
 def user(admin: Account, *statements: dict[str, Any]) -> Account:
-    """Someone who may do just that."""
+    """Create a user with only these permissions."""
     name = f"user-{next(_numbers)}"
     admin.iam.create_user(UserName=name)
     if statements:
@@ -54,7 +54,7 @@ def arn(admin: Account, resource: str) -> str:
 
 
 def denied(call: Callable[[], object], action: str, resource: str = "") -> None:
-    """That a call of Image Builder is denied, and for what."""
+    """Check that a call of Image Builder is denied, and for which action and resource."""
     code, status, message = refused(call)
     assert (code, status) == ("AccessDeniedException", 403)
     assert f"is not authorized to perform: {action} on resource: {resource}" in message

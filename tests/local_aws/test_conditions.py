@@ -1,4 +1,4 @@
-"""Conditions of templates."""
+"""Conditions of CloudFormation templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _numbers = itertools.count()
 
 
 def output(session: boto3.Session, joined: Any, **values: str) -> str:
-    """What a stack says of whether something joined is empty."""
+    """Return the output of a stack that depends on whether joined values are empty."""
     template = {
         "Parameters": {name: {"Type": "CommaDelimitedList", "Default": ""} for name in "AB"},
         "Conditions": {"Empty": {"Fn::Equals": ["", {"Fn::Join": ["", joined]}]}},

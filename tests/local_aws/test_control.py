@@ -1,4 +1,4 @@
-"""Faults, knobs, the clock and the record of calls, by the control interface."""
+"""Faults, knobs, the clock and recorded calls, by the control API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/local-aws.md and the tests name the same things."""
+"""docs/local-aws.md and the tests list the same behaviours, faults and knobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CloudFormation acts by the role of a stack, or else as its caller."""
+"""CloudFormation uses the execution role of a stack, or the permissions of its caller."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ ACTIONS = {
 
 @dataclass
 class Deployer:
-    """An account's administrator, a role for CloudFormation, and a stack."""
+    """The administrator of an account, a role for CloudFormation, and a stack."""
 
     server: LocalAws
     name: str = field(default_factory=lambda: f"by-role-{next(_numbers)}")
@@ -84,7 +84,7 @@ class Deployer:
         self.s3 = session.client("s3")
 
     def role(self, actions: Iterable[str], trusted: str = "cloudformation") -> str:
-        """Make a role that may do these things, or change what it may; its ARN."""
+        """Create or change a role with permissions for these actions, and return its ARN."""
         statement = {"Effect": "Allow", "Action": sorted(actions), "Resource": "*"}
         return self.role_by(statement, trusted)
 
@@ -99,7 +99,7 @@ class Deployer:
         return arn
 
     def user(self, *statements: dict[str, Any]) -> Any:
-        """Make a user who may do these things; its CloudFormation client."""
+        """Create a user with these permissions, and return its CloudFormation client."""
         self.iam.create_user(UserName=self.name)
         document = json.dumps({"Version": "2012-10-17", "Statement": statements})
         self.iam.put_user_policy(UserName=self.name, PolicyName="p", PolicyDocument=document)
@@ -112,7 +112,7 @@ class Deployer:
         )
 
     def create(self, resources: dict[str, Any], client: Any = None, **more: Any) -> str:
-        """Create the stack; its status."""
+        """Create the stack and return its status."""
         (client or self.cloudformation).create_stack(**self.request(resources), **more)
         return self.status()
 
@@ -133,7 +133,7 @@ class Deployer:
         return self.status()
 
     def status(self) -> str:
-        """The status of the stack, once its operation is over."""
+        """Wait until the operation of the stack ends, and return its status."""
         while True:
             time.sleep(0.05)
             found = self.cloudformation.describe_stacks(StackName=self.id())["Stacks"]

@@ -1,6 +1,6 @@
-"""Whatever is sent to an operation, made from botocore's model and slightly wrong, is answered.
+"""Send random requests, built from botocore's model and sometimes invalid, to each operation.
 
-With an answer of the model, never a 500; and the server has nothing to say about it in its log.
+Each response must conform to the model and not be a 500, and the server must log nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ FUZZ = settings(
 
 @dataclass
 class Fuzzed:
-    """A server, its log, and what is there already to be named in requests."""
+    """A server, its log, and existing resources that requests can name."""
 
     server: LocalAws
     log: Path
@@ -78,12 +78,12 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     ):
         assert process.stdout
         server = LocalAws(int(process.stdout.readline().rpartition(":")[2]))
-        yield Fuzzed(server, log, make_some(Account(server, server.session(), ACCOUNT)))
+        yield Fuzzed(server, log, create_resources(Account(server, server.session(), ACCOUNT)))
         process.terminate()
 
 
-def make_some(aws: Account) -> dict[str, str]:
-    """One of all, and their names, by the members of requests that want them."""
+def create_resources(aws: Account) -> dict[str, str]:
+    """Create one resource of each type; return their names by the members that name them."""
     aws.iam.create_instance_profile(InstanceProfileName="builder")
     images: Any = aws.images
     component = images.create_component(
@@ -124,7 +124,7 @@ def make_some(aws: Account) -> dict[str, str]:
 
 
 def values(shape: Any, real: dict[str, str], member: str = "") -> st.SearchStrategy[Any]:
-    """Values that the shape allows, and now and then one that it does not."""
+    """Return values that the shape allows, and sometimes one that it does not."""
     good: st.SearchStrategy[Any]
     match shape.type_name:
         case "structure":
@@ -151,7 +151,7 @@ def values(shape: Any, real: dict[str, str], member: str = "") -> st.SearchStrat
 
 
 class Sender:
-    """One connection to the server, over which requests go as they are."""
+    """A connection to the server, which sends requests without changing them."""
 
     def __init__(self, server: LocalAws, service: str, operation: str) -> None:
         context = ssl.create_default_context(cafile=server.environment["AWS_CA_BUNDLE"])
@@ -165,7 +165,7 @@ class Sender:
         self.parser = botocore.parsers.create_parser(protocol)
 
     def send(self, method: str, path: str, body: bytes) -> str:
-        """Send a request, check the answer against the model; the code of an error."""
+        """Send a request, check the response against the model, and return the code of an error."""
         self.connection.request(method, path, body, self.headers)
         answer = self.connection.getresponse()
         content = answer.read()
@@ -228,7 +228,7 @@ def test_image_builder_responds_by_its_model_to_any_request(fuzzed: Fuzzed, name
     def fuzz(request: dict[str, Any]) -> None:
         method, path, body = rest_json(sender.operation, request)
         if "{" in path:
-            return  # the resource of the path is missing: that is another path
+            return  # without the resource of the path, it is another path
         codes.add(sender.send(method, path, body))
 
     fuzz()
@@ -263,7 +263,7 @@ def test_each_operation_is_fuzzed(fuzzed: Fuzzed) -> None:
 
 
 def unserved(server: LocalAws, operation: str) -> bool:
-    """Whether an operation of Image Builder is answered with a clear error."""
+    """Return whether the response for an operation of Image Builder is a clear error."""
     sender = Sender(server, "imagebuilder", operation)
     http_ = sender.operation.http
     path = re.sub(r"\{\w+\+?\}", "x", http_["requestUri"])

@@ -1,4 +1,4 @@
-"""Image Builder's side: aws-facts sections 1, 3 and 5."""
+"""Images of Image Builder: imports, client tokens, deletion, cancellation, tags and lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What AWS does not document: whichever way it is, the handler copes."""
+"""The handler works with each value of each knob, so with each possible behaviour of AWS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "import_idempotency_seconds": (0, 86400),
 }
 EACH = [(knob, value) for knob, values in BOTH.items() for value in values]
-# what a lost image has to do with
+# The knobs that affect a lost image.
 OF_TOKENS = [(knob, value) for knob, value in EACH if knob.startswith("idempotency")]
 IDS = [f"{knob}={value}" for knob, value in EACH]
 
@@ -70,7 +70,7 @@ def test_a_resource_leaves_nothing_behind_with_any_knob(
 
     created = resource.create(properties)
     again = resource.create({**properties, "Tags": {"a": "2"}})
-    assert [answer["Status"] for answer in (created, again)] == ["SUCCESS"] * 2, again["Reason"]
+    assert [response["Status"] for response in (created, again)] == ["SUCCESS"] * 2, again["Reason"]
     assert created["PhysicalResourceId"] == again["PhysicalResourceId"]
     assert aws.all_images(resource) == [created["PhysicalResourceId"]]
 
@@ -98,11 +98,11 @@ def test_a_lost_image_is_created_again_with_any_knob(
     aws.local.advance(3600)
     aws.delete(lost)
 
-    answer = resource.create(properties)
+    response = resource.create(properties)
 
-    assert answer["Status"] == "SUCCESS", answer["Reason"]
-    assert aws.all_images(resource) == [answer["PhysicalResourceId"]]
-    assert answer["PhysicalResourceId"] != lost
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert aws.all_images(resource) == [response["PhysicalResourceId"]]
+    assert response["PhysicalResourceId"] != lost
 
 
 @pytest.mark.parametrize("value", BOTH["unknown_task"])
@@ -113,9 +113,9 @@ def test_unknown_task_is_reported_with_either_value(
     value: str,
 ) -> None:
     knobs(unknown_task=value)
-    answer = resource.create(aws.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
-    assert answer["Status"] == "FAILED"
-    assert "EC2 does not know the import task import-ami-0123456789abcdef0" in answer["Reason"]
+    response = resource.create(aws.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
+    assert response["Status"] == "FAILED"
+    assert "EC2 does not know the import task import-ami-0123456789abcdef0" in response["Reason"]
     assert aws.all_images(resource) == []
 
 
@@ -146,12 +146,12 @@ def test_dependants_block_delete_is_reported_or_has_no_effect(
     arn = resource.create(aws.properties())["PhysicalResourceId"]
     aws.local.advance(3600)
     aws.recipe(arn)
-    answer = resource.delete()
+    response = resource.delete()
     if blocks:
-        assert answer["Status"] == "FAILED"
-        assert "has other resources depended on it" in answer["Reason"]
+        assert response["Status"] == "FAILED"
+        assert "has other resources depended on it" in response["Reason"]
     else:
-        assert answer["Status"] == "SUCCESS"
+        assert response["Status"] == "SUCCESS"
 
 
 @pytest.mark.parametrize("message", BOTH["cancelled_task_message"])
@@ -165,6 +165,6 @@ def test_cancelled_task_message_is_reported(
     properties = aws.properties()
     ec2: Any = aws.local.session().client("ec2")
     ec2.cancel_import_task(ImportTaskId=properties["VmImportTaskId"])
-    answer = resource.create(properties)
-    assert answer["Status"] == "FAILED"
-    assert (message or "EC2 gives no reason") in answer["Reason"]
+    response = resource.create(properties)
+    assert response["Status"] == "FAILED"
+    assert (message or "EC2 gives no reason") in response["Reason"]

@@ -1,4 +1,4 @@
-"""Components, configurations and pipelines, by the API and as CloudFormation types."""
+"""Components, configurations and pipelines, by the API and as CloudFormation resources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DISTRIBUTION: Any = {"region": "us-east-1", "amiDistributionConfiguration": {"na
 
 
 class Parts:
-    """One of each in an account, made by the API."""
+    """A pipeline and its parts, created by the API."""
 
     def __init__(self, aws: Account) -> None:
         images: Any = aws.images
@@ -176,7 +176,7 @@ def test_an_update_replaces_everything_except_name_and_tags(parts: Parts) -> Non
 
 
 class PipelineStack(Stack):
-    """A stack with one of each."""
+    """A stack with a pipeline and its parts."""
 
     def act(self, action: str, changes: dict[str, dict[str, Any]]) -> str:
         properties: dict[str, dict[str, Any]] = {

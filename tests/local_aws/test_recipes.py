@@ -19,7 +19,7 @@ class Stack:
         self.api: Any = session.client("cloudformation", aws_access_key_id=aws.account_id)
 
     def settle(self) -> str:
-        """Wait for the end of what is under way; the stack's status."""
+        """Wait until the operation of the stack ends, and return its status."""
         while True:
             status = str(self.describe()["StackStatus"])
             if not status.endswith("_IN_PROGRESS"):
@@ -55,8 +55,8 @@ class Stack:
         return {output["OutputKey"]: output["OutputValue"] for output in found}
 
     def physical_id(self) -> str:
-        answer = self.api.describe_stack_resource(StackName="stack", LogicalResourceId="Recipe")
-        return str(answer["StackResourceDetail"]["PhysicalResourceId"])
+        response = self.api.describe_stack_resource(StackName="stack", LogicalResourceId="Recipe")
+        return str(response["StackResourceDetail"]["PhysicalResourceId"])
 
 
 def create(aws: Account, parent: str, **more: Any) -> str:

@@ -1,4 +1,4 @@
-"""Requests and answers are those of botocore's model, in the wire form of the protocol."""
+"""Requests and responses follow botocore's model and protocol."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def send(
     server: LocalAws, service: str, method: str, path: str, body: bytes | None = None
 ) -> tuple[int, Message, bytes]:
-    """A request as it goes over the wire, with nothing of a client in between."""
+    """Send a request without an AWS client, and return status, headers and body."""
     scope = f"Credential=test/20260101/us-east-1/{service}/aws4_request"
     request = Request(
         f"https://127.0.0.1:{server.port}{path}",
@@ -38,8 +38,8 @@ def send(
     )
     context = ssl.create_default_context(cafile=server.environment["AWS_CA_BUNDLE"])
     try:
-        with urlopen(request, context=context) as answer:  # noqa: S310 - our own server
-            return answer.status, answer.headers, answer.read()
+        with urlopen(request, context=context) as response:  # noqa: S310 - our own server
+            return response.status, response.headers, response.read()
     except HTTPError as error:
         return error.code, error.headers, error.read()
 

@@ -1,4 +1,4 @@
-"""Stacks that are deleted while they are made, and what follows a create that fails."""
+"""Stacks that are deleted during their creation, and the Delete after a failed create."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count()
 _NESTED = "AWS::CloudFormation::Stack"
-# Tells its log of each event; answers as and when the resource's properties say, or not at all.
+# Logs each event, and responds as the properties of the resource say: with a status, after a pause,
+# or not at all.
 CODE = """
 import json, logging, time, urllib.request
+import boto3
 def handler(event, context):
-    told = ("RequestType", "LogicalResourceId", "PhysicalResourceId", "ResourceProperties")
-    logging.warning(json.dumps({key: event.get(key) for key in told}))
+    logged = ("RequestType", "LogicalResourceId", "PhysicalResourceId", "ResourceProperties")
+    logging.warning(json.dumps({key: event.get(key) for key in logged}))
     status = "SUCCESS"
     if event["RequestType"] != "Delete":
         status = event["ResourceProperties"].get(event["RequestType"], status)
     if status == "NONE":
         return
-    time.sleep(float(event["ResourceProperties"].get("Pause" + event["RequestType"], 0)))
-    answer = {"Status": status, "PhysicalResourceId": "its-own-id", "Reason": "as told"}
-    answer |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
+    if pause := event["ResourceProperties"].get("Pause" + event["RequestType"]):
+        boto3.client("imagebuilder").list_images()  # the log is only written at the end
+        time.sleep(float(pause))
+    response = {"Status": status, "PhysicalResourceId": "its-own-id", "Reason": "as requested"}
+    response |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
     urllib.request.urlopen(urllib.request.Request(
-        event["ResponseURL"], json.dumps(answer).encode(), method="PUT"))
-    logging.warning("answered " + event["RequestType"])
+        event["ResponseURL"], json.dumps(response).encode(), method="PUT"))
+    logging.warning("responded to " + event["RequestType"])
 """
 TRUST = {
     "Statement": [
@@ -53,6 +57,7 @@ FUNCTION = {
         "Properties": {
             "Runtime": "python3.13",
             "Handler": "index.handler",
+            "Timeout": 900,
             "Code": {"ZipFile": CODE},
             "Role": {"Fn::GetAtt": ["Role", "Arn"]},
             "LoggingConfig": {"LogGroup": {"Ref": "AWS::StackName"}},
@@ -61,12 +66,12 @@ FUNCTION = {
 }
 
 
-def custom(*, policy: str = "Delete", after: tuple[str, ...] = (), **answers: str) -> Any:
-    """A custom resource, with how each kind of event is answered."""
+def custom(*, policy: str = "Delete", after: tuple[str, ...] = (), **responses: str) -> Any:
+    """Return a custom resource, with its response to each type of event."""
     token = {"ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]}}
     return {
         "Type": "Custom::Thing",
-        "Properties": {**token, **answers},
+        "Properties": {**token, **responses},
         "DeletionPolicy": policy,
         "DependsOn": list(after),
     }
@@ -74,7 +79,7 @@ def custom(*, policy: str = "Delete", after: tuple[str, ...] = (), **answers: st
 
 @dataclass
 class Stack:
-    """A stack, and what its function was told."""
+    """A stack, and the events that its function received."""
 
     server: LocalAws
     name: str = field(default_factory=lambda: f"operations-{next(_numbers)}")
@@ -110,7 +115,7 @@ class Stack:
         return str(self.events()[0]["StackId"])
 
     def events(self) -> list[dict[str, Any]]:
-        """Its stack events, oldest first."""
+        """Return the stack events, oldest first."""
         found = self.cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
         return list(reversed(found))
 
@@ -122,16 +127,20 @@ class Stack:
         events = self.logs.filter_log_events(logGroupName=self.name)["events"]
         return [str(event["message"]).rpartition("\t")[2].strip() for event in events]
 
-    def told(self) -> list[dict[str, Any]]:
-        """The events that its function had."""
+    def received(self) -> list[dict[str, Any]]:
+        """Return the events that the function received."""
         return [json.loads(line) for line in self.log() if line.startswith('{"RequestType"')]
 
-    def asked(self) -> list[str]:
-        return [f"{event['RequestType']} {event['LogicalResourceId']}" for event in self.told()]
+    def pauses(self) -> int:
+        """Return how often functions of the server have begun to pause."""
+        return len(self.server.calls("ListImages"))
+
+    def requests(self) -> list[str]:
+        return [f"{event['RequestType']} {event['LogicalResourceId']}" for event in self.received()]
 
 
 def eventually(holds: Callable[[], object]) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while not holds() and time.monotonic() < end:
         time.sleep(0.05)
     return bool(holds())
@@ -146,12 +155,12 @@ def test_a_stack_deleted_during_its_creation_sends_delete_with_a_generated_id(
     stack: Stack,
 ) -> None:
     stack.create({"Slow": custom(Create="NONE"), "Later": custom(after=("Slow",))})
-    assert eventually(lambda: stack.asked() == ["Create Slow"])
+    assert eventually(lambda: stack.requests() == ["Create Slow"])
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    create, delete = stack.told()
+    create, delete = stack.received()
     assert delete["RequestType"] == "Delete"
     assert delete["ResourceProperties"] == create["ResourceProperties"]
     assert re.fullmatch(f"{stack.name}-Slow-[A-Z0-9]{{13}}", delete["PhysicalResourceId"])
@@ -167,16 +176,19 @@ def test_a_stack_deleted_during_its_creation_sends_delete_with_a_generated_id(
 
 
 def test_a_late_response_does_not_continue_a_cancelled_creation(stack: Stack) -> None:
-    slow = custom(PauseCreate="1", PauseDelete="2")
+    slow = custom(PauseCreate="300", PauseDelete="600")
+    before = stack.pauses()
     stack.create({"Slow": slow, "Later": custom(after=("Slow",))})
-    assert eventually(lambda: stack.statuses("Slow"))
-    time.sleep(0.5)
+    assert eventually(lambda: stack.pauses() == before + 1)
 
     stack.delete()
+    assert eventually(lambda: stack.pauses() == before + 2)
+    for line in ("responded to Create", "responded to Delete"):
+        while line not in stack.log():
+            stack.server.advance(60)
 
     assert stack.ends("DELETE_COMPLETE")
-    assert {"answered Create", "answered Delete"} <= set(stack.log())
-    assert stack.asked() == ["Create Slow", "Delete Slow"]
+    assert stack.requests() == ["Create Slow", "Delete Slow"]
 
 
 def test_a_wait_condition_that_waits_is_deleted_with_its_stack(stack: Stack) -> None:
@@ -197,25 +209,25 @@ def test_a_wait_condition_that_waits_is_deleted_with_its_stack(stack: Stack) -> 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert stack.asked() == ["Create Thing", "Delete Thing"]
+    assert stack.requests() == ["Create Thing", "Delete Thing"]
     assert stack.statuses("Condition")[-1] == "DELETE_COMPLETE"
 
 
 @pytest.mark.parametrize(
-    ("policy", "kept_in_flight"),
+    ("policy", "is_retained"),
     [("Delete", False), ("RetainExceptOnCreate", False), ("Retain", True)],
 )
 def test_only_deletion_policy_retain_retains_a_resource_without_a_response(
-    stack: Stack, policy: str, *, kept_in_flight: bool
+    stack: Stack, policy: str, *, is_retained: bool
 ) -> None:
     stack.create({"Slow": custom(Create="NONE", policy=policy)})
-    assert eventually(lambda: stack.asked() == ["Create Slow"])
+    assert eventually(lambda: stack.requests() == ["Create Slow"])
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert ("Delete Slow" in stack.asked()) is not kept_in_flight
-    assert ("DELETE_SKIPPED" in stack.statuses("Slow")) is kept_in_flight
+    assert ("Delete Slow" in stack.requests()) is not is_retained
+    assert ("DELETE_SKIPPED" in stack.statuses("Slow")) is is_retained
 
 
 @pytest.mark.parametrize("policy", ["RetainExceptOnCreate", "Retain"])
@@ -223,12 +235,12 @@ def test_resources_created_before_the_deletion_are_retained_by_their_policy(
     stack: Stack, policy: str
 ) -> None:
     stack.create({"Made": custom(policy=policy), "Slow": custom(Create="NONE", after=("Made",))})
-    assert eventually(lambda: "Create Slow" in stack.asked())
+    assert eventually(lambda: "Create Slow" in stack.requests())
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert stack.asked() == ["Create Made", "Create Slow", "Delete Slow"]
+    assert stack.requests() == ["Create Made", "Create Slow", "Delete Slow"]
 
 
 def test_a_failed_create_is_followed_by_a_delete_with_the_id_of_its_response(
@@ -237,8 +249,8 @@ def test_a_failed_create_is_followed_by_a_delete_with_the_id_of_its_response(
     stack.create({"First": custom(), "Thing": custom(Create="FAILED", after=("First",))})
 
     assert stack.ends("ROLLBACK_COMPLETE")
-    assert stack.asked() == ["Create First", "Create Thing", "Delete Thing", "Delete First"]
-    assert stack.told()[2]["PhysicalResourceId"] == "its-own-id"
+    assert stack.requests() == ["Create First", "Create Thing", "Delete Thing", "Delete First"]
+    assert stack.received()[2]["PhysicalResourceId"] == "its-own-id"
 
 
 def test_a_failed_create_without_rollback_is_deleted_with_its_stack(
@@ -246,12 +258,12 @@ def test_a_failed_create_without_rollback_is_deleted_with_its_stack(
 ) -> None:
     stack.create({"Thing": custom(Create="FAILED")}, DisableRollback=True)
     assert stack.ends("CREATE_FAILED")
-    assert stack.asked() == ["Create Thing"]
+    assert stack.requests() == ["Create Thing"]
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert stack.asked() == ["Create Thing", "Delete Thing"]
+    assert stack.requests() == ["Create Thing", "Delete Thing"]
 
 
 def test_a_failed_create_in_an_update_is_followed_by_a_delete(stack: Stack) -> None:
@@ -261,7 +273,7 @@ def test_a_failed_create_in_an_update_is_followed_by_a_delete(stack: Stack) -> N
     stack.update({"First": custom(), "Thing": custom(Create="FAILED")})
 
     assert stack.ends("UPDATE_ROLLBACK_COMPLETE")
-    assert stack.asked() == ["Create First", "Create Thing", "Delete Thing"]
+    assert stack.requests() == ["Create First", "Create Thing", "Delete Thing"]
 
 
 def test_a_stack_that_is_being_updated_cannot_be_deleted(stack: Stack) -> None:
@@ -280,10 +292,10 @@ def test_a_nested_stack_is_cancelled_and_deleted_with_its_parent(stack: Stack) -
     stack.s3.put_object(Bucket=stack.name, Key="nested.json", Body=body.encode())
     url = f"{stack.server.environment['AWS_ENDPOINT_URL']}/{stack.name}/nested.json"
     stack.create({"Nested": {"Type": _NESTED, "Properties": {"TemplateURL": url}}})
-    assert eventually(lambda: stack.asked() == ["Create Slow"])
+    assert eventually(lambda: stack.requests() == ["Create Slow"])
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert stack.asked() == ["Create Slow", "Delete Slow"]
+    assert stack.requests() == ["Create Slow", "Delete Slow"]
     assert stack.statuses("Nested")[-1] == "DELETE_COMPLETE"

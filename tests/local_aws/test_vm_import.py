@@ -1,4 +1,4 @@
-"""EC2's side: aws-facts section 6."""
+"""VM Import of EC2: tasks, disks, roles, AMIs and snapshots."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_a_role_that_vm_import_may_not_assume_is_refused(
 
 
 def without(action: str) -> dict[str, Any]:
-    """What the role needs but for one action."""
+    """Return the permissions that the role needs, except one action."""
     return {**REGISTER, "Action": [known for known in REGISTER["Action"] if known != action]}
 
 
