@@ -284,8 +284,8 @@ def test_snapshots_without_permission_to_delete_are_retained_when_the_ami_is_der
     task = admin.task(task_id)
     snapshot = task["SnapshotDetails"][0]["SnapshotId"]
     someone = user(admin, allow("ec2:DeregisterImage"))
-    answer = someone.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
-    assert answer["DeleteSnapshotResults"] == [
+    result = someone.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
+    assert result["DeleteSnapshotResults"] == [
         {"SnapshotId": snapshot, "ReturnCode": "missing-permissions"}
     ]
     assert len(admin.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 1

@@ -21,10 +21,10 @@ _numbers = itertools.count()
 CODE = """
 import json, urllib.request
 def handler(event, context):
-    answer = {"Status": "SUCCESS", "PhysicalResourceId": "thing"}
-    answer |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
+    result = {"Status": "SUCCESS", "PhysicalResourceId": "thing"}
+    result |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
     urllib.request.urlopen(urllib.request.Request(
-        event["ResponseURL"], json.dumps(answer).encode(), method="PUT"))
+        event["ResponseURL"], json.dumps(result).encode(), method="PUT"))
 """
 
 
@@ -287,4 +287,4 @@ def test_a_resource_type_with_unknown_permissions_is_refused(deployer: Deployer)
     queue = {"Type": "AWS::SQS::Queue"}
     role = deployer.role({"*"})
     assert deployer.create({"Queue": queue}, RoleARN=role) == "ROLLBACK_COMPLETE"
-    assert "does not know what AWS::SQS::Queue asks of an execution role" in deployer.reasons()
+    assert "does not know the permissions that AWS::SQS::Queue needs" in deployer.reasons()

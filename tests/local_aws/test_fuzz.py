@@ -167,19 +167,19 @@ class Sender:
     def send(self, method: str, path: str, body: bytes) -> str:
         """Send a request, check the response against the model, and return the code of an error."""
         self.connection.request(method, path, body, self.headers)
-        answer = self.connection.getresponse()
-        content = answer.read()
+        received = self.connection.getresponse()
+        content = received.read()
         response = {
-            "status_code": answer.status,
-            "headers": {name.lower(): value for name, value in answer.headers.items()},
+            "status_code": received.status,
+            "headers": {name.lower(): value for name, value in received.headers.items()},
             "body": content,
         }
         shape: Any = self.operation.output_shape
         parsed = dict(self.parser.parse(response, shape))
-        assert answer.status < 500, content
+        assert received.status < 500, content
         metadata = parsed.pop("ResponseMetadata")
         assert metadata["RequestId"]
-        if answer.status >= 300:
+        if received.status >= 300:
             assert parsed["Error"]["Message"], content
             return str(parsed["Error"]["Code"])
         assert list(problems(shape, parsed) if shape else ()) == []
@@ -258,8 +258,8 @@ def test_each_operation_is_fuzzed(fuzzed: Fuzzed) -> None:
         for name in names:
             assert (service, name) in served
     for operation in MODELS.get_service_model("imagebuilder").operation_names:
-        answered = unserved(fuzzed.server, operation)
-        assert answered == (operation not in IMAGE_BUILDER), operation
+        is_unserved = unserved(fuzzed.server, operation)
+        assert is_unserved == (operation not in IMAGE_BUILDER), operation
 
 
 def unserved(server: LocalAws, operation: str) -> bool:

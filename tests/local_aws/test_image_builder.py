@@ -14,7 +14,7 @@ def version_of(arn: str) -> str:
 
 
 def test_an_import_returns_the_build_arn_the_client_token_and_the_request_id(aws: Account) -> None:
-    answer = aws.images.import_vm_image(
+    result = aws.images.import_vm_image(
         name="Golden Image",
         semanticVersion="1.2.3",
         platform="Linux",
@@ -22,8 +22,8 @@ def test_an_import_returns_the_build_arn_the_client_token_and_the_request_id(aws
         clientToken="token",
     )
     arn = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image/golden-image/1.2.3/1"
-    assert (answer["imageArn"], answer["clientToken"]) == (arn, "token")
-    assert answer["requestId"] == answer["ResponseMetadata"]["RequestId"]
+    assert (result["imageArn"], result["clientToken"]) == (arn, "token")
+    assert result["requestId"] == result["ResponseMetadata"]["RequestId"]
 
 
 def test_an_image_is_pending_until_its_task_completes(aws: Account) -> None:
@@ -237,8 +237,8 @@ def test_only_a_build_arn_can_be_deleted(aws: Account) -> None:
 
 def test_a_cancelled_image_becomes_cancelled_after_a_while(aws: Account) -> None:
     arn = aws.import_image()
-    answer = aws.images.cancel_image_creation(imageBuildVersionArn=arn, clientToken="c")
-    assert (answer["imageBuildVersionArn"], answer["clientToken"]) == (arn, "c")
+    result = aws.images.cancel_image_creation(imageBuildVersionArn=arn, clientToken="c")
+    assert (result["imageBuildVersionArn"], result["clientToken"]) == (arn, "c")
     aws.images.cancel_image_creation(imageBuildVersionArn=arn, clientToken="d")
     assert aws.status(arn) == "PENDING"
     refusal = refused(lambda: aws.images.delete_image(imageBuildVersionArn=arn))

@@ -68,8 +68,8 @@ def test_a_recipe_shows_its_request(aws: Account) -> None:
     parent = aws.import_image()
     arn = create(aws, parent, components=[{"componentArn": COMPONENT}], tags={"a": "b"})
     assert arn == (f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image-recipe/my-recipe/1.0.0")
-    answer = aws.images.get_image_recipe(imageRecipeArn=arn)
-    recipe: Any = dict(answer["imageRecipe"])
+    result = aws.images.get_image_recipe(imageRecipeArn=arn)
+    recipe: Any = dict(result["imageRecipe"])
     assert recipe.pop("dateCreated")
     assert recipe == {
         "arn": arn,
@@ -82,7 +82,7 @@ def test_a_recipe_shows_its_request(aws: Account) -> None:
         "parentImage": parent,
         "tags": {"a": "b"},
     }
-    assert answer["latestVersionReferences"]["latestVersionArn"].endswith("/my-recipe/x.x.x")
+    assert result["latestVersionReferences"]["latestVersionArn"].endswith("/my-recipe/x.x.x")
 
 
 def test_a_parent_can_be_any_existing_image_or_one_of_another_account(aws: Account) -> None:

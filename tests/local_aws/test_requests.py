@@ -130,8 +130,8 @@ def test_every_response_has_the_same_request_id_in_header_and_body(aws: Account)
 
 def query(server: LocalAws, **parameters: str) -> tuple[int, str, str]:
     body = urlencode({"Version": "2016-11-15", **parameters}).encode()
-    status, headers, answer = send(server, "ec2", "POST", "/", body)
-    root = ET.fromstring(answer)  # noqa: S314 - our own server
+    status, headers, result = send(server, "ec2", "POST", "/", body)
+    root = ET.fromstring(result)  # noqa: S314 - our own server
     assert root.findtext("RequestID") == headers["x-amzn-requestid"]
     code, message = root.findtext("Errors/Error/Code"), root.findtext("Errors/Error/Message")
     return status, code or "", message or ""
@@ -175,4 +175,4 @@ def test_a_response_that_violates_the_model_is_an_internal_error() -> None:
     asked = service.handle_request("GET", "/GetImage", {}, b"", {"imageBuildVersionArn": [arn]})
     status, headers, body = asyncio.run(asked)
     assert (status, headers["X-Amzn-Errortype"]) == (500, "InternalFailure")
-    assert b"breaks the model at image.platform: it must be one of" in body
+    assert b"violates the model at image.platform: it must be one of" in body

@@ -127,9 +127,9 @@ def test_deregistering_the_ami_deletes_its_snapshots_on_request(aws: Account) ->
     task_id = aws.start()
     aws.finish()
     task = aws.task(task_id)
-    answer = aws.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
+    result = aws.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
     snapshot = task["SnapshotDetails"][0]["SnapshotId"]
-    assert answer["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "success"}]
+    assert result["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "success"}]
     assert aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
 
 
@@ -389,8 +389,8 @@ def test_tasks_are_filtered_by_state_and_paginated(aws: Account) -> None:
 
 def test_a_cancelled_task_is_deleting_then_deleted(aws: Account) -> None:
     task_id = aws.start()
-    answer = aws.ec2.cancel_import_task(ImportTaskId=task_id, CancelReason="no need")
-    assert {name: answer[name] for name in ("ImportTaskId", "PreviousState", "State")} == {
+    result = aws.ec2.cancel_import_task(ImportTaskId=task_id, CancelReason="no need")
+    assert {name: result[name] for name in ("ImportTaskId", "PreviousState", "State")} == {
         "ImportTaskId": task_id,
         "PreviousState": "active",
         "State": "deleting",
