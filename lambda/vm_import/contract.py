@@ -1,7 +1,7 @@
 """The names, formats and limits that the constructs, the handler and deployed stacks share.
 
-The constructs load this file from the folder of the handler (`constructs/cdk_vm_import/_handler.py`),
-so each name exists once. Changing one breaks stacks that are already deployed.
+The constructs load this file from the folder of the handler, so each name exists once. Changing a
+name breaks stacks that are already deployed.
 """
 
 from __future__ import annotations

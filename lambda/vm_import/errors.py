@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
-if TYPE_CHECKING:
-    from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+logger = logging.getLogger(__name__)
+
+# How long IAM may take to see a new role or permission, in seconds.
+_IAM_DELAY: Final = 90
 ANOTHER_IMPORT: Final = (
     "start another import and deploy with it (a VmImportTask starts one when its disks or its "
-    "description change; otherwise run ec2:ImportImage)"
+    "description change; otherwise run 'aws ec2 import-image')"
 )
 
 
 class VmImportError(Exception):
-    """The request cannot be carried out; the text becomes the reason in the stack event."""
+    """The request cannot be carried out. The text becomes the reason in the stack event."""
+
+    is_transient = False
+    """Whether the same request may succeed later."""
+    is_denied = False
+    """Whether IAM denied the request. It may not have seen a new role or permission yet."""
+    physical_id = ""
+    """What the failed response must name, so that its Delete finds what may have been created."""
+
+    def may_pass(self, elapsed: float) -> bool:
+        """Return whether to repeat the request, some seconds after it was sent first."""
+        return self.is_transient or (self.is_denied and elapsed < _IAM_DELAY)
 
 
 class PropertyError(VmImportError):
@@ -25,92 +42,138 @@ class ImportTaskError(VmImportError):
     """EC2's import task cannot become an image: it failed, was cancelled, or is not known."""
 
 
-class OvertakenError(VmImportError):
-    """The event came after a later one of its resource: CloudFormation had given it up."""
+class SupersededError(VmImportError):
+    """A later event of the same resource exists, so CloudFormation no longer waits for this one."""
 
 
 class ImageFailedError(VmImportError):
-    """Image Builder gave the image up: it is FAILED or CANCELLED."""
+    """The image is FAILED, CANCELLED or deleted, or was not AVAILABLE in time."""
 
 
 class ClientTokenError(VmImportError):
-    """No client token is left under which Image Builder would make a new image."""
+    """No client token is left under which AWS would create another image or task."""
 
 
 class OutOfTimeError(VmImportError):
-    """The function is about to reach its time limit, and must answer now."""
+    """The time of a step is over. Nothing is lost: the next step continues."""
+
+    is_transient = True
 
 
 class AwsError(VmImportError):
     """AWS refused a call, or could not be reached."""
 
     def __init__(self, operation: str, error: ClientError | BotoCoreError) -> None:
-        """Say what failed, AWS's code and words, AWS's request id, and one hint.
+        """Describe what failed: AWS's code, message and request id, and one hint.
 
         Args:
             operation: The API operation, in AWS's spelling.
             error: What boto3 raised.
         """
-        # what says that nothing was answered has a response too: None
+        # Errors without a response, such as timeouts, have the attribute too, and it is None.
         response = getattr(error, "response", None) or {}
         details = response.get("Error", {})
+        metadata = response.get("ResponseMetadata", {})
         self.code: str = details.get("Code", type(error).__name__)
-        # No answer at all, a fault inside AWS, or too many calls: later it may work.
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        self.is_transient = not response or status >= 500 or self.code in THROTTLED  # noqa: PLR2004
-        text = f"{operation} failed: {self.code}: {details.get('Message') or error}"
-        if request_id := response.get("ResponseMetadata", {}).get("RequestId"):
-            text += f" (request id {request_id})"
-        hint = _HINTS.get(self.code)
-        super().__init__(f"{text}. {hint}" if hint else text)
+        status = metadata.get("HTTPStatusCode", 0)
+        self.is_throttled = status == 429 or self.code in _THROTTLED  # noqa: PLR2004
+        # EC2 reports a role that IAM does not show it yet as an invalid parameter.
+        # https://docs.aws.amazon.com/vm-import/latest/userguide/troubleshooting.html
+        is_about_role = self.code == "InvalidParameter" and "service role" in str(error)
+        self.is_denied = self.code in _DENIED or is_about_role
+        is_lost = not response and not isinstance(error, ParamValidationError)
+        self.is_transient = is_lost or status >= 500 or self.is_throttled  # noqa: PLR2004
+        message = str(details.get("Message") or error).rstrip(".")
+        request_id = metadata.get("RequestId")
+        text = f"{operation} failed: {self.code}: {message}"
+        super().__init__(
+            text
+            + (f" (request id {request_id})" if request_id else "")
+            + (f". Hint: {hint}" if (hint := _HINTS.get(self.code)) else "")
+        )
+
+    @property
+    def is_not_found(self) -> bool:
+        """Whether Image Builder does not know the image."""
+        return self.code == "ResourceNotFoundException"
+
+    @property
+    def is_token_used(self) -> bool:
+        """Whether the client token was used before, with other parameters."""
+        return self.code in _TOKEN_USED
 
 
-# https://docs.aws.amazon.com/imagebuilder/latest/APIReference/CommonErrors.html and the modelled
-# errors of each operation. Image Builder raises errors that an operation does not declare, so
-# they are matched by code.
-NOT_FOUND: Final = frozenset({"ResourceNotFoundException"})
-TASK_NOT_FOUND: Final = frozenset({"InvalidConversionTaskId.Malformed"})
-TOKEN_USED_OTHERWISE: Final = frozenset(
-    {"IdempotentParameterMismatchException", "IdempotentParameterMismatch"}
-)
-# the image ended before it could be cancelled, or an import cannot be cancelled
-NOT_CANCELLABLE: Final = frozenset(
-    {"InvalidParameterValueException", "InvalidRequestException", "ResourceInUseException"}
-)
-# botocore retries the first three a few times; none of them is ever a reason to fail
-THROTTLED: Final = frozenset(
+@contextmanager
+def failures_name(physical_id: str) -> Iterator[None]:
+    """Make errors raised inside carry a physical id, unless they carry one already.
+
+    Args:
+        physical_id: Identifies what may have been created. Empty: errors pass as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if physical_id and not getattr(error, "physical_id", ""):
+            vars(error)["physical_id"] = physical_id
+        raise
+
+
+@contextmanager
+def tolerated(consequence: str) -> Iterator[None]:
+    """Log an error raised inside, and continue.
+
+    Args:
+        consequence: What the error means for the user.
+    """
+    try:
+        yield
+    except VmImportError as error:
+        logger.warning("%s: %s", consequence, error)
+
+
+# Services raise errors that their models do not declare for an operation, so codes are compared.
+# https://docs.aws.amazon.com/imagebuilder/latest/APIReference/CommonErrors.html
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+_THROTTLED: Final = frozenset(
     {
-        "TooManyRequestsException",
-        "ThrottlingException",
-        "RequestLimitExceeded",
         "CallRateLimitExceededException",
+        "ExecutionLimitExceeded",
+        "KmsThrottlingException",
+        "RequestLimitExceeded",
+        "ResourceLimitExceeded",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
     }
 )
-
-_ACCESS: Final = (
-    "Hint: the function's role is granted this by VmImportProvider; look for a permissions "
-    "boundary, a service control policy or changed image tags that take it away"
+_TOKEN_USED: Final = frozenset(
+    {"IdempotentParameterMismatchException", "IdempotentParameterMismatch"}
 )
-_SERVICE: Final = "Hint: this is a fault inside AWS; deploy again"
+_DENIED: Final = frozenset(
+    {"AccessDenied", "AccessDeniedException", "ForbiddenException", "UnauthorizedOperation"}
+)
+_SERVICE: Final = "this is a fault inside AWS; deploy again"
 _HINTS: Final = {
-    "AccessDenied": _ACCESS,
-    "AccessDeniedException": _ACCESS,
-    "ForbiddenException": _ACCESS,
-    "UnauthorizedOperation": _ACCESS,
+    **dict.fromkeys(
+        _DENIED,
+        "VmImportProvider grants this to the function's role; look for a permissions boundary, a "
+        "service control policy or changed image tags that deny it",
+    ),
     "ClientException": (
-        "Hint: vm_import_task_id must name a task that ec2:ImportImage started in this account "
-        "and region within the last 7 days"
+        "vm_import_task_id must name a task that 'aws ec2 import-image' started in this account "
+        "and Region within the last 7 days"
     ),
     "IdempotentParameterMismatchException": (
-        "Hint: this client token was used for another image; leave client_token out, or change it"
+        "this client token was used for another image; leave client_token out, or change it"
     ),
     "ResourceDependencyException": (
-        "Hint: another resource, such as an image recipe or a resource share, still uses the "
-        "image; remove that first, or retain the image"
+        "another resource, such as an image recipe or a resource share, still uses the image; "
+        "remove that first, or retain the image"
     ),
     "ServiceException": _SERVICE,
     "ServiceUnavailableException": _SERVICE,
     "ServiceQuotaExceededException": (
-        "Hint: remove images that are not needed, or ask for a higher Image Builder quota"
+        "delete images that are not needed, or request a higher Image Builder quota"
     ),
 }

@@ -1,87 +1,124 @@
-"""The Lambda function's entry: events of CloudFormation, and the steps of their waits."""
+"""The Lambda function: it starts an execution for each event, and takes the execution's steps."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
 
-from cfn_resource import CfnResource, NotYetError
-from deadline import Deadline
-from errors import AwsError
-from import_task_properties import RESOURCE_TYPE as IMPORT_TASK
-from imported_vm_image import ImportedVmImage
-from state_machine import hand_over, take_turn
-from vm_import_task import VmImportTask
-from waiting import KEY, Waiting
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from deadline import LambdaContext
+import image.resource
+import image.wait_link
+import import_task.resource
+from aws.deadline import Deadline, LambdaContext
+from cloudformation import executions
+from cloudformation.event import Event
+from cloudformation.response import CfnResource, Outcome
+from cloudformation.step import Done, Pending, State
+from contract import ResourceType, Step
+from errors import PropertyError, VmImportError, tolerated
 
 logger = logging.getLogger(__name__)
 cfn_resource = CfnResource()
 
-# How long, in seconds, a call waits for the state machine to take the event.
-_FOR_THE_HAND_OVER: Final = 60
+_STEPS: Final = {
+    ResourceType.IMAGE: image.resource.step,
+    ResourceType.WAIT: image.wait_link.step,
+    ResourceType.IMPORT_TASK: import_task.resource.step,
+}
+# How long a call to Step Functions is retried, in seconds.
+_STEP_FUNCTIONS: Final = 60
+# Between two steps that failed and may succeed later, in seconds.
+_SHORTEST_RETRY: Final = 5
+_LONGEST_RETRY: Final = 30
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | None:
-    """Handle an event of Custom::ImportedVmImage or Custom::VmImportTask, or a step of a wait.
+def handler(payload: Mapping[str, Any], context: LambdaContext) -> dict[str, Any] | None:
+    """Handle an event of CloudFormation, or a step of its execution."""
+    if Step.EVENT in payload:
+        return on_step(payload, context)
+    on_event(payload, context)
+    return None
+
+
+def on_event(raw: Mapping[str, Any], context: LambdaContext) -> None:
+    """Start the execution of an event.
 
     Args:
-        event: CloudFormation's event. When the state machine calls, the state of the wait is in
-            it.
-        context: Of the invocation.
-
-    Returns:
-        To the state machine, the event with the state of the wait for the next step.
+        raw: What Lambda received from CloudFormation.
+        context: The context of the invocation.
     """
-    waiting = Waiting.resume(event[KEY]) if KEY in event else None
-    event = {**event, KEY: waiting}
-    if waiting and waiting.answered:
-        ImportedVmImage(event, context, cfn_resource).go_on()
-    else:
-        cfn_resource(event, context)
-    return {**event, KEY: waiting.state()} if waiting else None
+    event = Event(raw)
 
+    def start() -> None:
+        executions.start(event, Deadline(context, _STEP_FUNCTIONS))
 
-@cfn_resource.create
-@cfn_resource.update
-@cfn_resource.delete
-def handle(event: Mapping[str, Any], context: LambdaContext) -> str:
-    """Create, update or delete a resource, as a step of the state machine.
-
-    Returns:
-        The physical id.
-
-    Raises:
-        NotYetError: The state machine will call for the event, or call again.
-    """
-    waiting: Waiting | None = event[KEY]
-    state_machine = event["ResourceProperties"].get("Waiter")
-    if waiting is None and state_machine and _is_handed_over(event, context, state_machine):
-        raise NotYetError
-    if state_machine and not (waiting and waiting.waited):
-        take_turn(event, state_machine)
-    kind = VmImportTask if event["ResourceType"] == IMPORT_TASK else ImportedVmImage
-    resource = kind(event, context, cfn_resource)
-    match event["RequestType"]:
-        case "Create":
-            return resource.create()
-        case "Update":
-            return resource.update()
-        case _:
-            return resource.delete()
-
-
-def _is_handed_over(event: Mapping[str, Any], context: LambdaContext, state_machine: str) -> bool:
+    if event.request_type != "Delete":
+        cfn_resource.respond(raw, context, start)
+        return
+    cfn_resource.log_as(raw, context)
     try:
-        hand_over(event, state_machine, Deadline(context, _FOR_THE_HAND_OVER))
-    except AwsError as error:
-        # A deletion needs no state machine: there is still the function's own time for that.
-        if event["RequestType"] != "Delete":
+        start()
+    except VmImportError as error:
+        # A stack can always be deleted: the function itself has the time for that.
+        logger.warning("the steps are taken without the state machine: %s", error)
+        payload = executions.data(event, State(started=time.time(), in_order=True))
+        while seconds := (payload := on_step(payload, context))[Step.SECONDS]:
+            time.sleep(seconds)
+
+
+def on_step(payload: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Take a step of an event.
+
+    Args:
+        payload: The event and the state after the step before.
+        context: The context of the invocation.
+
+    Returns:
+        The same with the new state, and the seconds until the next step; 0 if there is none.
+    """
+    event, state = Event(payload[Step.EVENT]), State(**payload[Step.STATE])
+    outcome: Outcome = None
+    if state.follow_up:
+        cfn_resource.log_as(event.raw, context)
+        with tolerated("the import failed"):
+            outcome = _take(event, state, context)
+    else:
+        outcome = cfn_resource.respond(event.raw, context, lambda: _take(event, state, context))
+    if isinstance(outcome, Pending):
+        return executions.data(event, outcome.state, outcome.seconds)
+    return executions.data(event, state)
+
+
+def _take(event: Event, state: State, context: LambdaContext) -> Pending | Done:
+    """Take a step, or repeat it later if that may help."""
+    step = _STEPS.get(event.raw["ResourceType"])
+    if step is None:
+        resource_type, known = event.raw["ResourceType"], ", ".join(_STEPS)
+        raise PropertyError(f"resource type {resource_type!r} is not known: use one of {known}")
+    try:
+        if not state.in_order:
+            _put_in_order(event, context)
+            state = replace(state, in_order=True)
+        outcome = step(event, state, context)
+        if isinstance(outcome, Done) and outcome.follow_up:
+            deadline = Deadline(context, _STEP_FUNCTIONS)
+            executions.start_follow_up(event, outcome.follow_up, deadline)
+    except VmImportError as error:
+        elapsed = time.time() - state.started
+        if elapsed < event.retry_limit and error.may_pass(elapsed):
+            logger.info({"repeated after": str(error)})
+            return Pending(state, round(min(max(elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)))
+        raise
+    return outcome
+
+
+def _put_in_order(event: Event, context: LambdaContext) -> None:
+    try:
+        executions.put_in_order(event, Deadline(context, _STEP_FUNCTIONS))
+    except VmImportError as error:
+        # A stack can always be deleted, also where IAM denies what this needs.
+        if event.request_type != "Delete" or not error.is_denied:
             raise
-        logger.warning("done without the state machine: %s", error)
-        return False
-    return True
+        logger.warning("earlier events of the resource may still run: %s", error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 import app as example
-from local_aws.prerequisites import raw_disk
+from local_aws.client.prerequisites import raw_disk
 
 if TYPE_CHECKING:
     from tests.construct.conftest import NewApp

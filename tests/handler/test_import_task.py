@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 import import_task_lifecycle
 from aws_calls import aws_client
 from index import handler
-from local_aws.prerequisites import BUCKET, DISK
+from local_aws.client.prerequisites import BUCKET, DISK
 from tests.handler.cloudformation import CustomResource
 
 if TYPE_CHECKING:

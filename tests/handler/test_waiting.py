@@ -1,353 +1,104 @@
-"""The wait for an image, through the handler's entry, on the AWS on this machine.
-
-The tests take the part of Step Functions: they call the handler with what it returned, and move
-the clock by the pause that it asked for.
-"""
+"""The wait of an image for its import, and the follow-up of imports that nobody waits for."""
 
 from __future__ import annotations
 
-import itertools
+import io
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.exceptions import (
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-    ReadTimeoutError,
-)
 
-from errors import AwsError
-from index import handler
-from progress import is_transient
-from tests.handler.cloudformation import SIGNATURE, Context, CustomResource
-from waiting import LONGEST_ANSWER, LONGEST_SIGNAL, import_limit, pause
+from contract import MAX_TIMEOUT, METRIC_NAMESPACE, OwnTag
+from tests.support.account import IMPORT, tags_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.handler.conftest import Aws
+    from tests.support.account import Account
+    from tests.support.aws import Aws
+    from tests.support.cloudformation import CustomResource
 
-_names = itertools.count()
-AMI_LENGTH = len("ami-0123456789abcdef0")
 CLIENT_ERROR = "ClientError: Unknown OS / Missing OS files."
-# What Step Functions records of a poll, and how much an execution may record.
-EVENTS_OF_A_POLL = 9
-LONGEST_HISTORY = 25_000
 
 
-class Waiter:
-    """A state machine, as far as it starts executions; their steps are taken here."""
-
-    def __init__(self, aws: Aws) -> None:
-        self._aws = aws
-        self.client = aws.local.session().client("stepfunctions")
-        state = {"Type": "Wait", "Seconds": 1_000_000, "End": True}
-        definition = {"StartAt": "Wait", "States": {"Wait": state}}
-        self.arn = self.client.create_state_machine(
-            name=f"waiter-{next(_names)}",
-            definition=json.dumps(definition),
-            roleArn="arn:aws:iam::123456789012:role/waiter",
-        )["stateMachineArn"]
-
-    def executions(self, status: str = "RUNNING") -> list[str]:
-        """The RequestIds of its executions."""
-        listed = self.client.list_executions(stateMachineArn=self.arn, statusFilter=status)
-        return [execution["name"].split("-", 1)[1] for execution in listed["executions"]]
-
-    def send(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Deliver an event as CloudFormation does; return the input of its execution."""
-        assert handler(event, Context()) is None
-        listed = self.client.list_executions(stateMachineArn=self.arn)["executions"]
-        (execution,) = (e for e in listed if e["name"].endswith(event["RequestId"]))
-        described = self.client.describe_execution(executionArn=execution["executionArn"])
-        return dict(json.loads(described["input"]))
-
-    def step(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Take one step, and the pause after it."""
-        # as Step Functions does: what comes back is JSON
-        answer = json.loads(json.dumps(handler(state, Context())))
-        if seconds := answer["Waiting"]["Seconds"]:
-            self._aws.local.advance(seconds)
-        return dict(answer)
-
-    def run(self, state: dict[str, Any]) -> int:
-        """Take all steps; return their number."""
-        for number in itertools.count(1):
-            state = self.step(state)
-            if not state["Waiting"]["Seconds"]:
-                return number
-        raise AssertionError
+def polls(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The lines of JSON that the polls wrote."""
+    lines = capfd.readouterr().out.splitlines()
+    return [json.loads(line) for line in lines if '"outcome"' in line]
 
 
-@pytest.fixture
-def waiter(aws: Aws) -> Waiter:
-    return Waiter(aws)
+# --- the response waits for the image ---
 
 
-def waiting(aws: Aws, waiter: Waiter, timeout: int = 3600, **changes: Any) -> dict[str, Any]:
-    return aws.properties(**changes) | {"Waiter": waiter.arn, "TimeoutSeconds": str(timeout)}
-
-
-def signalled(aws: Aws, waiter: Waiter, resource: CustomResource, **changes: Any) -> dict[str, Any]:
-    """Properties of an image that is waited for by a wait condition."""
-    return waiting(aws, waiter, 43200, **changes) | {"WaitHandle": resource.urls.url}
-
-
-def not_waiting(aws: Aws, waiter: Waiter, **changes: Any) -> dict[str, Any]:
-    """Properties of an image that the deployment does not wait for."""
-    return aws.properties(**changes) | {"Waiter": waiter.arn}
-
-
-def ami_tags(aws: Aws, arn: str) -> dict[str, str]:
-    """The tags of the AMI of an image."""
-    ami = aws.image(arn)["outputResources"]["amis"][0]["image"]
-    (found,) = aws.local.session().client("ec2").describe_images(ImageIds=[ami])["Images"]
-    return {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
-
-
-def create(
-    waiter: Waiter, resource: CustomResource, properties: dict[str, Any]
-) -> tuple[dict[str, Any], int]:
-    """Create, and wait to the end; the answer and the number of steps."""
-    resource.properties = properties
-    steps = waiter.run(waiter.send(resource.event("Create")))
-    answer = resource.urls.answers[-1]
-    resource.physical_id = answer.get("PhysicalResourceId")
-    return answer, steps
-
-
-def update(waiter: Waiter, resource: CustomResource, properties: dict[str, Any]) -> dict[str, Any]:
-    """The input of the execution of an update."""
-    old, resource.properties = resource.properties, properties
-    event = resource.event(
-        "Update", PhysicalResourceId=resource.physical_id, OldResourceProperties=dict(old)
-    )
-    return waiter.send(event)
-
-
-@pytest.mark.parametrize(
-    ("elapsed", "remaining", "seconds"),
-    [
-        (0, 3600, 5),
-        (100, 3500, 5),
-        (400, 3200, 20),
-        (1200, 2400, 60),
-        (40_000, 3200, 60),
-        (3590, 7.5, 8),
-        (3480, 0, 0),
-        (3500, -20, 0),
-    ],
-)
-def test_the_pause_is_a_twentieth_of_the_wait_from_5_to_60_seconds(
-    elapsed: float, remaining: float, seconds: int
+def test_the_response_comes_when_the_image_is_available_and_names_the_ami(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    assert pause(elapsed, remaining) == seconds
+    response = image.create(account.waiting())
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    found = account.image(response["PhysicalResourceId"])
+    assert found["state"]["status"] == "AVAILABLE"
+    assert response["Data"]["ImageId"] == found["outputResources"]["amis"][0]["image"]
+    assert response["Data"]["ImageArn"] == response["PhysicalResourceId"]
+    assert len(image.responses()) == 1
+    (execution,) = aws.step_functions.executions
+    assert execution.status == "SUCCEEDED"
+    assert execution.steps > 10
 
 
-def test_the_longest_wait_fits_into_the_history_of_one_execution() -> None:
-    elapsed, polls = 0, 0
-    limit = import_limit(LONGEST_SIGNAL, after_answer=True)
-    while seconds := pause(elapsed, limit - elapsed):
-        elapsed, polls = elapsed + seconds, polls + 1
-
-    assert elapsed == limit
-    assert polls * EVENTS_OF_A_POLL < LONGEST_HISTORY / 3
-
-
-@pytest.mark.parametrize(
-    ("timeout", "limit"), [(60, 60), (3480, 3480), (3600, LONGEST_ANSWER - 120)]
-)
-def test_the_wait_ends_before_cloudformations_own(timeout: int, limit: int) -> None:
-    assert import_limit(timeout, after_answer=False) == limit
-
-
-def test_the_answer_comes_when_the_image_is_available_and_names_the_ami(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_nothing_is_sent_before_the_image_is_available(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    properties = waiting(aws, waiter)
+    execution = image.start(image.create_event(account.waiting()))
 
-    answer, steps = create(waiter, resource, properties)
+    aws.step(execution)
 
-    assert answer["Status"] == "SUCCESS", answer["Reason"]
-    image = aws.image(answer["PhysicalResourceId"])
-    assert image["state"]["status"] == "AVAILABLE"
-    assert answer["Data"]["ImageId"] == image["outputResources"]["amis"][0]["image"]
-    assert answer["Data"]["ImageArn"] == answer["PhysicalResourceId"]
-    assert steps > 10
-    assert len(resource.urls.answers) == 1
+    assert execution.seconds > 0
+    assert image.responses() == []
 
 
-def test_nothing_is_answered_before(aws: Aws, waiter: Waiter, resource: CustomResource) -> None:
-    resource.properties = waiting(aws, waiter)
-
-    state = waiter.step(waiter.send(resource.event("Create")))
-
-    assert state["Waiting"]["Seconds"] == 5
-    assert resource.urls.answers == []
-
-
-def test_an_import_that_is_done_is_answered_at_the_first_step(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_an_image_that_is_available_is_responded_to_in_the_first_step(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    properties = waiting(aws, waiter)
-    aws.local.advance(3600)
-    image = resource.create(aws.properties(VmImportTaskId=properties["VmImportTaskId"]))
-    aws.local.advance(60)
-    assert image["Status"] == "SUCCESS"
+    task = account.import_task()
+    image.create(account.properties(VmImportTaskId=task))
+    account.advance(IMPORT)
+    properties = {**image.properties, "TimeoutSeconds": "3600"}
 
-    _, steps = create(
-        waiter,
-        resource,
-        {
-            **resource.properties,
-            **{name: properties[name] for name in ("Waiter", "TimeoutSeconds")},
-        },
-    )
+    execution = image.start(image.update_event(properties))
+    aws.step(execution)
 
-    assert steps == 1
+    assert execution.status == "SUCCEEDED"
+    assert image.responses()[-1]["Data"]["ImageId"] == account.ami(task)["ImageId"]  # type: ignore[index]
 
 
-def test_an_event_that_comes_three_times_is_handled_once(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_the_response_is_late_by_a_small_share_of_the_import(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    resource.properties = waiting(aws, waiter)
-    event = resource.event("Create")
+    properties = account.waiting()
+    start = aws.now()
 
-    state = waiter.send(dict(event))
-    for _ in range(2):
-        handler(dict(event), Context())
-    waiter.run(state)
-    handler(dict(event), Context())
+    image.create(properties)
 
-    assert waiter.executions() == [event["RequestId"]]
-    assert len(aws.imports(resource)) == 1
-    assert len(resource.urls.answers) == 1
+    import_seconds = aws.local.knobs.import_seconds + aws.local.knobs.image_watch_seconds
+    delay = aws.now() - start - import_seconds
+    assert delay <= import_seconds / 20 + 5
 
 
-def test_a_late_duplicate_of_a_create_does_not_bring_back_a_deleted_image(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_a_step_that_runs_again_after_a_crash_imports_nothing_more(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    resource.properties = waiting(aws, waiter)
-    event = resource.event("Create")
-    waiter.run(waiter.send(dict(event)))
-    arn = resource.urls.answers[-1]["PhysicalResourceId"]
-    waiter.run(waiter.send(resource.event("Delete", PhysicalResourceId=arn)))
+    execution = image.start(image.create_event(account.waiting()))
+    first = dict(execution.data)
+    aws.step(execution)
+    execution.data = first
 
-    handler(dict(event), Context())
+    aws.work(lambda: not execution.is_running)
 
-    assert aws.all_images(resource) == []
-
-
-@pytest.mark.parametrize("request_type", ["Update", "Delete"])
-def test_a_later_event_of_the_resource_ends_the_waits_of_earlier_ones_and_no_others(
-    aws: Aws, waiter: Waiter, resource: CustomResource, another: CustomResource, request_type: str
-) -> None:
-    resource.properties = waiting(aws, waiter)
-    another.properties = waiting(aws, waiter)
-    first = resource.event("Create")
-    others = another.event("Create")
-    state = waiter.step(waiter.send(first))
-    waiter.step(waiter.send(others))
-    later = resource.event(
-        request_type,
-        PhysicalResourceId=state["Waiting"]["Image"],
-        OldResourceProperties=dict(resource.properties),
-    )
-
-    waiter.step(waiter.send(later))
-
-    assert waiter.executions("ABORTED") == [first["RequestId"]]
-    assert set(waiter.executions()) == {others["RequestId"], later["RequestId"]}
-
-
-def test_a_failed_import_fails_the_answer_with_ec2s_words_and_leaves_nothing(
-    aws: Aws, waiter: Waiter, resource: CustomResource
-) -> None:
-    properties = waiting(aws, waiter)
-    aws.local.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], fail_at_progress=58)
-
-    answer, steps = create(waiter, resource, properties)
-
-    assert answer["Status"] == "FAILED"
-    assert CLIENT_ERROR in answer["Reason"]
-    assert properties["VmImportTaskId"] in answer["Reason"]
-    assert steps > 1
-    assert aws.all_images(resource) == []
-
-
-def test_an_import_task_that_fails_ends_the_wait_while_image_builder_has_not_noticed(
-    aws: Aws, waiter: Waiter, resource: CustomResource, knobs: Callable[..., None]
-) -> None:
-    knobs(image_watch_seconds=100_000.0)
-    properties = waiting(aws, waiter)
-    aws.local.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], fail_at_progress=34)
-
-    answer, _ = create(waiter, resource, properties)
-
-    assert answer["Status"] == "FAILED"
-    assert "is PENDING; EC2's import task" in answer["Reason"]
-    assert CLIENT_ERROR in answer["Reason"]
-    assert aws.all_images(resource) == []
-
-
-def test_a_cancelled_image_ends_the_wait(
-    aws: Aws, waiter: Waiter, resource: CustomResource
-) -> None:
-    resource.properties = waiting(aws, waiter)
-    state = waiter.step(waiter.send(resource.event("Create")))
-    aws.cancel(state["Waiting"]["Image"])
-
-    waiter.run(state)
-
-    (answer,) = resource.urls.answers
-    assert answer["Status"] == "FAILED"
-    assert "is CANCELLED" in answer["Reason"]
-    assert answer["PhysicalResourceId"] == state["Waiting"]["Image"]
-
-
-def test_an_image_that_vanishes_ends_the_wait(
-    aws: Aws, waiter: Waiter, resource: CustomResource
-) -> None:
-    resource.properties = waiting(aws, waiter)
-    state = waiter.step(waiter.send(resource.event("Create")))
-    aws.cancel(state["Waiting"]["Image"])
-    aws.delete(state["Waiting"]["Image"])
-
-    waiter.run(state)
-
-    (answer,) = resource.urls.answers
-    assert answer["Status"] == "FAILED"
-    assert "is gone" in answer["Reason"]
-    assert len(aws.imports(resource)) == 1
-
-
-def test_a_time_out_says_how_far_the_import_came_and_how_to_wait_longer(
-    aws: Aws, waiter: Waiter, resource: CustomResource
-) -> None:
-    properties = waiting(aws, waiter, timeout=300)
-    aws.local.fail_import(None, task_id=properties["VmImportTaskId"], fail_at_progress=34)
-
-    answer, _ = create(waiter, resource, properties)
-
-    assert answer["Status"] == "FAILED"
-    assert "was not AVAILABLE after 5 minutes: the image is PENDING" in answer["Reason"]
-    assert "EC2's import is at 28 %, converting" in answer["Reason"]
-    assert "longer timeout, up to 12 hours" in answer["Reason"]
-    assert aws.all_images(resource) == []
-
-
-def test_after_a_time_out_the_next_create_takes_up_the_same_import(
-    aws: Aws, waiter: Waiter, resource: CustomResource
-) -> None:
-    properties = waiting(aws, waiter, timeout=60)
-    create(waiter, resource, properties)
-
-    answer, _ = create(waiter, resource, {**properties, "TimeoutSeconds": "3600"})
-
-    assert answer["Status"] == "SUCCESS", answer["Reason"]
-    assert answer["Data"]["VmImportTaskId"] == properties["VmImportTaskId"]
+    (response,) = image.responses()
+    assert account.images_of(image) == [response["PhysicalResourceId"]]
+    assert len(account.requests_of(image, "ImportVmImage")) == 1
 
 
 @pytest.mark.parametrize(
@@ -355,348 +106,384 @@ def test_after_a_time_out_the_next_create_takes_up_the_same_import(
     [("imagebuilder", "GetImage"), ("ec2", "DescribeImportImageTasks")],
 )
 @pytest.mark.parametrize(
-    "fault",
-    [{"error": {"code": "ServiceException", "message": "Oh", "status": 500}}, {"throttle": True}],
-    ids=["500", "throttle"],
+    "error",
+    [
+        {"code": "ServiceException", "message": "Oh", "status": 500},
+        {"code": "TooManyRequestsException", "message": "Rate exceeded", "status": 429},
+    ],
+    ids=["500", "throttled"],
 )
-def test_what_passes_does_not_end_the_wait(
+def test_throttling_and_faults_of_aws_do_not_end_the_wait(
     aws: Aws,
-    waiter: Waiter,
-    resource: CustomResource,
-    monkeypatch: pytest.MonkeyPatch,
+    account: Account,
+    image: CustomResource,
     service: str,
     operation: str,
-    fault: dict[str, Any],
+    error: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr("imported_vm_image._FOR_A_STEP", 0.5)
-    resource.properties = waiting(aws, waiter)
-    state = waiter.step(waiter.send(resource.event("Create")))
-    aws.local.fault(service, operation, times=8, **fault)
+    execution = image.start(image.create_event(account.waiting()))
+    aws.step(execution)
+    account.fault(service, operation, times=40, error=error)
 
-    waiter.run(state)
+    aws.work(lambda: not execution.is_running)
 
-    (answer,) = resource.urls.answers
-    assert answer["Status"] == "SUCCESS", answer["Reason"]
-
-
-@pytest.mark.parametrize("error", [ReadTimeoutError, ConnectTimeoutError, EndpointConnectionError])
-def test_no_answer_at_all_passes_too(error: type[HTTPClientError]) -> None:
-    failure = AwsError("GetImage", error(endpoint_url="https://imagebuilder", error="gone"))
-
-    assert is_transient(failure)
-    assert f"GetImage failed: {error.__name__}: " in str(failure)
+    (response,) = image.responses()
+    assert response["Status"] == "SUCCESS", response["Reason"]
 
 
-def test_a_step_that_is_taken_again_after_a_crash_answers_once_more_the_same(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_an_outage_of_lambda_of_an_hour_does_not_end_the_wait(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    resource.properties = waiting(aws, waiter)
-    first = waiter.send(resource.event("Create"))
-    waiter.step(first)
+    account.knobs(import_seconds=5000.0)
+    execution = image.start(image.create_event(account.waiting()))
+    aws.step(execution)
+    end = aws.now() + 3500
+    while aws.now() < end:
+        aws.expect({0: "killed before"})
+        aws.step(execution)
+    aws.expect()
 
-    waiter.run(first)
-
-    (answer,) = resource.urls.answers
-    assert aws.all_images(resource) == [answer["PhysicalResourceId"]]
-    assert len(aws.imports(resource)) == 1
+    assert execution.is_running
+    aws.work(lambda: not execution.is_running)
+    assert len(image.responses()) == 1
 
 
-def test_over_an_hour_the_resource_answers_at_once_and_the_signal_comes_with_the_ami(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+# --- imports that fail ---
+
+
+def test_a_failed_import_fails_the_create_with_ec2s_message_and_leaves_nothing(
+    account: Account, image: CustomResource
 ) -> None:
-    resource.properties = signalled(aws, waiter, resource)
-    state = waiter.send(resource.event("Create"))
+    properties = account.waiting()
+    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], at_progress=58)
 
-    state = waiter.step(state)
-    (answer,) = resource.urls.answers
-    waiter.run(state)
+    response = image.create(properties)
 
-    signal = resource.urls.answers[1]
-    ami = aws.image(answer["PhysicalResourceId"])["outputResources"]["amis"][0]["image"]
-    assert answer["Status"] == "SUCCESS"
-    assert signal == {
-        "Status": "SUCCESS",
-        "Reason": "the image is AVAILABLE",
-        "UniqueId": "available",
-        "Data": f"||{ami}|",
-    }
-    assert resource.urls.content_types == ["", ""]
+    assert response["Status"] == "FAILED"
+    assert CLIENT_ERROR.rstrip(".") in response["Reason"]
+    assert properties["VmImportTaskId"] in response["Reason"]
+    assert ".." not in response["Reason"]
+    assert account.images_of(image) == []
 
 
-def test_over_an_hour_a_failure_is_signalled_with_its_reason(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_a_failed_import_task_ends_the_wait_before_image_builder_notices_it(
+    account: Account, image: CustomResource
 ) -> None:
-    resource.properties = signalled(aws, waiter, resource)
-    aws.local.fail_import(CLIENT_ERROR, task_id=resource.properties["VmImportTaskId"])
+    account.knobs(image_watch_seconds=100_000.0)
+    properties = account.waiting()
+    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], at_progress=34)
 
-    waiter.run(waiter.send(resource.event("Create")))
+    response = image.create(properties)
 
-    signal = resource.urls.answers[1]
-    assert signal["Status"] == "FAILURE"
-    assert CLIENT_ERROR in signal["Reason"]
+    assert response["Status"] == "FAILED"
+    assert "is PENDING; EC2's import task" in response["Reason"]
+    assert account.images_of(image) == []
 
 
-def test_a_signal_that_nobody_takes_any_more_ends_the_wait(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_a_cancelled_image_ends_the_wait(aws: Aws, account: Account, image: CustomResource) -> None:
+    execution = image.start(image.create_event(account.waiting()))
+    aws.step(execution)
+    arn = execution.state["Image"]
+    account.cancel(arn)
+
+    aws.work(lambda: not execution.is_running)
+
+    (response,) = image.responses()
+    assert response["Status"] == "FAILED"
+    assert f"{arn} is CANCELLED" in response["Reason"]
+    assert response["PhysicalResourceId"] == arn
+
+
+def test_an_image_that_is_deleted_by_hand_ends_the_wait(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    resource.properties = signalled(aws, waiter, resource)
-    state = waiter.step(waiter.send(resource.event("Create")))
-    resource.urls.replies = [403]
-    aws.cancel(state["Waiting"]["Image"])
+    execution = image.start(image.create_event(account.waiting()))
+    aws.step(execution)
+    account.cancel(execution.state["Image"])
+    account.delete(execution.state["Image"])
 
-    waiter.run(state)
+    aws.work(lambda: not execution.is_running)
 
-    assert len(resource.urls.answers) == 1
+    (response,) = image.responses()
+    assert response["Status"] == "FAILED"
+    assert "is gone" in response["Reason"]
+    assert len(account.requests_of(image, "ImportVmImage")) == 1
 
 
-def test_a_change_of_tags_alone_signals_nothing(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+# --- the time is over ---
+
+
+def test_a_timeout_names_the_progress_and_how_to_wait_longer(
+    account: Account, image: CustomResource
 ) -> None:
-    properties = signalled(aws, waiter, resource)
-    waiter.run(waiter.send(resource.event("Create", ResourceProperties=properties)))
-    resource.properties, resource.physical_id = (
-        properties,
-        resource.urls.answers[0]["PhysicalResourceId"],
-    )
+    properties = account.waiting(timeout=300)
+    account.fail_import(None, task_id=properties["VmImportTaskId"], at_progress=28)
 
-    waiter.run(update(waiter, resource, {**properties, "Tags": {"stage": "live"}}))
+    response = image.create(properties)
 
-    assert ami_tags(aws, resource.physical_id)["stage"] == "live"
-    assert [answer["Status"] for answer in resource.urls.answers] == ["SUCCESS"] * 3
-    assert "UniqueId" not in resource.urls.answers[2]
+    assert response["Status"] == "FAILED"
+    assert "was not AVAILABLE after 5 minutes: the image is PENDING" in response["Reason"]
+    assert "EC2's import is at 28 %, converting" in response["Reason"]
+    assert "longer timeout, up to 12 hours" in response["Reason"]
+    assert account.images_of(image) == []
 
 
-def test_without_waiting_the_answer_comes_at_once_and_the_ami_is_tagged_when_it_is_there(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_the_create_after_a_timeout_uses_the_same_import(
+    account: Account, image: CustomResource
 ) -> None:
-    properties = not_waiting(aws, waiter, Tags={"stage": "test"})
+    properties = account.waiting(timeout=60)
+    image.create(properties)
 
-    state = waiter.step(waiter.send(resource.event("Create", ResourceProperties=properties)))
-    (answer,) = resource.urls.answers
-    arn = answer["PhysicalResourceId"]
-    status_at_the_answer = aws.image(arn)["state"]["status"]
-    waiter.run(state)
+    response = image.create({**properties, "TimeoutSeconds": "3600"})
 
-    assert answer["Status"] == "SUCCESS"
-    assert status_at_the_answer == "PENDING"
-    assert len(resource.urls.answers) == 1
-    assert ami_tags(aws, arn) == {
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert response["Data"]["VmImportTaskId"] == properties["VmImportTaskId"]
+
+
+@pytest.mark.parametrize("timeout", [60, 900, 3480, 3600])
+def test_the_wait_ends_at_its_timeout_and_before_cloudformation_stops_waiting(
+    aws: Aws, account: Account, image: CustomResource, timeout: int
+) -> None:
+    account.knobs(import_seconds=100_000.0)
+    properties = account.waiting(timeout=timeout)
+    start = aws.now()
+
+    response = image.create(properties)
+
+    assert response["Status"] == "FAILED"
+    limit = min(timeout, 3600 - 120)
+    assert limit <= aws.responded[next(iter(aws.responded))] - start <= limit + 110
+
+
+def test_an_image_with_links_hands_on_when_its_hour_is_over(
+    account: Account, image: CustomResource
+) -> None:
+    account.knobs(import_seconds=10_000.0)
+
+    response = image.create(account.waiting() | {"ContinueAfterTimeout": "true"})
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert response["Data"]["ImageArn"] == response["PhysicalResourceId"]
+    assert not response["Data"].get("ImageId")
+    assert account.images_of(image) == [response["PhysicalResourceId"]]
+
+
+# --- the deployment does not wait ---
+
+
+def test_without_waiting_the_response_comes_at_once_and_the_ami_is_tagged_later(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    response = image.create(account.properties(Tags={"stage": "test"}))
+    arn = response["PhysicalResourceId"]
+    status = account.image(arn)["state"]["status"]
+
+    account.advance(IMPORT)
+
+    assert response["Status"] == "SUCCESS"
+    assert status == "PENDING"
+    assert len(image.responses()) == 1
+    assert tags_of(account.ami_of(arn)) == {
         "stage": "test",
-        "cdk-vm-import:stack": resource.stack_id,
-        "cdk-vm-import:resource": resource.logical_id,
+        OwnTag.STACK.value: image.stack_id,
+        OwnTag.RESOURCE.value: image.logical_id,
     }
+    (follow_up,) = aws.step_functions.follow_ups()
+    assert follow_up.status == "SUCCEEDED"
 
 
-def test_without_waiting_an_import_that_fails_is_told_to_nobody_but_the_log(
-    aws: Aws, waiter: Waiter, resource: CustomResource, capsys: pytest.CaptureFixture[str]
+def test_the_follow_up_is_an_execution_of_its_own_without_the_response_url(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    properties = not_waiting(aws, waiter)
-    aws.local.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], fail_at_progress=58)
+    image.create(account.properties())
 
-    waiter.run(waiter.send(resource.event("Create", ResourceProperties=properties)))
-
-    (answer,) = resource.urls.answers
-    assert answer["Status"] == "SUCCESS"
-    assert aws.image(answer["PhysicalResourceId"])["state"]["status"] == "FAILED"
-    last_look = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last_look["outcome"] == "failed"
-    assert last_look["Available"] == 0
+    (follow_up,) = aws.step_functions.follow_ups()
+    assert follow_up.name.startswith("follow-")
+    assert "ResponseURL" not in follow_up.input
+    assert follow_up.state["FollowUp"] is True
 
 
-@pytest.mark.parametrize("wait", [waiting, not_waiting])
-def test_what_kept_the_ami_from_being_tagged_passes_too(
-    aws: Aws,
-    waiter: Waiter,
-    resource: CustomResource,
-    monkeypatch: pytest.MonkeyPatch,
-    wait: Callable[..., dict[str, Any]],
+def test_without_waiting_an_import_that_fails_is_only_logged(
+    account: Account, image: CustomResource, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("imported_vm_image._FOR_A_STEP", 0.5)
-    properties = wait(aws, waiter, Tags={"stage": "test"})
-    state = waiter.step(waiter.send(resource.event("Create", ResourceProperties=properties)))
+    properties = account.properties()
+    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], at_progress=58)
+
+    response = image.create(properties)
+    account.advance(IMPORT)
+
+    assert image.responses() == [response]
+    assert response["Status"] == "SUCCESS"
+    assert account.image(response["PhysicalResourceId"])["state"]["status"] == "FAILED"
+    last = polls(capfd)[-1]
+    assert (last["outcome"], last["Available"]) == ("failed", 0)
+
+
+def test_without_waiting_the_follow_up_ends_after_12_hours(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    account.knobs(import_seconds=100_000.0)
+    image.create(account.properties())
+
+    account.advance(MAX_TIMEOUT + 600)
+
+    (follow_up,) = aws.step_functions.follow_ups()
+    assert follow_up.status == "SUCCEEDED"
+    assert MAX_TIMEOUT <= (follow_up.stopped or 0) - follow_up.started < MAX_TIMEOUT + 60
+    assert follow_up.steps <= 520
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "not waiting"])
+def test_an_ami_that_cannot_be_tagged_yet_is_tagged_later(
+    account: Account, image: CustomResource, *, waits: bool
+) -> None:
+    make = account.waiting if waits else account.properties
     unavailable = {"code": "Unavailable", "message": "Oh", "status": 503}
-    aws.local.fault("ec2", "CreateTags", error=unavailable, times=8)
+    account.fault("ec2", "CreateTags", error=unavailable, times=20)
 
-    waiter.run(state)
+    response = image.create(make(Tags={"stage": "test"}))
+    account.advance(IMPORT)
 
-    (answer,) = resource.urls.answers
-    assert ami_tags(aws, answer["PhysicalResourceId"])["stage"] == "test"
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert tags_of(account.ami_of(response["PhysicalResourceId"]))["stage"] == "test"
 
 
-def test_without_waiting_a_later_event_ends_what_goes_on_after_the_answer(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_an_ami_that_may_not_be_tagged_does_not_fail_the_image(
+    account: Account, image: CustomResource
 ) -> None:
-    resource.properties = not_waiting(aws, waiter)
-    first = resource.event("Create")
-    state = waiter.step(waiter.send(first))
-    later = resource.event("Delete", PhysicalResourceId=state["Waiting"]["Image"])
+    denied = {"code": "UnauthorizedOperation", "message": "no", "status": 403}
+    account.fault("ec2", "CreateTags", error=denied, times=10**6)
 
-    waiter.run(waiter.send(later))
+    response = image.create(account.waiting(Tags={"stage": "test"}))
 
-    assert waiter.executions("ABORTED") == [first["RequestId"]]
-    assert aws.all_images(resource) == []
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert response["Data"]["ImageId"]
 
 
-def test_an_identity_that_changes_under_the_same_handle_is_refused_and_can_be_rolled_back(
-    aws: Aws, waiter: Waiter, resource: CustomResource
+def test_the_follow_up_ends_when_its_image_is_deleted(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    first = signalled(aws, waiter, resource)
-    waiter.run(waiter.send(resource.event("Create", ResourceProperties=first)))
-    arn = resource.urls.answers[0]["PhysicalResourceId"]
-    resource.properties, resource.physical_id = first, arn
+    image.create(account.properties())
 
-    waiter.run(update(waiter, resource, {**first, "VmImportTaskId": aws.import_task()}))
-    refused = resource.urls.answers[-1]
-    waiter.run(update(waiter, resource, first))
-    rolled_back = resource.urls.answers[-1]
+    assert image.delete()["Status"] == "SUCCESS"
+    account.advance(600)
 
-    assert refused["Status"] == "FAILED"
-    assert refused["PhysicalResourceId"] == arn
-    assert "a wait condition cannot be used twice" in refused["Reason"]
-    assert rolled_back["Status"] == "SUCCESS", rolled_back["Reason"]
-    assert aws.all_images(resource) == [arn]
+    assert aws.step_functions.running() == []
+    assert account.images_of(image) == []
 
 
-@pytest.mark.parametrize("changed", ["TimeoutSeconds", "WaitHandle", "Waiter"])
-def test_how_a_deployment_waits_is_no_part_of_the_identity(
-    aws: Aws, waiter: Waiter, resource: CustomResource, changed: str
+def test_deleting_the_old_image_after_an_update_does_not_stop_the_follow_up_of_the_new_one(
+    aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    properties = signalled(aws, waiter, resource)
-    waiter.run(waiter.send(resource.event("Create", ResourceProperties=properties)))
-    arn = resource.urls.answers[0]["PhysicalResourceId"]
-    resource.properties, resource.physical_id = properties, arn
-    changes = {
-        "TimeoutSeconds": "7200",
-        "WaitHandle": f"{resource.urls.url}-another",
-        "Waiter": Waiter(aws).arn,
-    }
-    new = {**properties, changed: changes[changed]}
-    other = waiter if changed != "Waiter" else _waiter_of(waiter, changes["Waiter"])
+    first = account.properties()
+    old = image.create(first)["PhysicalResourceId"]
+    new = image.update(account.properties(Tags={"stage": "live"}))["PhysicalResourceId"]
+    aws.sleep(30)
+    image.delete(old, first)
 
-    other.run(update(other, resource, new))
+    account.advance(IMPORT)
 
-    assert len(aws.imports(resource)) == 1
-    assert resource.urls.answers[2]["PhysicalResourceId"] == arn
+    assert tags_of(account.ami_of(new))["stage"] == "live"
 
 
-def _waiter_of(waiter: Waiter, arn: str) -> Waiter:
-    waiter.arn = arn
-    return waiter
-
-
-def test_a_deletion_waits_for_the_import_to_be_cancelled_without_keeping_the_function_busy(
-    aws: Aws, waiter: Waiter, resource: CustomResource, knobs: Callable[..., None]
+def test_a_change_of_tags_reaches_the_ami_also_without_waiting(
+    account: Account, image: CustomResource
 ) -> None:
-    # two real minutes, and the function's own time ends after 15
-    knobs(cancel_seconds=7200.0)
-    resource.properties = waiting(aws, waiter)
-    state = waiter.step(waiter.send(resource.event("Create")))
-    arn = state["Waiting"]["Image"]
+    properties = account.properties(Tags={"stage": "test"})
+    arn = image.create(properties)["PhysicalResourceId"]
+    account.advance(IMPORT)
 
-    state = waiter.step(waiter.send(resource.event("Delete", PhysicalResourceId=arn)))
-    assert state["Waiting"]["Seconds"] == 5
-    assert resource.urls.answers == []
-    aws.local.advance(7200)
-    waiter.run(state)
+    image.update({**properties, "Tags": {"stage": "live"}})
+    account.advance(60)
 
-    (answer,) = resource.urls.answers
-    assert answer["Status"] == "SUCCESS", answer["Reason"]
-    assert aws.all_images(resource) == []
+    assert tags_of(account.ami_of(arn))["stage"] == "live"
 
 
-def test_a_deletion_that_never_ends_fails_before_cloudformation_gives_up(
-    aws: Aws,
-    waiter: Waiter,
-    resource: CustomResource,
-    knobs: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+# --- the log ---
+
+
+def test_each_poll_is_a_line_of_json_with_metrics_for_cloudwatch(
+    aws: Aws, account: Account, image: CustomResource, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("imported_vm_image._FOR_A_STEP", 0.5)
-    knobs(cancel_seconds=1e6)
-    resource.properties = waiting(aws, waiter, timeout=60)
-    state = waiter.step(waiter.send(resource.event("Create")))
+    properties = account.waiting()
 
-    waiter.run(waiter.send(resource.event("Delete", PhysicalResourceId=state["Waiting"]["Image"])))
+    response = image.create(properties)
 
-    (answer,) = resource.urls.answers
-    assert answer["Status"] == "FAILED"
-    assert "run the stack operation again" in answer["Reason"]
-
-
-def test_a_deletion_after_the_state_machine_is_done_by_the_function_alone(
-    aws: Aws, waiter: Waiter, resource: CustomResource
-) -> None:
-    answer, _ = create(waiter, resource, waiting(aws, waiter))
-    waiter.client.delete_state_machine(stateMachineArn=waiter.arn)
-
-    deleted = resource.delete(answer["PhysicalResourceId"])
-
-    assert deleted["Status"] == "SUCCESS", deleted["Reason"]
-    assert aws.all_images(resource) == []
-
-
-def test_a_create_that_no_state_machine_takes_fails(
-    aws: Aws, waiter: Waiter, resource: CustomResource
-) -> None:
-    waiter.client.delete_state_machine(stateMachineArn=waiter.arn)
-
-    answer = resource.create(waiting(aws, waiter))
-
-    assert answer["Status"] == "FAILED"
-    assert "StartExecution failed: StateMachineDoesNotExist" in answer["Reason"]
-    assert aws.imports(resource) == []
-
-
-def test_each_look_is_a_line_of_json_with_metrics_for_cloudwatch(
-    aws: Aws, waiter: Waiter, resource: CustomResource, capfd: pytest.CaptureFixture[str]
-) -> None:
-    properties = waiting(aws, waiter)
-
-    answer, steps = create(waiter, resource, properties)
-
-    printed = [line for line in capfd.readouterr().out.splitlines() if '"outcome"' in line]
-    looks = [json.loads(line) for line in printed]
-    first, last = looks[0], looks[-1]
-    assert len(looks) == steps
+    lines = polls(capfd)
+    first, last = lines[0], lines[-1]
+    (execution,) = aws.step_functions.executions
+    assert len(lines) == execution.steps
     assert first == {
         "Stack": "images",
-        "Resource": resource.logical_id,
-        "image": answer["PhysicalResourceId"],
+        "Resource": image.logical_id,
+        "image": response["PhysicalResourceId"],
         "task": properties["VmImportTaskId"],
         "state": "PENDING",
-        "status_message": first["status_message"],
+        "status_message": "pending",
         "problem": "",
         "elapsed": 0,
-        "next_poll": 5,
+        "next_poll": 15,
         "outcome": "waiting",
-        "Progress": first["Progress"],
+        "Progress": 2,
         "_aws": {
-            "Timestamp": first["_aws"]["Timestamp"],
+            "Timestamp": 1_700_000_000_000,
             "CloudWatchMetrics": [
                 {
-                    "Namespace": "CdkVmImport",
+                    "Namespace": METRIC_NAMESPACE,
                     "Dimensions": [["Stack", "Resource"]],
                     "Metrics": [{"Name": "Progress", "Unit": "Percent"}],
                 }
             ],
         },
     }
-    assert [look["elapsed"] for look in looks] == sorted(look["elapsed"] for look in looks)
+    assert [line["elapsed"] for line in lines] == sorted(line["elapsed"] for line in lines)
     assert (last["outcome"], last["Available"], last["next_poll"]) == ("available", 1, 0)
     assert last["Duration"] == last["elapsed"] > 300
 
 
-def test_no_signed_url_is_in_the_log(
-    aws: Aws,
-    waiter: Waiter,
-    resource: CustomResource,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
+def test_a_poll_of_a_follow_up_is_logged_under_its_own_resource(
+    account: Account, image: CustomResource, other_image: CustomResource
 ) -> None:
-    resource.properties = signalled(aws, waiter, resource)
-    resource.urls.replies = [200, 403]
+    other_image.logical_id = "OtherF00D"
+    properties = account.properties()
+    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"])
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    logging.root.addHandler(handler)
+    try:
+        image.create(properties)
+        other_image.create(account.waiting())
+    finally:
+        logging.root.removeHandler(handler)
 
-    waiter.run(waiter.send(resource.event("Create")))
+    (line,) = [line for line in log.getvalue().splitlines() if "the import failed" in line]
+    assert f'"LogicalResourceId": "{image.logical_id}"' in line
 
-    printed = capfd.readouterr()
-    assert SIGNATURE not in printed.out + printed.err + caplog.text
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda image: image.update({**image.properties, "Tags": {"a": "1"}}),
+        lambda image: image.delete(),
+    ],
+    ids=["Update", "Delete"],
+)
+def test_a_later_event_stops_the_wait_of_earlier_ones_of_its_resource_only(
+    aws: Aws,
+    account: Account,
+    image: CustomResource,
+    other_image: CustomResource,
+    end: Callable[[CustomResource], object],
+) -> None:
+    first = image.start(image.create_event(account.waiting()))
+    others = other_image.start(other_image.create_event(account.waiting()))
+    aws.step(first)
+    aws.step(others)
+    image.physical_id = first.state["Image"]
+    aws.sleep(10)
+
+    end(image)
+
+    assert first.status == "ABORTED"
+    assert others.status != "ABORTED"
+    assert [r["RequestId"] for r in image.responses()] != [first.event["RequestId"]]

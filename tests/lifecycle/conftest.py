@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lifecycle.test_lifecycle_machine import AWS
+from tests.support.aws import shared_aws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lifecycle.aws_in_process import Aws
+    from tests.support.aws import Aws
 
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Aws]:
     logging.disable(logging.CRITICAL)
-    with AWS.installed():
-        yield AWS
+    with shared_aws().installed() as aws:
+        yield aws
     logging.disable(logging.NOTSET)
 
 

@@ -1,0 +1,164 @@
+"""The AMI and the snapshots that an import creates: tag them, delete them, or refuse to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+
+from aws import Aws
+from aws.ec2 import Ami, ImportTask
+from aws.image_builder import Image
+from contract import OwnTag
+from identity import Owner, tokens_of
+
+logger = logging.getLogger(__name__)
+
+
+class Amis:
+    """The AMIs of import tasks, as far as one CloudFormation resource may change them."""
+
+    def __init__(self, owner: Owner, aws: Aws) -> None:
+        """Work for one resource.
+
+        Args:
+            owner: The CloudFormation resource.
+            aws: The AWS APIs.
+        """
+        self._owner = owner
+        self._ec2 = aws.ec2
+        self._image_builder = aws.image_builder
+
+    def tag(self, task_id: str, tags: Mapping[str, str], previous: Iterable[str]) -> None:
+        """Copy the tags of the image to what a task created: EC2 tags only the task.
+
+        Args:
+            task_id: The task. If it created nothing yet, nothing is tagged.
+            tags: The tags that the template names now.
+            previous: The keys that it named before.
+        """
+        for ami in self._ec2.amis_of(task_id):
+            if self._owner.is_another(ami.tags):
+                logger.info({"not tagged": ami.id, "owner": ami.tags.get(OwnTag.RESOURCE)})
+                continue
+            ids = [ami.id, *ami.snapshots]
+            expected = {**tags, **self._owner.tags}
+            # By its token a VmImportTask finds the AMI when EC2 no longer knows the task.
+            if OwnTag.STACK not in ami.tags and (task := self._ec2.task(task_id)) and task.token:
+                expected[OwnTag.TOKEN] = task.token
+            if not expected.items() <= ami.tags.items():
+                self._ec2.tag(ids, expected)
+            if removed := (set(previous) - set(tags)) & set(ami.tags):
+                self._ec2.untag(ids, removed)
+
+    def record_task(self, task_id: str, token: str) -> None:
+        """Tag the AMI of a task with the task's token, if it has no token yet.
+
+        A rollback needs the token if EC2 forgets the task before.
+
+        Args:
+            task_id: The task.
+            token: The token, if EC2 no longer knows the task.
+        """
+        for ami in self._ec2.amis_of(task_id):
+            stack_id = ami.tags.get(OwnTag.STACK, self._owner.stack_id)
+            if stack_id == self._owner.stack_id and OwnTag.TOKEN not in ami.tags:
+                task = self._ec2.task(task_id)
+                self._ec2.tag([ami.id], self._marks(task.token if task else token))
+
+    def delete(
+        self, task_id: str, disks: Collection[str] | None = None, *, delete_ami: bool = True
+    ) -> list[str]:
+        """Delete what a task created, unless someone still uses it.
+
+        Args:
+            task_id: The task. If it created nothing, or that is gone, nothing is deleted.
+            disks: Snapshots that the task was given as disks, which must stay. Default: those that
+                EC2 names, as long as it knows the task.
+            delete_ami: Whether the AMI is deleted. An import may end just before it would have
+                been cancelled, so that an AMI exists although nobody asked to delete it.
+
+        Returns:
+            What stays, each with the reason.
+        """
+        task = self._ec2.task(task_id)
+        if disks is None:
+            disks = task.source_snapshots if task else ()
+        stays: dict[str, str] = {}
+        for ami in self._ec2.amis_of(task_id):
+            reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"
+            if reason:
+                stays[ami.id] = reason
+                continue
+            # The function may delete only what carries its stack's tag. And if it is killed before
+            # it deleted all snapshots, its next attempt finds them by their tags.
+            created = [snapshot for snapshot in ami.snapshots if snapshot not in disks]
+            self._ec2.tag([ami.id, *created], self._marks(task_id))
+            stays |= self._ec2.deregister(ami, disks)
+        if delete_ami and not stays:
+            remaining = self._ec2.snapshots_tagged(self._owner.stack_id, task_id)
+            stays = self._ec2.delete_snapshots(remaining)
+        reasons = [
+            f"{what} is retained: {why}"
+            for what, why in (stays | self._delete_snapshots_of_failed(task, disks)).items()
+        ]
+        for reason in reasons:
+            logger.warning(reason)
+        return reasons
+
+    def _delete_snapshots_of_failed(
+        self, task: ImportTask | None, disks: Collection[str]
+    ) -> dict[str, str]:
+        """Delete the snapshots of an import that failed after it had created them.
+
+        No AMI uses them. Whether EC2 deletes them itself is not documented.
+        """
+        own = {"", self._owner.stack_id}
+        if task is None or not task.is_failed or task.tags.get(OwnTag.STACK, "") not in own:
+            return {}
+        created = [snapshot for snapshot in task.snapshots if snapshot not in disks]
+        left = [s for s, stack in self._ec2.stacks_of(created).items() if stack in own]
+        if left:
+            self._ec2.tag(left, self._marks(task.id))
+        return self._ec2.delete_snapshots(left)
+
+    def _marks(self, token: str) -> dict[str, str]:
+        return {OwnTag.STACK: self._owner.stack_id, OwnTag.TOKEN: token}
+
+    def _reason_to_retain(self, ami: Ami) -> str:
+        stack_id = ami.tags.get(OwnTag.STACK, self._owner.stack_id)
+        if stack_id != self._owner.stack_id:
+            return f"it belongs to the stack {stack_id}"
+        if self._ec2.is_shared(ami):
+            return "it has launch permissions for others"
+        running: list[Image] = []
+        for image in self._image_builder.imports():
+            if image.ami == ami.id and image.is_usable:
+                return f"{image.id} uses it"
+            if image.is_running:
+                running.append(image)
+        # Image Builder names the AMI of an import only when the import has ended. Until then the
+        # image may be imported from the same task.
+        tasks = [task.id for task in self._ec2.tasks()] if running else []
+        for image in running:
+            task_id = _task_of(image, tasks)
+            if task_id == ami.name:
+                return f"{image.id} is being imported from {task_id} too"
+            if task_id is None:
+                return (
+                    f"{image.id} is being imported, and Image Builder does not say from which "
+                    f"task: it may be {ami.name}"
+                )
+        return ""
+
+
+def _task_of(image: Image, tasks: Iterable[str]) -> str | None:
+    """Return the task that a running image is imported from, if its token was derived from it.
+
+    None if the image has no token of ours, or if its identity includes what Image Builder does not
+    show: a description, or a client token.
+    """
+    owner = Owner(image.tags.get(OwnTag.STACK, ""), image.tags.get(OwnTag.RESOURCE, ""))
+    for task_id in tasks:
+        if image.token in tokens_of(owner, {**image.identity, "VmImportTaskId": task_id}):
+            return task_id
+    return None

@@ -1,0 +1,247 @@
+"""The calls to EC2: import tasks, and the AMIs and snapshots that they create."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from aws.session import AwsApi, aws_client
+from contract import OwnTag
+from errors import AwsError
+from identity import Existing
+
+logger = logging.getLogger(__name__)
+
+# For an id that EC2 does not know, or knows no more: InvalidConversionTaskId.Malformed and others.
+_TASK_UNKNOWN: Final = "InvalidConversionTaskId"
+# EC2 has no other states for a task that failed or was cancelled.
+_FAILED: Final = frozenset({"deleting", "deleted"})
+_AMI_GONE: Final = frozenset({"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"})
+_SNAPSHOT_GONE: Final = "InvalidSnapshot.NotFound"
+_WITH_SNAPSHOTS: Final = "DeleteAssociatedSnapshots"
+# ReturnCodes of DeregisterImage after which another attempt changes nothing.
+_FINAL: Final = frozenset({"success", "skipped"})
+
+
+@dataclass(frozen=True)
+class ImportTask(Existing):
+    """An ImportImage task, as EC2 describes it. Without a status EC2 no longer knows it."""
+
+    message: str = ""
+    progress: str = ""
+    snapshots: Sequence[str] = ()
+    """Those that its disks became, and those that it was given as disks."""
+    source_snapshots: Sequence[str] = ()
+    """Those that it was given as disks."""
+    has_ami: bool = True
+    """False if the task is completed and its AMI no longer exists."""
+
+    @classmethod
+    def read(cls, described: Mapping[str, Any]) -> ImportTask:
+        """Read a response of ImportImage or a member of DescribeImportImageTasks."""
+        details = [d for d in described.get("SnapshotDetails", []) if d.get("SnapshotId")]
+        return cls(
+            id=described["ImportTaskId"],
+            status=described.get("Status", ""),
+            message=described.get("StatusMessage", ""),
+            progress=described.get("Progress", ""),
+            tags=read_tags(described),
+            snapshots=[detail["SnapshotId"] for detail in details],
+            source_snapshots=[
+                d["SnapshotId"] for d in details if not (d.get("UserBucket") or d.get("Url"))
+            ],
+        )
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the import has not ended. EC2's guide names states that EC2 never returns."""
+        return self.status not in {"", "completed", *_FAILED}
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the import succeeded."""
+        return self.status == "completed"
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether the import failed or was cancelled."""
+        return self.status in _FAILED
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether an image can be imported from it."""
+        return not self.is_failed and self.has_ami
+
+
+@dataclass(frozen=True)
+class Ami:
+    """An AMI of this account."""
+
+    id: str
+    name: str
+    snapshots: Sequence[str]
+    tags: Mapping[str, str]
+
+
+class Ec2(AwsApi):
+    """EC2's import tasks, AMIs and snapshots in the account and Region of the function."""
+
+    service: ClassVar[str] = "ec2"
+
+    def tasks(self) -> list[ImportTask]:
+        """Return all tasks that EC2 knows: active ones, and those that ended within 7 days."""
+        pages = self._pages("describe_import_image_tasks", "NextToken", MaxResults=1000)
+        return [
+            ImportTask.read(task) for page in pages for task in page.get("ImportImageTasks", [])
+        ]
+
+    def task(self, task_id: str) -> ImportTask | None:
+        """Return the task, or None if EC2 does not know it, or knows it no more."""
+        try:
+            found = self._call("describe_import_image_tasks", ImportTaskIds=[task_id])
+        except AwsError as error:
+            if error.code.startswith(_TASK_UNKNOWN):
+                return None
+            raise
+        return next((ImportTask.read(task) for task in found.get("ImportImageTasks", [])), None)
+
+    def import_image(self, request: Mapping[str, Any]) -> ImportTask:
+        """Start a task, or return the one that this request started before."""
+        task = ImportTask.read(self._call("import_image", **request))
+        disks = [
+            disk.get("SnapshotId") or "s3://{S3Bucket}/{S3Key}".format_map(disk["UserBucket"])
+            for disk in request["DiskContainers"]
+        ]
+        logger.info({"action": "ImportImage", "task": task.id, "disks": disks})
+        return task
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a task, unless it has ended."""
+        logger.info({"action": "CancelImportTask", "task": task_id})
+        try:
+            self._call(
+                "cancel_import_task",
+                ImportTaskId=task_id,
+                CancelReason="CloudFormation deleted the resource",
+            )
+        except AwsError as error:
+            task = self.task(task_id)
+            if task and task.is_active:
+                raise
+            logger.info({"not cancelled": task_id, "reason": str(error)})
+
+    def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        """Add tags of tasks, AMIs and snapshots, or change their values."""
+        logger.info({"action": "CreateTags", "resources": ids, "keys": sorted(tags)})
+        self._call("create_tags", Resources=list(ids), Tags=tag_list(tags))
+
+    def untag(self, ids: Sequence[str], keys: Iterable[str]) -> None:
+        """Remove tags of tasks, AMIs and snapshots."""
+        names = sorted(keys)
+        logger.info({"action": "DeleteTags", "resources": ids, "keys": names})
+        self._call("delete_tags", Resources=list(ids), Tags=[{"Key": key} for key in names])
+
+    def amis_of(self, task_id: str) -> list[Ami]:
+        """Return the AMI that a task created, if it exists: EC2 names it after the task."""
+        return self._amis("name", [task_id])
+
+    def amis_tagged(self, stack_id: str, tokens: Sequence[str]) -> list[Ami]:
+        """Return the AMIs of a stack that carry one of the tokens of their task."""
+        tagged = self._amis(f"tag:{OwnTag.TOKEN}", tokens)
+        return [ami for ami in tagged if ami.tags.get(OwnTag.STACK) == stack_id]
+
+    def is_shared(self, ami: Ami) -> bool:
+        """Return whether the AMI has launch permissions, for another account or for all."""
+        response = self._call(
+            "describe_image_attribute", ImageId=ami.id, Attribute="launchPermission"
+        )
+        return bool(response.get("LaunchPermissions"))
+
+    def deregister(self, ami: Ami, retained: Collection[str]) -> dict[str, str]:
+        """Delete the AMI and its snapshots.
+
+        Args:
+            ami: The AMI.
+            retained: Snapshots to retain. EC2 itself retains those that another AMI uses.
+
+        Returns:
+            The snapshots that still exist, each with the reason.
+        """
+        logger.info({"action": "DeregisterImage", "ami": ami.id, "snapshots": ami.snapshots})
+        model = aws_client("ec2").meta.service_model.operation_model("DeregisterImage")
+        # Lambda's boto3 may be older than the option.
+        is_known = _WITH_SNAPSHOTS in model.input_shape.members
+        option: dict[str, Any] = (
+            {_WITH_SNAPSHOTS: True} if is_known and not {*retained} & {*ami.snapshots} else {}
+        )
+        codes: dict[str, str] = {}
+        try:
+            response = self._call("deregister_image", ImageId=ami.id, **option)
+        except AwsError as error:
+            # The AMI is gone if an earlier response was lost; its snapshots may still exist.
+            if error.code not in _AMI_GONE:
+                raise
+        else:
+            results = response.get("DeleteSnapshotResults", [])
+            codes = {result["SnapshotId"]: result.get("ReturnCode", "") for result in results}
+        again = {s for s in ami.snapshots if codes.get(s) not in _FINAL} - {*retained}
+        skipped = {snapshot: code for snapshot, code in codes.items() if code == "skipped"}
+        return skipped | self.delete_snapshots(sorted(again))
+
+    def snapshots_tagged(self, stack_id: str, token: str) -> list[str]:
+        """Return the snapshots of a stack that carry a token."""
+        return list(
+            self._snapshots({f"tag:{OwnTag.STACK}": [stack_id], f"tag:{OwnTag.TOKEN}": [token]})
+        )
+
+    def stacks_of(self, snapshots: Sequence[str]) -> dict[str, str]:
+        """Return which of these snapshots exist, each with the stack in its tags."""
+        found = self._snapshots({"snapshot-id": snapshots}) if snapshots else {}
+        return {snapshot_id: tags.get(OwnTag.STACK, "") for snapshot_id, tags in found.items()}
+
+    def delete_snapshots(self, ids: Iterable[str]) -> dict[str, str]:
+        """Delete snapshots; return those that EC2 refused to delete, each with the error code."""
+        refused = {}
+        for snapshot_id in ids:
+            try:
+                self._call("delete_snapshot", SnapshotId=snapshot_id)
+            except AwsError as error:
+                if error.code != _SNAPSHOT_GONE:
+                    refused[snapshot_id] = error.code
+        return refused
+
+    def _snapshots(self, filters: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+        found = self._call("describe_snapshots", OwnerIds=["self"], Filters=_filters(filters))
+        return {s["SnapshotId"]: read_tags(s) for s in found.get("Snapshots", [])}
+
+    def _amis(self, name: str, values: Sequence[str]) -> list[Ami]:
+        found = self._call("describe_images", Owners=["self"], Filters=_filters({name: values}))
+        return [
+            Ami(
+                id=ami["ImageId"],
+                name=ami.get("Name", ""),
+                snapshots=[
+                    mapping["Ebs"]["SnapshotId"]
+                    for mapping in ami.get("BlockDeviceMappings", [])
+                    if mapping.get("Ebs", {}).get("SnapshotId")
+                ],
+                tags=read_tags(ami),
+            )
+            for ami in found.get("Images", [])
+        ]
+
+
+def read_tags(described: Mapping[str, Any]) -> dict[str, str]:
+    """Read the tags of what EC2 describes."""
+    return {tag["Key"]: tag.get("Value", "") for tag in described.get("Tags", [])}
+
+
+def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """Write tags in EC2's form."""
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
+
+
+def _filters(filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    return [{"Name": name, "Values": list(values)} for name, values in filters.items()]

@@ -1,0 +1,186 @@
+"""The calls to EC2 Image Builder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from aws.deadline import Deadline
+from aws.session import AwsApi
+from errors import AwsError
+from identity import Existing
+
+logger = logging.getLogger(__name__)
+
+# https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImageState.html
+_RUNNING: Final = frozenset(
+    {"PENDING", "CREATING", "BUILDING", "TESTING", "DISTRIBUTING", "INTEGRATING"}
+)
+_FAILED: Final = frozenset({"FAILED", "CANCELLED", "DELETED"})
+# The image ended before it could be cancelled, or imports cannot be cancelled.
+_NOT_CANCELLABLE: Final = frozenset(
+    {"InvalidParameterValueException", "InvalidRequestException", "ResourceInUseException"}
+)
+
+
+@dataclass(frozen=True)
+class Image(Existing):
+    """A build of an image, as Image Builder describes it."""
+
+    request_id: str
+    reason: str = ""
+    ami: str = ""
+    failure: str = ""
+    created: str = ""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """What AWS shows of it: neither the import task nor the description nor the client token."""
+
+    @classmethod
+    def read(cls, described: Mapping[str, Any], request_id: str) -> Image:
+        """Read an Image or an ImageSummary."""
+        identity = {
+            "Name": described.get("name"),
+            "SemanticVersion": described["arn"].split("/")[2],
+            "Platform": described.get("platform"),
+            "OsVersion": described.get("osVersion"),
+            "LogGroupName": described.get("loggingConfiguration", {}).get("logGroupName"),
+        }
+        state = described.get("state", {})
+        amis = (described.get("outputResources") or {}).get("amis") or [{}]
+        failure = state.get("failureContext")
+        return cls(
+            id=described["arn"],
+            status=state.get("status", ""),
+            reason=state.get("reason", ""),
+            tags=described.get("tags", {}),
+            request_id=request_id,
+            ami=amis[0].get("image", ""),
+            failure=json.dumps(failure) if failure else "",
+            created=described.get("dateCreated", ""),
+            identity={name: value for name, value in identity.items() if value},
+        )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the import has not ended yet."""
+        return self.status in _RUNNING
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is, or may become, AVAILABLE. DEPRECATED and DISABLED images can return."""
+        return self.status not in _FAILED
+
+    @property
+    def age(self) -> float:
+        """Seconds since the image was created; infinite if AWS does not say when that was."""
+        try:
+            return time.time() - datetime.fromisoformat(self.created).timestamp()
+        except ValueError:
+            return float("inf")
+
+    @property
+    def build(self) -> int:
+        """The build number, the last part of the ARN."""
+        return int(self.id.rsplit("/", 1)[1])
+
+
+class ImageBuilder(AwsApi):
+    """Image Builder in the account, Region and partition of the function."""
+
+    service: ClassVar[str] = "imagebuilder"
+
+    def __init__(self, function_arn: str, deadline: Deadline) -> None:
+        """Take account, Region and partition from the function's ARN."""
+        _, partition, _, region, account, *_ = function_arn.split(":")
+        self._images = f"arn:{partition}:imagebuilder:{region}:{account}:image"
+        super().__init__(deadline)
+
+    def builds(self, version: str) -> Iterator[Image]:
+        """Yield all builds of a version, with their states and tags.
+
+        Args:
+            version: Slug and semantic version, `rhel9-golden/1.0.0`.
+        """
+        pages = self._pages(
+            "list_image_build_versions", "nextToken", imageVersionArn=f"{self._images}/{version}"
+        )
+        try:
+            for page in pages:
+                for summary in page.get("imageSummaryList", []):
+                    yield Image.read(summary, page["requestId"])
+        except AwsError as error:
+            if not error.is_not_found:
+                raise
+
+    def imports(self) -> Iterator[Image]:
+        """Yield all builds of all imported images of the account, whoever imported them."""
+        for page in self._pages("list_images", "nextToken", owner="Self"):
+            for version in page.get("imageVersionList", []):
+                if version.get("buildType", "IMPORT").startswith("IMPORT"):
+                    yield from self.builds("/".join(version["arn"].split("/")[1:3]))
+
+    def get(self, arn: str) -> Image | None:
+        """Return the image, or None if Image Builder does not know it."""
+        try:
+            response = self._call("get_image", imageBuildVersionArn=arn)
+        except AwsError as error:
+            if error.is_not_found:
+                return None
+            raise
+        image = Image.read(response["image"], response["requestId"])
+        return None if image.status == "DELETED" else image
+
+    def import_vm_image(self, request: Mapping[str, Any]) -> tuple[str, str]:
+        """Import an image; return its ARN and the id of the request."""
+        # After other faults the caller checks first whether the image was created.
+        response = self._call(
+            "import_vm_image", retry_if=lambda error: error.is_throttled, **request
+        )
+        logger.info(
+            {
+                "action": "ImportVmImage",
+                "image": response["imageArn"],
+                **{name: request[name] for name in ("name", "semanticVersion", "clientToken")},
+            }
+        )
+        return response["imageArn"], response["requestId"]
+
+    def cancel(self, arn: str) -> None:
+        """Cancel the import of an image, unless it has ended or cannot be cancelled."""
+        logger.info({"action": "CancelImageCreation", "image": arn})
+        try:
+            self._call(
+                "cancel_image_creation",
+                imageBuildVersionArn=arn,
+                # Derived from the ARN, so that a repeated request is the same request.
+                clientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, arn)),
+            )
+        except AwsError as error:
+            if not (error.is_not_found or error.code in _NOT_CANCELLABLE):
+                raise
+            logger.info({"not cancelled": arn, "reason": str(error)})
+
+    def delete(self, arn: str) -> None:
+        """Delete Image Builder's record of an image that has ended. AMI and snapshots stay."""
+        logger.info({"action": "DeleteImage", "image": arn})
+        try:
+            self._call("delete_image", imageBuildVersionArn=arn)
+        except AwsError as error:
+            if not error.is_not_found:
+                raise
+
+    def tag(self, arn: str, tags: Mapping[str, str]) -> None:
+        """Add tags, or change their values."""
+        logger.info({"action": "TagResource", "image": arn, "keys": sorted(tags)})
+        self._call("tag_resource", resourceArn=arn, tags=dict(tags))
+
+    def untag(self, arn: str, keys: Sequence[str]) -> None:
+        """Remove tags."""
+        logger.info({"action": "UntagResource", "image": arn, "keys": keys})
+        self._call("untag_resource", resourceArn=arn, tagKeys=keys)

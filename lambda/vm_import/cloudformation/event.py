@@ -1,0 +1,66 @@
+"""An event of CloudFormation.
+
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-requests.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from cloudformation.properties import is_true
+from contract import GRACE, MAX_SERVICE_TIMEOUT, service_timeout, wait_limit
+from identity import Owner
+
+DATE: Final = re.compile(r"\d{8}T\d{6}Z")
+# Creating fails after this many seconds of throttling and faults of AWS.
+_CREATE_LIMIT: Final = 900
+
+
+class Event:
+    """What CloudFormation asks of a resource.
+
+    Attributes:
+        raw: What Lambda received.
+        request_type: Create, Update or Delete.
+        owner: The resource.
+        physical_id: What CloudFormation knows the resource by; empty on Create.
+        properties: What the template says now.
+        old_properties: What it said before; empty but on Update.
+        timeout: How many seconds the resource waits for the import; 0 if not at all.
+        continues: Whether another resource waits on when the timeout is over.
+    """
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        """Read what Lambda received."""
+        self.raw = raw
+        self.request_type: str = raw["RequestType"]
+        self.owner = Owner(raw["StackId"], raw["LogicalResourceId"])
+        self.physical_id: str = raw.get("PhysicalResourceId", "")
+        self.properties: Mapping[str, Any] = raw["ResourceProperties"]
+        self.old_properties: Mapping[str, Any] = raw.get("OldResourceProperties", {})
+        self.timeout = int(self.properties.get("TimeoutSeconds") or 0)
+        self.continues = is_true(self.properties.get("ContinueAfterTimeout"))
+
+    @property
+    def date(self) -> str:
+        """When CloudFormation signed the ResponseURL, as `20261124T031500Z`, or nothing.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+        """
+        query = parse_qs(urlsplit(self.raw.get("ResponseURL", "")).query)
+        date = query.get("X-Amz-Date", [""])[0]
+        return date if DATE.fullmatch(date) else ""
+
+    @property
+    def wait_limit(self) -> int:
+        """After how many seconds the wait for the import ends."""
+        return wait_limit(self.timeout)
+
+    @property
+    def retry_limit(self) -> int:
+        """For how many seconds what AWS may accept later is retried."""
+        limit = service_timeout(self.timeout or MAX_SERVICE_TIMEOUT) - GRACE
+        return limit if self.request_type == "Delete" else min(limit, _CREATE_LIMIT)

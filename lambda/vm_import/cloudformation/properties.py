@@ -1,0 +1,111 @@
+"""The properties of a resource. CloudFormation sends every scalar as a string."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from contract import TAG_PREFIX
+from errors import PropertyError
+from identity import Lookup, Owner, tokens_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What a template says of an image or an import task."""
+
+    identity: Mapping[str, Any]
+    """What AWS cannot change: another identity is another image or task."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    delete_ami: bool = False
+    """Whether AMI and snapshots are deleted with it."""
+
+    @classmethod
+    def read(cls, properties: Mapping[str, Any]) -> Self:
+        """Read ResourceProperties or OldResourceProperties. Unknown properties are ignored.
+
+        Raises:
+            PropertyError: One is missing, or has a form that no import can be started with.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def read_known(cls, properties: Mapping[str, Any]) -> Self | None:
+        """Read properties; None if they have no known form, so that nothing was created."""
+        try:
+            return cls.read(properties)
+        except PropertyError as error:
+            logger.info({"properties without an import": str(error)})
+            return None
+
+    @property
+    def client_token(self) -> str | None:
+        """The client token that the user gave."""
+        return self.identity.get("ClientToken")
+
+    @property
+    def scope(self) -> str:
+        """Where AWS lists it, as in Lookup."""
+        raise NotImplementedError
+
+    def lookup(self, owner: Owner) -> Lookup:
+        """Return where to find what the resource created for the identity."""
+        return Lookup(self.scope, tokens_of(owner, self.identity))
+
+
+def check(
+    properties: Mapping[str, Any],
+    *,
+    required: Collection[str],
+    strings: Collection[str] = (),
+    lists: Collection[str] = (),
+    mappings: Collection[str] = (),
+) -> None:
+    """Check that properties have the form that the constructs give them.
+
+    Args:
+        properties: ResourceProperties or OldResourceProperties.
+        required: Properties that must be there.
+        strings: Properties that must be strings, if they are there.
+        lists: Properties that must be lists of mappings, if they are there.
+        mappings: Properties that must be mappings of strings to strings, if they are there.
+
+    Raises:
+        PropertyError: One is missing, has another type, or is a reserved tag key.
+    """
+    if missing := [name for name in required if not properties.get(name)]:
+        raise PropertyError(f"missing resource property: {', '.join(missing)}")
+    checks = ((strings, _is_string), (lists, _is_list), (mappings, _is_mapping))
+    wrong = [
+        name
+        for names, is_right in checks
+        for name in names
+        if properties.get(name) is not None and not is_right(properties[name])
+    ]
+    if wrong:
+        raise PropertyError(f"resource property of a wrong type: {', '.join(wrong)}")
+    tags = properties.get("Tags") or {}
+    if reserved := [key for key in tags if key.startswith(TAG_PREFIX)]:
+        keys = ", ".join(reserved)
+        raise PropertyError(f"tag keys that start with {TAG_PREFIX!r} are reserved: {keys}")
+
+
+def is_true(value: object) -> bool:
+    """Read a boolean property."""
+    return str(value).lower() == "true"
+
+
+def _is_string(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())

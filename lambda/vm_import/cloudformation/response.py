@@ -1,0 +1,197 @@
+"""The response to CloudFormation, by crhelper with its defects worked around.
+
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import crhelper
+import urllib3
+
+from aws.deadline import Deadline, LambdaContext
+from cloudformation.step import Done, Pending, Response
+from errors import OutOfTimeError, VmImportError
+
+logger = logging.getLogger(__name__)
+
+# What a function returns for an event; None if the event has its execution now.
+Outcome = Done | Pending | None
+
+# The size of the largest response that CloudFormation accepts, in bytes.
+_MAX_RESPONSE: Final = 4096
+_PUT_TIMEOUT: Final = urllib3.Timeout(connect=5, read=10)
+# The longest pause between two PUTs, and the least time that another PUT needs, in seconds.
+_LONGEST_PAUSE: Final = 30
+_LEAST_TIME: Final = 2
+# crhelper creates three clients that nobody needs unless it believes to run in SAM's local Lambda.
+os.environ.setdefault("AWS_SAM_LOCAL", "true")
+
+
+class UndeliveredResponseError(Exception):
+    """CloudFormation's ResponseURL accepted no response until the function's time was over.
+
+    It fails the invocation, so that the state machine, or Lambda, repeats it.
+    """
+
+
+class CfnResource(crhelper.CfnResource):
+    """crhelper.CfnResource that delivers exactly one response to each event.
+
+    It differs from crhelper 2.0.12 in this:
+
+    - A function returns the response as a value, or that there is none yet.
+    - A failed response names what may have been created, or what the event names, or the request:
+      never a random, empty or boolean physical id. So Delete finds what Create created.
+    - The reason keeps its beginning, and as much as CloudFormation accepts.
+    - A response is delivered when the ResponseURL says 2xx. Until then it is sent again, with
+      growing pauses. In the end the invocation fails, and is repeated.
+    - No timer responds while the function continues.
+    - No polling by EventBridge rules: a function has room for the permissions of about 50.
+    - No sleep before the response to a Delete.
+    - No clients for Lambda, EventBridge and CloudWatch Logs, which only crhelper's polling needs.
+    - No ResponseURL in the log: it is signed, and whoever has it can respond.
+    """
+
+    # crhelper's own
+    _event: dict[str, Any]
+    _context: LambdaContext
+    _response_url: str
+
+    def __init__(self) -> None:
+        """Log JSON at level INFO: at DEBUG crhelper logs whole events, with the ResponseURL."""
+        super().__init__(json_logging=True, log_level="INFO", boto_level="ERROR", sleep_on_delete=0)
+        self._http = urllib3.PoolManager(retries=False)
+        self._function: Callable[[], Outcome] = lambda: None
+        self._outcome: Outcome = None
+        self._undelivered: UndeliveredResponseError | None = None
+
+    def respond(
+        self,
+        event: Mapping[str, Any],
+        context: LambdaContext,
+        function: Callable[[], Outcome],
+    ) -> Outcome:
+        """Call a function for an event, and deliver the response that it returns.
+
+        Args:
+            event: What Lambda received.
+            context: The context of the invocation.
+            function: Returns the response, or that there is none yet. What it raises becomes a
+                failed response.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            UndeliveredResponseError: The response could not be delivered.
+        """
+        self._function, self._outcome, self._undelivered = function, None, None
+        self(dict(event), context)
+        return self._outcome
+
+    def log_as(self, event: Mapping[str, Any], context: LambdaContext) -> None:
+        """Name an event in each line of the log from here on."""
+        super()._log_setup(event, context)  # type: ignore[misc]  # crhelper has no types
+
+    def _set_timeout(self) -> None:
+        """Set no timer: the function keeps its own deadline, and a killed one is repeated."""
+
+    def _get_func(self) -> Callable[[], Outcome]:
+        return self._function
+
+    def _wrap_function(self, func: Callable[[], Outcome]) -> None:
+        """Call the function, and take the response over for crhelper."""
+        try:
+            self._outcome = func()
+        except Exception as error:
+            if isinstance(error, VmImportError):
+                logger.error("%s failed: %s", self._event["RequestType"], error)  # noqa: TRY400
+            else:
+                logger.exception("%s failed", self._event["RequestType"])
+            self._outcome = Done(
+                Response(
+                    status="FAILED",
+                    physical_id=getattr(error, "physical_id", ""),
+                    reason=str(error) if isinstance(error, VmImportError) else repr(error),
+                )
+            )
+        if isinstance(self._outcome, Done):
+            response = self._outcome.response
+            self.Status, self.Reason = response.status, response.reason
+            self.PhysicalResourceId, self.Data = response.physical_id, dict(response.data)
+
+    def _cfn_response(self, event: Mapping[str, Any]) -> None:
+        if isinstance(self._outcome, Done):
+            super()._cfn_response(event)  # type: ignore[misc]  # crhelper has no types
+
+    def generate_physical_id(self, event: Mapping[str, Any]) -> str:
+        """Return the event's physical id, or the request's id: the same when Lambda retries."""
+        return str(event.get("PhysicalResourceId") or event["RequestId"])
+
+    def _send(self, status: str | None = None, reason: str = "") -> None:
+        """Deliver the response. crhelper calls this again for what the first call raises."""
+        if self._undelivered:
+            raise self._undelivered
+        response = {
+            "Status": status or self.Status,
+            "Reason": (reason if status else self.Reason) or "",
+            "PhysicalResourceId": self.PhysicalResourceId or self.generate_physical_id(self._event),
+            "StackId": self.StackId,
+            "RequestId": self.RequestId,
+            "LogicalResourceId": self.LogicalResourceId,
+            "NoEcho": self.NoEcho,
+            "Data": self.Data,
+        }
+        logger.info({"response": response["Status"], "physical_id": response["PhysicalResourceId"]})
+        self._deliver(encode(response, f"see log stream {self._context.log_stream_name}"))
+
+    def _deliver(self, body: bytes) -> None:
+        problem: str | None = "no time is left"
+        deadline = Deadline(self._context, float("inf"), reserved=_LEAST_TIME)
+        try:
+            for _ in deadline.attempts("the ResponseURL", longest=_LONGEST_PAUSE):
+                if (problem := self._put(body)) is None:
+                    return
+                logger.warning("the ResponseURL did not accept the response: %s", problem)
+        except OutOfTimeError:
+            self._undelivered = UndeliveredResponseError(problem)
+            raise self._undelivered from None
+
+    def _put(self, body: bytes) -> str | None:
+        """Send the response; return what went wrong, without any part of the URL."""
+        try:
+            # S3 signed the URL for an empty content type.
+            response = self._http.request(
+                "PUT",
+                self._response_url,
+                body=body,
+                headers={"Content-Type": ""},
+                timeout=_PUT_TIMEOUT,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            return type(error).__name__
+        return None if response.status // 100 == 2 else f"HTTP {response.status}"  # noqa: PLR2004
+
+
+def encode(response: Mapping[str, Any], where_the_rest_is: str) -> bytes:
+    """Write a response in at most 4096 bytes; cut the end of the reason if necessary."""
+    body = json.dumps(response, default=str).encode()
+    if len(body) <= _MAX_RESPONSE:
+        return body
+    note = f"... ({where_the_rest_is})"
+    room = _MAX_RESPONSE - len(json.dumps({**response, "Reason": note}, default=str))
+    if room < 0:
+        too_long = "the attributes are longer than CloudFormation accepts"
+        failed = {**response, "Status": "FAILED", "Reason": too_long, "Data": {}}
+        return json.dumps(failed).encode()
+    sizes = list(itertools.accumulate(len(json.dumps(c)) - 2 for c in response["Reason"]))
+    reason = response["Reason"][: bisect.bisect(sizes, room)] + note
+    return json.dumps({**response, "Reason": reason}, default=str).encode()

@@ -1,0 +1,1 @@
+"""Custom::ImportedVmImage and Custom::VmImageWait: images in EC2 Image Builder."""

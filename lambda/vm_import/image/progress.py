@@ -1,0 +1,137 @@
+"""A poll of an import: how far it is, and whether it can still succeed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+
+from aws import Aws
+from aws.ec2 import ImportTask
+from aws.image_builder import Image
+from contract import METRIC_NAMESPACE
+from errors import ANOTHER_IMPORT, ImageFailedError, VmImportError
+from identity import Owner
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a poll found. Image and task may be unknown."""
+
+    image: Image | None = None
+    task: ImportTask | None = None
+    problem: str = ""
+    """Why the poll found less, for example because AWS throttled it."""
+
+    @property
+    def ami(self) -> str:
+        """The id of the AMI, once the image is AVAILABLE."""
+        image = self.image
+        return image.ami if image and image.is_usable and not image.is_running else ""
+
+    def __str__(self) -> str:
+        """Describe how far the import is."""
+        task, texts = self.task, []
+        if self.image:
+            texts.append(f"the image is {self.image.status}")
+        if task:
+            progress = [f"{task.progress} %"] if task.progress else []
+            texts.append(
+                f"EC2's import is at {', '.join([*progress, task.message or task.status])}"
+            )
+        return "; ".join([*texts, *([self.problem] if self.problem else [])])
+
+
+def poll(aws: Aws, arn: str, task_id: str) -> Progress:
+    """Poll an image, and its import task while it is being imported.
+
+    Args:
+        aws: The AWS APIs.
+        arn: The image.
+        task_id: Its import task.
+
+    Returns:
+        What was found. If AWS throttles or fails, that is less, with the problem.
+
+    Raises:
+        ImageFailedError: The image is gone, or can never be AVAILABLE.
+    """
+    image: Image | None = None
+    task: ImportTask | None = None
+    try:
+        image = aws.image_builder.get(arn)
+        if image is None:
+            raise ImageFailedError(f"{arn} is gone: it was deleted while it was imported")
+        if image.is_usable and not image.is_running:
+            return Progress(image)
+        task = aws.ec2.task(task_id)
+    except VmImportError as error:
+        if image and not image.is_usable:
+            pass  # that it failed is certain, only EC2's reason is missing
+        elif error.is_transient:
+            return Progress(image, problem=str(error))
+        else:
+            raise
+    task_failed = task is not None and task.is_failed
+    if image.is_usable and not task_failed:
+        return Progress(image, task)
+    reasons = [f"{arn} is {image.status}", image.reason]
+    if task and task_failed:
+        reasons.append(f"EC2's import task {task_id} is {task.status}: {task.message}")
+    reasons.append(image.failure)
+    text = "; ".join(reason.rstrip(".") for reason in reasons if reason)
+    raise ImageFailedError(f"{text}. Hint: repair the disk image; {ANOTHER_IMPORT}")
+
+
+def report(  # noqa: PLR0913, PLR0917 - one a column
+    owner: Owner,
+    arn: str,
+    task_id: str,
+    progress: Progress,
+    outcome: str,
+    elapsed: int,
+    seconds: int,
+) -> None:
+    """Write a poll as one line of JSON that CloudWatch also reads as metrics.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+
+    Args:
+        owner: The resource. Its stack's name and its logical id are the metrics' dimensions.
+        arn: The image.
+        task_id: The import task.
+        progress: What the poll found.
+        outcome: `waiting`, `available`, `failed` or `timeout`.
+        elapsed: Seconds since the wait began.
+        seconds: Seconds until the next poll.
+    """
+    image, task = progress.image, progress.task
+    metrics = {}
+    if task and task.progress.isdigit():
+        metrics["Progress"] = ("Percent", int(task.progress))
+    if outcome != "waiting":
+        metrics["Duration"] = ("Seconds", elapsed)
+        metrics["Available"] = ("Count", int(outcome == "available"))
+    directive = {
+        "Namespace": METRIC_NAMESPACE,
+        "Dimensions": [["Stack", "Resource"]],
+        "Metrics": [{"Name": name, "Unit": unit} for name, (unit, _) in metrics.items()],
+    }
+    line = {
+        "Stack": owner.stack_id.split("/")[1],
+        "Resource": owner.logical_id,
+        "image": arn,
+        "task": task_id,
+        "state": image and image.status,
+        "status_message": task and task.message,
+        "problem": progress.problem,
+        "elapsed": elapsed,
+        "next_poll": seconds,
+        "outcome": outcome,
+        **{name: value for name, (_, value) in metrics.items()},
+        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
+    }
+    # Not by the logger, whose lines have a form of their own.
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()

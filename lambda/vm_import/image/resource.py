@@ -1,0 +1,196 @@
+"""Custom::ImportedVmImage: an image that Image Builder imports from EC2's import task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from amis import Amis
+from aws import Aws
+from aws.deadline import LambdaContext
+from aws.image_builder import Image
+from cloudformation.event import Event
+from cloudformation.step import Done, Pending, Response, State
+from contract import IMAGE_BUILD_ARN, ImageAttribute
+from errors import (
+    ANOTHER_IMPORT,
+    ImageFailedError,
+    ImportTaskError,
+    VmImportError,
+    failures_name,
+    tolerated,
+)
+from identity import Lookup, Owner, token_tag
+from image.properties import ImageProperties
+from image.waiting import wait
+from reconciler import READS, Reconciler, ResourceType
+
+logger = logging.getLogger(__name__)
+
+# How long a step may take that finds, creates or deletes images, in seconds; and how long deleting
+# an image may take whose import failed, because CloudFormation waits for the response.
+_STEP: Final = 120
+_CLEAN_UP: Final = 60
+# CloudFormation deletes a retained image only in a rollback, because the stack operation created
+# it. An older image existed before, was retained before, and was found instead of created.
+_OLDEST_CREATED_BY_UPDATE: Final = 24 * 3600
+
+
+def step(event: Event, state: State, context: LambdaContext) -> Pending | Done:
+    """Take a step of an event of the resource.
+
+    Args:
+        event: CloudFormation's event.
+        state: What is known from the steps before.
+        context: The context of the invocation.
+    """
+    if event.request_type == "Delete":
+        return _delete(event, Aws(context, _STEP))
+    properties = ImageProperties.read(event.properties)
+    old = ImageProperties.read_known(event.old_properties) if event.old_properties else None
+    if not state.image:
+        image = _create_or_update(event, properties, old, Aws(context, _STEP))
+        state = replace(
+            state, image=image.id, attributes=_attributes(image, properties, event.owner)
+        )
+        # An Update that returns to a failed image of another identity can only be a rollback.
+        is_rollback = old is not None and old.identity != properties.identity
+        if not image.is_usable and (is_rollback or not event.timeout):
+            reason = f"{image.id} is {image.status} and cannot be replaced"
+            return Done(Response(image.id, state.attributes, reason))
+    if not event.timeout and not state.follow_up:
+        follow_up = replace(state, attributes={}, follow_up=True)
+        return Done(Response(state.image, state.attributes), follow_up)
+    try:
+        with failures_name(state.image):
+            return wait(
+                event,
+                state,
+                context,
+                properties.vm_import_task_id,
+                physical_id=state.image,
+                tags=properties.tags,
+                previous=old.tags if old else (),
+            )
+    except VmImportError:
+        if not state.follow_up and state.image != event.physical_id:
+            # CloudFormation does so too, but not in each of its ways to fail.
+            images = Images(event.owner, Aws(context, _CLEAN_UP))
+            with tolerated(f"{state.image} is left to CloudFormation's clean-up"):
+                Reconciler(images).delete(state.image, properties)
+        raise
+
+
+def _create_or_update(
+    event: Event, properties: ImageProperties, old: ImageProperties | None, aws: Aws
+) -> Image:
+    reconciler = Reconciler(Images(event.owner, aws))
+    if event.request_type == "Create":
+        return reconciler.create(properties)
+    return reconciler.update(event.physical_id, properties, old)
+
+
+def _delete(event: Event, aws: Aws) -> Done:
+    properties = ImageProperties.read_known(event.properties)
+    stays = Reconciler(Images(event.owner, aws)).delete(event.physical_id, properties)
+    # Without an image the AMI was not created for this resource.
+    if properties and properties.delete_ami and IMAGE_BUILD_ARN.fullmatch(event.physical_id):
+        stays = Amis(event.owner, aws).delete(properties.vm_import_task_id)
+    return Done(Response(event.physical_id, reason="; ".join(stays)))
+
+
+def _attributes(image: Image, properties: ImageProperties, owner: Owner) -> dict[str, str]:
+    version_arn = image.id.rsplit("/", 1)[0]
+    token = image.token or properties.lookup(owner).tokens[0]
+    return {
+        ImageAttribute.IMAGE_ARN: image.id,
+        ImageAttribute.IMAGE_VERSION_ARN: version_arn,
+        ImageAttribute.LATEST_IMAGE_ARN: f"{version_arn.rsplit('/', 1)[0]}/x.x.x",
+        ImageAttribute.IMAGE_NAME: properties.name,
+        ImageAttribute.IMAGE_VERSION: properties.semantic_version,
+        ImageAttribute.CLIENT_TOKEN: properties.client_token or token,
+        ImageAttribute.VM_IMPORT_TASK_ID: properties.vm_import_task_id,
+        ImageAttribute.REQUEST_ID: image.request_id,
+        ImageAttribute.IMPORT_FAILED: str(not image.is_usable).lower(),
+    }
+
+
+class Images(ResourceType[ImageProperties, Image]):
+    """The images of one CloudFormation resource."""
+
+    noun = "image"
+    id_format = IMAGE_BUILD_ARN
+    next_token_hint = "semantic_version"  # noqa: S105 - an argument
+
+    def get(self, physical_id: str) -> Image | None:
+        """Return an image by its ARN."""
+        return self.aws.image_builder.get(physical_id)
+
+    def find(self, lookup: Lookup) -> Sequence[Image]:
+        """Return the builds that this resource imported under these tokens."""
+        own = [
+            image
+            for image in self.aws.image_builder.builds(lookup.scope)
+            if image.token in lookup.tokens and self.owner.owns(image.tags)
+        ]
+        return sorted(own, key=lambda image: image.build)
+
+    def check(self, properties: ImageProperties) -> None:
+        """Fail at once, with EC2's reason, where Image Builder would fail later without it."""
+        task_id = properties.vm_import_task_id
+        task = self.aws.ec2.task(task_id)
+        if task is None:
+            raise ImportTaskError(
+                f"EC2 does not know the import task {task_id} in this account and Region. EC2 "
+                f"knows a task for 7 days after its end. Hint: {ANOTHER_IMPORT}"
+            )
+        if not task.is_usable:
+            message = (task.message or "EC2 gives no reason").rstrip(".")
+            raise ImportTaskError(
+                f"the import task {task_id} is {task.status}: {message}. "
+                f"Hint: repair the disk image; {ANOTHER_IMPORT}"
+            )
+
+    def create(self, properties: ImageProperties, token: str) -> Image | None:
+        """Import the image; None if AWS answers with an image that is gone.
+
+        Raises:
+            ImageFailedError: The import failed at once.
+        """
+        images = self.aws.image_builder
+        arn, request_id = images.import_vm_image(properties.request(self.owner, token))
+        image = self.aws.deadline.until_found(arn, READS, lambda: images.get(arn))
+        if image is None:
+            return None
+        if not image.is_usable and image.tags.items() >= token_tag(token).items():
+            reason = (image.reason or "Image Builder gives no reason").rstrip(".")
+            raise ImageFailedError(f"{arn} is {image.status}: {reason}")
+        return replace(image, request_id=request_id)
+
+    def change_tags(
+        self, existing: Image, changed: Mapping[str, str], removed: Sequence[str]
+    ) -> None:
+        """Change the tags of the image. Its AMI gets them when it is AVAILABLE."""
+        if changed:
+            self.aws.image_builder.tag(existing.id, changed)
+        if removed:
+            self.aws.image_builder.untag(existing.id, removed)
+
+    def delete(self, existing: Image, properties: ImageProperties | None) -> Sequence[str]:
+        """Delete the image; an import that has not ended is cancelled first."""
+        is_retained = properties is not None and properties.is_retained
+        if is_retained and existing.is_usable and existing.age > _OLDEST_CREATED_BY_UPDATE:
+            logger.warning("%s existed before the stack operation and is retained", existing.id)
+            return ()
+        images = self.aws.image_builder
+        if existing.is_running:
+            images.cancel(existing.id)
+        for _ in self.aws.deadline.attempts(f"{existing.id} to be cancelled"):
+            current = images.get(existing.id)
+            if current is None or not current.is_running:
+                break
+        if current:
+            images.delete(current.id)
+        return ()

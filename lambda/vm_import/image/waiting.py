@@ -1,0 +1,141 @@
+"""The wait for an image: shared by its own resource, the links of the chain and a follow-up."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from amis import Amis
+from aws import Aws
+from aws.deadline import LambdaContext
+from aws.image_builder import Image
+from cloudformation.event import Event
+from cloudformation.step import Done, Pending, Response, State
+from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag
+from errors import ImageFailedError, VmImportError
+from identity import Owner
+from image.progress import Progress, poll, report
+
+logger = logging.getLogger(__name__)
+
+# How long a poll may take, in seconds.
+_POLL: Final = 10
+# In seconds. Imports take minutes to hours, so polls more often than this only cost money.
+_SHORTEST: Final = 15
+_LONGEST: Final = 90
+# A late response costs at most this share of the import.
+_SHARE: Final = 20
+# By at most this share the jitter shortens an interval.
+_JITTER: Final = 0.15
+# EC2's task is completed, and the image becomes AVAILABLE soon.
+_SHORTEST_AFTER_COMPLETION: Final = 5
+_SHARE_AFTER_COMPLETION: Final = 4
+
+
+def polling_interval(age: float, since_completion: float | None, jitter: float) -> int:
+    """Return the seconds until the next poll.
+
+    The interval grows with the age of the import, so that the response is late by at most a
+    twentieth of the import and 5 seconds, and by at most 90 seconds.
+
+    Args:
+        age: Seconds since the image was created.
+        since_completion: Seconds since a poll found EC2's task completed; None if it is not.
+        jitter: From 0 to 1. Different values keep many imports from polling at the same time.
+    """
+    if since_completion is None:
+        seconds = min(max(age / _SHARE + 5, _SHORTEST), _LONGEST)
+    else:
+        share = since_completion / _SHARE_AFTER_COMPLETION
+        seconds = min(max(share, _SHORTEST_AFTER_COMPLETION), _LONGEST)
+    # Polls spread while the intervals grow. The longest ones have no jitter, so that 12 hours take
+    # at most 520 polls.
+    return _LONGEST if seconds == _LONGEST else round(seconds * (1 - jitter * _JITTER))
+
+
+def wait(  # noqa: PLR0913 - what the three that wait have between them
+    event: Event,
+    state: State,
+    context: LambdaContext,
+    task_id: str,
+    *,
+    physical_id: str,
+    tags: Mapping[str, str] | None = None,
+    previous: Iterable[str] = (),
+) -> Pending | Done:
+    """Poll an image once, and tag its AMI when it is AVAILABLE.
+
+    Args:
+        event: The event that waits.
+        state: What is known from the steps before: the image, and the attributes to respond.
+        context: The context of the invocation.
+        task_id: The import task of the image.
+        physical_id: The physical id to respond.
+        tags: The tags for AMI and snapshots. Default: those of the image.
+        previous: The keys of the tags that the template named before.
+
+    Returns:
+        When to poll again. Or the response: with the id of the AMI; or without, if the time of
+        this wait is over and another resource waits on.
+
+    Raises:
+        ImageFailedError: The image can never be AVAILABLE, or was not in time.
+    """
+    aws, elapsed = Aws(context, _POLL), time.time() - state.started
+    remaining = (MAX_TIMEOUT if state.follow_up else event.wait_limit) - elapsed
+    progress, outcome, seconds = Progress(), "failed", 0
+    try:
+        progress = poll(aws, state.image, task_id)
+        if progress.task and progress.task.is_completed and not state.completed:
+            state = replace(state, completed=time.time())
+        is_over = progress.ami and _tag_ami(event, aws, progress.image, task_id, tags, previous)
+        if not is_over and remaining > 0:
+            outcome = "waiting"
+            age = progress.image.age if progress.image else elapsed
+            completed = time.time() - state.completed if state.completed else None
+            jitter = random.random()  # noqa: S311 - not cryptography
+            interval = polling_interval(min(age, MAX_TIMEOUT), completed, jitter)
+            seconds = max(1, min(interval, round(remaining)))
+            return Pending(state, seconds)
+        outcome = "available" if progress.ami else "timeout"
+    finally:
+        report(event.owner, state.image, task_id, progress, outcome, round(elapsed), seconds)
+    if progress.ami:
+        data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
+        return Done(Response(physical_id, data))
+    if event.continues:
+        return Done(Response(physical_id, state.attributes, f"still waiting: {progress}"))
+    raise ImageFailedError(
+        f"{state.image} was not AVAILABLE after {elapsed / 60:.0f} minutes: {progress}. "
+        "Hint: EC2's import continues, and the next deployment uses it; set a longer timeout, up "
+        "to 12 hours, or wait_for_available=False"
+    )
+
+
+def _tag_ami(  # noqa: PLR0913, PLR0917
+    event: Event,
+    aws: Aws,
+    image: Image | None,
+    task_id: str,
+    tags: Mapping[str, str] | None,
+    previous: Iterable[str],
+) -> bool:
+    """Tag AMI and snapshots. The image is usable without that too.
+
+    Returns:
+        False if it may succeed later.
+    """
+    own = image.tags if image else {}
+    if tags is None:
+        tags = {key: value for key, value in own.items() if not key.startswith(TAG_PREFIX)}
+    owner = Owner(event.owner.stack_id, own.get(OwnTag.RESOURCE, event.owner.logical_id))
+    try:
+        Amis(owner, aws).tag(task_id, tags, previous)
+    except VmImportError as error:
+        logger.warning("the AMI is not tagged: %s", error)
+        return not error.is_transient
+    return True

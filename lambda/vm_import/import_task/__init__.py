@@ -1,0 +1,1 @@
+"""Custom::VmImportTask: EC2's import tasks."""

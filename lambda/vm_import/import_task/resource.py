@@ -1,0 +1,122 @@
+"""Custom::VmImportTask: EC2's ImportImage task, from disks to an AMI.
+
+It never waits for the import. The image resource does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from amis import Amis
+from aws import Aws
+from aws.deadline import LambdaContext
+from aws.ec2 import ImportTask
+from cloudformation.event import Event
+from cloudformation.step import Done, Response, State
+from contract import IMPORT_TASK_ID, TaskAttribute
+from errors import tolerated
+from identity import Lookup, token_tag
+from import_task.properties import ImportTaskProperties
+from reconciler import Reconciler, ResourceType
+
+# How long a step may take, in seconds.
+_STEP: Final = 300
+# How often a task is read whose deletion EC2 has not finished: for about 2 minutes.
+_READS_WHILE_DELETING: Final = 12
+
+
+def step(event: Event, _state: State, context: LambdaContext) -> Done:
+    """Take the one step of an event of the resource.
+
+    Args:
+        event: CloudFormation's event.
+        _state: What is known from the steps before.
+        context: The context of the invocation.
+    """
+    aws = Aws(context, _STEP)
+    reconciler = Reconciler(ImportTasks(event.owner, aws))
+    if event.request_type == "Delete":
+        known = ImportTaskProperties.read_known(event.properties)
+        stays = reconciler.delete(event.physical_id, known)
+        return Done(Response(event.physical_id, reason="; ".join(stays)))
+    properties = ImportTaskProperties.read(event.properties)
+    if event.request_type == "Create":
+        task = reconciler.create(properties)
+    else:
+        old = ImportTaskProperties.read_known(event.old_properties)
+        if old and old.identity != properties.identity:
+            # A rollback needs the token if EC2 no longer knows the task by then.
+            token = old.lookup(event.owner).tokens[0]
+            with tolerated("a rollback may import again"):
+                Amis(event.owner, aws).record_task(event.physical_id, token)
+        task = reconciler.update(event.physical_id, properties, old)
+    return Done(Response(task.id, {TaskAttribute.IMPORT_TASK_ID: task.id}))
+
+
+class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
+    """The import tasks of one CloudFormation resource."""
+
+    noun = "import task"
+    id_format = IMPORT_TASK_ID
+    next_token_hint = "the description of the task"  # noqa: S105 - an argument
+
+    def get(self, physical_id: str) -> ImportTask | None:
+        """Return a task by its id. One that EC2 forgot was completed, and belonged to us."""
+        return self.aws.ec2.task(physical_id) or self._forgotten(physical_id)
+
+    def find(self, lookup: Lookup) -> Sequence[ImportTask]:
+        """Return the tasks that this resource started under these tokens."""
+        own = [
+            replace(task, has_ami=not task.is_completed or bool(self.aws.ec2.amis_of(task.id)))
+            for task in self.aws.ec2.tasks()
+            if task.token in lookup.tokens and self.owner.owns(task.tags)
+        ]
+        if any(task.is_usable for task in own):
+            return own
+        # EC2 forgets tasks, but not their AMIs.
+        amis = self.aws.ec2.amis_tagged(self.owner.stack_id, lookup.tokens)
+        return own + [
+            self._forgotten(ami.name) for ami in amis if IMPORT_TASK_ID.fullmatch(ami.name)
+        ]
+
+    def check(self, properties: ImportTaskProperties) -> None:
+        """Accept all: only ImportImage itself checks disks and role."""
+
+    def create(self, properties: ImportTaskProperties, token: str) -> ImportTask | None:
+        """Start the task, or find the one that the token started."""
+        task = self.aws.ec2.import_image(properties.request(self.owner, token))
+        tags = {**properties.tags, **self.owner.tags, **token_tag(token)}
+        return replace(task, tags=task.tags or tags)
+
+    def change_tags(
+        self, existing: ImportTask, changed: Mapping[str, str], removed: Sequence[str]
+    ) -> None:
+        """Change the tags of the task, as long as EC2 knows it."""
+        if existing.status and changed:
+            self.aws.ec2.tag([existing.id], changed)
+        if existing.status and removed:
+            self.aws.ec2.untag([existing.id], removed)
+
+    def delete(
+        self, existing: ImportTask, properties: ImportTaskProperties | None
+    ) -> Sequence[str]:
+        """Cancel the task, and delete what it created if that is asked for."""
+        ec2, task_id = self.aws.ec2, existing.id
+        if existing.is_active:
+            ec2.cancel(task_id)
+        if existing.is_active or existing.is_failed:
+            self.aws.deadline.until_found(
+                f"the end of {task_id}",
+                _READS_WHILE_DELETING,
+                lambda: (task := ec2.task(task_id)) is None or task.status != "deleting",
+            )
+        return Amis(self.owner, self.aws).delete(
+            task_id,
+            properties.snapshots if properties else (),
+            delete_ami=properties is not None and properties.delete_ami,
+        )
+
+    def _forgotten(self, task_id: str) -> ImportTask:
+        return ImportTask(task_id, status="", tags=self.owner.tags)

@@ -1,0 +1,78 @@
+"""Owners, idempotency tokens and placeholders."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from contract import OwnTag
+from identity import MAX_TOKENS, Lookup, Owner, tokens_of
+
+OWNER = Owner("arn:aws:cloudformation:us-east-1:000000000000:stack/images/1f", "GoldenImageF00D")
+IDENTITY = {"Name": "rhel9", "SemanticVersion": "1.0.0"}
+TAGS = {OwnTag.STACK.value: OWNER.stack_id, OwnTag.RESOURCE.value: OWNER.logical_id}
+
+
+def test_tokens_are_different_uuids() -> None:
+    tokens = tokens_of(OWNER, IDENTITY)
+
+    assert [str(uuid.UUID(token)) for token in tokens] == list(tokens)
+    assert len(set(tokens)) == MAX_TOKENS == 5
+
+
+def test_tokens_do_not_depend_on_the_order_of_the_identity() -> None:
+    assert tokens_of(OWNER, dict(reversed(IDENTITY.items()))) == tokens_of(OWNER, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    "owner", [Owner(OWNER.stack_id, "Other"), Owner("other", OWNER.logical_id)]
+)
+def test_another_resource_has_other_tokens(owner: Owner) -> None:
+    assert not set(tokens_of(owner, IDENTITY)) & set(tokens_of(OWNER, IDENTITY))
+
+
+def test_another_identity_has_other_tokens() -> None:
+    other = {**IDENTITY, "SemanticVersion": "1.0.1"}
+
+    assert not set(tokens_of(OWNER, other)) & set(tokens_of(OWNER, IDENTITY))
+
+
+def test_a_placeholder_leads_to_the_same_lookup() -> None:
+    lookup = Lookup("rhel9/1.0.0", tokens_of(OWNER, IDENTITY))
+
+    assert lookup.placeholder == f"rhel9/1.0.0/{lookup.tokens[0]}"
+    assert Lookup.of_placeholder(lookup.placeholder) == lookup
+
+
+@pytest.mark.parametrize(
+    "physical_id",
+    [
+        "",
+        "images-GoldenImage-1ABCDEFGHIJKL",
+        "2026/11/23/[$LATEST]0123456789abcdef",
+        "c91417b0-0e8f-5788-95f7-291b677d437f",
+        "arn:aws:imagebuilder:us-east-1:000000000000:image/rhel9/1.0.0/1",
+        "import-ami-0123456789abcdef0",
+    ],
+)
+def test_other_physical_ids_are_no_placeholders(physical_id: str) -> None:
+    assert Lookup.of_placeholder(physical_id) is None
+
+
+@pytest.mark.parametrize(
+    ("tags", "owns", "is_another"),
+    [
+        (TAGS, True, False),
+        ({**TAGS, "team": "images"}, True, False),
+        ({}, False, False),
+        ({OwnTag.STACK.value: OWNER.stack_id}, False, False),
+        ({**TAGS, OwnTag.RESOURCE.value: "Other"}, False, True),
+        ({OwnTag.STACK.value: "other"}, False, True),
+    ],
+)
+def test_an_owner_recognises_its_own_by_both_tags(
+    tags: dict[str, str], *, owns: bool, is_another: bool
+) -> None:
+    assert OWNER.owns(tags) is owns
+    assert OWNER.is_another(tags) is is_another

@@ -1,0 +1,168 @@
+"""The properties of an image, and what is derived from them; most of it is a public contract."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import IMAGE_BUILD_ARN, ImageProperty, OwnTag
+from errors import PropertyError
+from identity import Lookup, Owner
+from image.properties import ImageProperties
+
+FIXTURES = sorted((Path(__file__).parents[1] / "support" / "fixtures").glob("properties-*.json"))
+OWNER = Owner("arn:aws:cloudformation:us-east-1:000000000000:stack/images/1f", "GoldenImageF00D")
+PROPERTIES: dict[str, Any] = {
+    "ServiceToken": "arn:aws:lambda:us-east-1:000000000000:function:f",
+    "Name": "RHEL 9_golden",
+    "SemanticVersion": "1.0.0",
+    "Platform": "Linux",
+    "VmImportTaskId": "import-ami-0123456789abcdef0",
+    "Description": "d",
+    "OsVersion": "RHEL 9",
+    "LoggingConfiguration": {"LogGroupName": "/aws/imagebuilder/rhel9"},
+    "Tags": {"team": "images"},
+}
+
+
+def read(**changes: Any) -> ImageProperties:
+    changed = {**PROPERTIES, **changes}
+    return ImageProperties.read({name: v for name, v in changed.items() if v is not None})
+
+
+def test_the_tokens_of_a_deployed_image_never_change() -> None:
+    assert read().lookup(OWNER).tokens == (
+        "c91417b0-0e8f-5788-95f7-291b677d437f",
+        "3d48c072-ba42-5d8f-9c7e-3aa2f38e7cd5",
+        "11faab71-ec18-52b0-a2fa-dded930a9e62",
+        "b166bbfe-a920-507c-982c-841af5f5e031",
+        "1c582683-4062-59af-8fd6-e3711eb221ff",
+    )
+
+
+def test_the_placeholder_of_a_deployed_image_never_changes() -> None:
+    lookup = read().lookup(OWNER)
+
+    assert lookup.placeholder == "rhel-9-golden/1.0.0/c91417b0-0e8f-5788-95f7-291b677d437f"
+    assert Lookup.of_placeholder(lookup.placeholder) == lookup
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov", "aws-iso-b"])
+def test_the_arn_of_a_build_is_recognised_in_every_partition(partition: str) -> None:
+    arn = f"arn:{partition}:imagebuilder:us-east-1:000000000000:image/rhel-9-golden/1.0.0"
+
+    assert IMAGE_BUILD_ARN.fullmatch(f"{arn}/12")
+    assert not IMAGE_BUILD_ARN.fullmatch(arn)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Name": "other"},
+        {"SemanticVersion": "1.0.1"},
+        {"Platform": "Windows"},
+        {"VmImportTaskId": "import-ami-1"},
+        {"Description": None},
+        {"OsVersion": "RHEL 10"},
+        {"LoggingConfiguration": None},
+        {"ClientToken": "mine"},
+    ],
+    ids=str,
+)
+def test_another_identity_has_other_tokens(change: dict[str, Any]) -> None:
+    other = read(**change)
+
+    assert other.identity != read().identity
+    assert not set(other.lookup(OWNER).tokens) & set(read().lookup(OWNER).tokens)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ImageProperty.TAGS,
+        ImageProperty.STATE_MACHINE_ARN,
+        ImageProperty.TIMEOUT_SECONDS,
+        ImageProperty.CONTINUE_AFTER_TIMEOUT,
+        ImageProperty.DELETE_AMI,
+        ImageProperty.RETAIN,
+        "FromTheFuture",
+    ],
+)
+def test_other_properties_are_not_part_of_the_identity(name: str) -> None:
+    value = {"team": "other"} if name == ImageProperty.TAGS else "1"
+
+    assert read(**{name: value}).lookup(OWNER) == read().lookup(OWNER)
+
+
+def test_the_client_token_of_the_user_is_sent_as_it_is() -> None:
+    request = read(ClientToken="my token").request(OWNER, "token")
+
+    assert request["clientToken"] == "my token"
+    assert request["tags"][OwnTag.TOKEN] == "token"
+
+
+def test_the_request_has_the_tags_of_template_and_resource() -> None:
+    assert read().request(OWNER, "token")["tags"] == {
+        "team": "images",
+        OwnTag.STACK: OWNER.stack_id,
+        OwnTag.RESOURCE: OWNER.logical_id,
+        OwnTag.TOKEN: "token",
+    }
+
+
+def test_the_request_has_only_what_is_given() -> None:
+    names = ["Name", "SemanticVersion", "Platform", "VmImportTaskId"]
+    properties = ImageProperties.read({name: PROPERTIES[name] for name in names})
+
+    assert sorted(properties.request(OWNER, "t")) == [
+        "clientToken",
+        "name",
+        "platform",
+        "semanticVersion",
+        "tags",
+        "vmImportTaskId",
+    ]
+
+
+def test_all_missing_properties_are_named() -> None:
+    with pytest.raises(PropertyError, match="Platform, VmImportTaskId"):
+        ImageProperties.read({"Name": "rhel9", "SemanticVersion": "1.0.0"})
+
+
+def test_all_properties_of_a_wrong_type_are_named() -> None:
+    with pytest.raises(PropertyError, match=r"wrong type: OsVersion, Tags"):
+        read(OsVersion=["RHEL 9"], Tags=["team"])
+
+
+def test_a_reserved_tag_key_is_refused() -> None:
+    with pytest.raises(PropertyError, match=r"cdk-vm-import:stack"):
+        read(Tags={"cdk-vm-import:stack": "x"})
+
+
+@pytest.mark.parametrize("change", [{"Name": "no/name"}, {"SemanticVersion": "1.0"}], ids=str)
+def test_a_name_and_a_version_have_the_form_that_image_builder_accepts(
+    change: dict[str, str],
+) -> None:
+    ((name, value),) = change.items()
+
+    with pytest.raises(PropertyError, match=f"{name} {value!r}"):
+        read(**change)
+
+
+def test_properties_without_a_known_form_are_none() -> None:
+    assert ImageProperties.read_known({"Name": "rhel9"}) is None
+    assert ImageProperties.read_known(PROPERTIES) == read()
+
+
+@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
+def test_the_properties_of_every_release_are_understood(fixture: Path) -> None:
+    properties = json.loads(fixture.read_text())
+
+    image = ImageProperties.read(properties)
+
+    assert image.is_retained
+    assert not image.delete_ami
+    assert image.lookup(OWNER).tokens[0] == "6c21d14c-c068-5bdf-b1fb-436307b721da"
