@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import aws_cdk as cdk
 import botocore.session
+import botocore.validate
 import pytest
 from aws_cdk import assertions
 from aws_cdk import aws_logs as logs
@@ -24,6 +25,8 @@ from cdk_vm_import import (
     VmImportRole,
     VmImportTask,
 )
+from identity import Owner
+from image.properties import ImageProperties
 
 if TYPE_CHECKING:
     from tests.construct.conftest import ImportImage
@@ -119,6 +122,31 @@ def test_each_property_of_a_template_is_in_the_contract(
         assert resources, full_image
         for resource in resources.values():
             assert resource["Properties"].keys() - cloudformation <= set(allowed)
+
+
+def test_the_handler_makes_a_request_from_the_template_that_the_model_accepts(
+    full_image: ImportedVmImage, request_model: Any
+) -> None:
+    properties = ImageProperties.read(image_properties_of(full_image.stack))
+    request = properties.request(Owner("stack", "Image"), "a-token-of-my-own")
+
+    assert not botocore.validate.ParamValidator().validate(request, request_model).has_errors()
+    assert request == {
+        "name": "rhel9-golden",
+        "semanticVersion": "1.0.0",
+        "description": "The golden image",
+        "platform": "Linux",
+        "osVersion": "RHEL 9",
+        "vmImportTaskId": "import-ami-0123456789abcdef0",
+        "loggingConfiguration": {"logGroupName": "/aws/imagebuilder/golden"},
+        "tags": {
+            "team": "platform",
+            "cdk-vm-import:token": "a-token-of-my-own",
+            "cdk-vm-import:stack": "stack",
+            "cdk-vm-import:resource": "Image",
+        },
+        "clientToken": "a-token-of-my-own",
+    }
 
 
 def test_the_resource_types_are_pinned() -> None:

@@ -5,6 +5,8 @@ import lzma
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aws_cdk as cdk
+import botocore.session
+import botocore.validate
 import pytest
 from aws_cdk import assertions
 from aws_cdk import aws_iam as iam
@@ -22,6 +24,8 @@ from cdk_vm_import import (
     VmImportProvider,
     VmImportTask,
 )
+from identity import Owner
+from import_task.properties import ImportTaskProperties
 from tests.disks.real_disks import FORMATS, real_disk
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ IMAGE = "Custom::ImportedVmImage"
 LICENSE = (
     "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-0123456789abcdef"
 )
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 class ImportDisks(Protocol):
@@ -243,6 +249,36 @@ def test_the_logical_ids_are_pinned(
 
     assert list(resources_of(stack, TASK)) == ["Import98530AF4"]
     assert "ImportRoleDBDBFD64" in resources_of(stack, "AWS::IAM::Role")
+
+
+def test_the_handler_makes_a_request_from_the_template_that_the_model_accepts(
+    stack: cdk.Stack, import_disks: ImportDisks, task_properties: Callable[[], dict[str, Any]]
+) -> None:
+    import_disks(
+        stack,
+        disks=[VmDisk.from_snapshot("snap-01234567", description="The system")],
+        platform=Platform.WINDOWS,
+        architecture=Architecture.I386,
+        boot_mode=BootMode.LEGACY_BIOS,
+        license_type=LicenseType.AWS,
+        license_configurations=[LICENSE],
+        encryption_key=kms.Key.from_key_arn(stack, "Key", KEY),
+        role=iam.Role.from_role_name(stack, "Role", "vmimport"),
+        tags={"team": "images"},
+    )
+    found = task_properties()
+    request = ImportTaskProperties.read(found).request(Owner("stack", "Import"), "token")
+
+    model: Any = botocore.session.get_session().get_service_model("ec2")
+    shape = model.operation_model("ImportImage").input_shape
+    assert not botocore.validate.ParamValidator().validate(request, shape).has_errors()
+    (specification,) = request.pop("TagSpecifications")
+    assert {tag["Key"] for tag in specification["Tags"]} >= {str(t) for t in contract.OwnTag}
+    own = {contract.TaskProperty.TAGS, contract.TaskProperty.STATE_MACHINE_ARN}
+    assert request == {
+        **{name: value for name, value in found.items() if name not in own},
+        "ClientToken": "token",
+    }
 
 
 # The disks
