@@ -232,6 +232,7 @@ def test_the_modules_of_the_handler_hide_no_modules_of_the_users_app(
     assert not [path for path in from_wheel.path if Path(path).name == "_lambda"]
 
 
+@pytest.mark.slow  # mypy reads all of aws-cdk-lib
 def test_mypy_in_strict_mode_accepts_an_app_that_uses_the_wheel(
     installed: Path, python: Path
 ) -> None:
