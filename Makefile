@@ -21,7 +21,7 @@ help: ## show this
 setup: $(SETUP) ## install everything into .venv and node_modules
 
 demo: $(SETUP) ## deploy a VM image and a recipe on it, on an AWS on this machine
-	@$(BIN)/python -m local_aws.demo
+	@$(BIN)/python -m local_aws.client.demo
 
 test: $(SETUP) lint types pytest ## lint, types and tests
 

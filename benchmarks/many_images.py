@@ -19,8 +19,8 @@ import aws_cdk as cdk
 
 from cdk_vm_import import ImportedVmImage, Platform
 from local_aws import LocalAws
-from local_aws.cdk_cli import CdkCli
-from local_aws.prerequisites import Prerequisites
+from local_aws.client.cdk_cli import CdkCli
+from local_aws.client.prerequisites import Prerequisites
 
 NUMBER: Final = 100
 SPEED: Final = 20

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import crhelper
 
 from local_aws import LocalAws
-from local_aws.prerequisites import Prerequisites
+from local_aws.client.prerequisites import Prerequisites
 from waiting import KEY, Waiting
 
 if TYPE_CHECKING:

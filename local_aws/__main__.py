@@ -6,22 +6,31 @@ import argparse
 import shlex
 import sys
 
-from local_aws.client import LocalAwsError, environment
+from local_aws.client.local_aws import LocalAwsError, environment
 
 
 def main() -> int:
-    """Run a command; its exit code."""
+    """Run a command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m local_aws", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="serve in the foreground; prints `ready URL` once it does")
-    up.add_argument("--speed", type=_positive, default=1.0, help="AWS seconds in a second (1)")
-    up.add_argument("--auth", action="store_true", help="enforce IAM")
-    env = commands.add_parser("env", help="print the export lines that point a shell at it")
+    up = commands.add_parser("up", help="serve in the foreground; print `ready URL` when it serves")
+    up.add_argument(
+        "--speed",
+        type=_positive,
+        default=1.0,
+        help="seconds of AWS time in a real second (default: 1)",
+    )
+    up.add_argument("--auth", action="store_true", help="enforce IAM permissions")
+    env = commands.add_parser(
+        "env", help="print `export` lines that point a shell at a running server"
+    )
     for command in (up, env):
-        command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1 (4566)")
+        command.add_argument(
+            "--port", type=int, default=4566, help="TCP port on 127.0.0.1 (default: 4566)"
+        )
     arguments = parser.parse_args()
     if arguments.command == "up":
-        from local_aws.server import serve  # noqa: PLC0415 - `env` need not load a server
+        from local_aws.server.run import serve  # noqa: PLC0415 - `env` does not need the server
 
         return serve(arguments.port, arguments.speed, auth=arguments.auth)
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local_aws.cdk_cli import CHECKOUT
+from local_aws.client.environment import CHECKOUT
 from tests.disks.real_disks import real_disk
 
 if TYPE_CHECKING:

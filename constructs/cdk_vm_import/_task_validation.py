@@ -1,5 +1,6 @@
-"""Checks of what an import task is given. Each yields its problems; unresolved tokens pass.
+"""Checks of the arguments of an import task. Each yields a sentence per problem.
 
+Unresolved tokens pass. The limits are those of ImportImage:
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImportImage.html
 """
 
@@ -21,15 +22,16 @@ _USAGE_OPERATION = re.compile(r"RunInstances(:[0-9a-z]{4})?")
 _LICENSE_CONFIGURATION = re.compile(
     r"arn:aws[^:]*:license-manager:[^:]+:[0-9]{12}:license-configuration:lic-[0-9a-f]+"
 )
-_ADVICE = {
+# Values that people try because EC2 supports them elsewhere.
+_UNSUPPORTED = {
     "arm64": (
-        "ImportImage refuses arm64: import the disk with 'aws ec2 import-snapshot' and "
-        "'aws ec2 register-image --architecture arm64', and build on that AMI; Image Builder "
-        "cannot take it as an imported image"
+        "architecture arm64 is not supported by ImportImage: import the disk with "
+        "'aws ec2 import-snapshot' and 'aws ec2 register-image --architecture arm64', and use "
+        "that AMI as the parent of recipes. Image Builder cannot import it as an image."
     ),
     "uefi-preferred": (
-        "ImportImage refuses uefi-preferred: give BootMode.UEFI, or BootMode.LEGACY_BIOS if the "
-        "machine starts that way too"
+        "boot_mode uefi-preferred is not supported by ImportImage: use BootMode.UEFI, or "
+        "BootMode.LEGACY_BIOS if the machine can also boot in that mode."
     ),
 }
 
@@ -37,25 +39,28 @@ _ADVICE = {
 def snapshot_id(value: str) -> Iterator[str]:
     """Check for the id of a snapshot."""
     if not (Token.is_unresolved(value) or _SNAPSHOT.fullmatch(value)):
-        yield "is not the id of a snapshot: give snap- and 8 to 17 hex digits"
+        yield "is not the id of a snapshot: use snap- and 8 to 17 hexadecimal digits."
 
 
 def disks(value: Sequence["VmDisk"]) -> Iterator[str]:
-    """Check each disk, and that they go together."""
+    """Check each disk, and their combination."""
     if not value:
-        yield "disks is empty: give at least one"
+        yield "disks is empty: use at least one disk."
     for disk in value:
-        yield from disk.problems
+        yield from disk._problems  # noqa: SLF001 - ours
     if len(value) > 1 and any(disk.format is DiskFormat.OVA for disk in value):
-        yield "an OVA holds all disks of a machine: give it alone"
+        yield "disks has an OVA and other disks: an OVA contains all disks, so use it alone."
 
 
 def choices(
     platform: object, architecture: object, boot_mode: object, license_type: object
 ) -> Iterator[str]:
-    """Check what has few values."""
+    """Check the arguments that are members of enums."""
     if platform is Platform.MACOS:
-        yield "platform macOS is none that ImportImage takes: give Platform.LINUX or .WINDOWS"
+        yield (
+            "platform macOS is not supported by ImportImage: use Platform.LINUX or "
+            "Platform.WINDOWS."
+        )
     for argument, value, known in (
         ("platform", platform, Platform),
         ("architecture", architecture, Architecture),
@@ -66,49 +71,51 @@ def choices(
             continue
         spelled = str(getattr(value, "value", value)).lower().replace("_", "-")
         names = ", ".join(f"{known.__name__}.{member.name}" for member in known)
-        yield _ADVICE.get(spelled, f"{argument} {value!r} is no {known.__name__}: give {names}")
+        yield _UNSUPPORTED.get(
+            spelled, f"{argument} {value!r} is not one of {known.__name__}: use {names}."
+        )
 
 
 def license_of(
     platform: object, license_type: object, usage_operation: str | None
 ) -> Iterator[str]:
-    """Check that the licence is one of the platform."""
+    """Check that platform and licence fit."""
     if platform is Platform.LINUX and license_type is LicenseType.AWS:
         yield (
-            "license_type AWS is not for Linux: give LicenseType.BYOL; a subscription of AWS has "
-            "a usage_operation of its own, such as 'RunInstances:0010' for RHEL"
+            "license_type AWS is not possible for Linux: use LicenseType.BYOL. For a subscription "
+            "that AWS bills, use its usage_operation, such as 'RunInstances:0010' for RHEL."
         )
     if platform is Platform.WINDOWS and license_type is None and usage_operation is None:
         yield (
-            "platform Windows needs a licence: give license_type, LicenseType.AWS or "
-            "LicenseType.BYOL, or usage_operation"
+            "platform Windows requires a licence: use license_type LicenseType.AWS or "
+            "LicenseType.BYOL, or usage_operation."
         )
     if license_type is not None and usage_operation is not None:
-        yield "license_type and usage_operation both say how the system is licensed: give one"
+        yield "license_type and usage_operation are both given: use one of them."
     if not (
         usage_operation is None
         or Token.is_unresolved(usage_operation)
         or _USAGE_OPERATION.fullmatch(usage_operation)
     ):
         yield (
-            f"usage_operation {usage_operation!r} is none: give 'RunInstances', or that with a "
-            "colon and four characters, such as 'RunInstances:0002'"
+            f"usage_operation {usage_operation!r} is not valid: use 'RunInstances', or add a "
+            "colon and four characters, such as 'RunInstances:0002'."
         )
 
 
 def license_configurations(value: Sequence[str]) -> Iterator[str]:
-    """Check for ARNs of License Manager."""
+    """Check for ARNs of License Manager configurations."""
     for arn in value:
         if not (Token.is_unresolved(arn) or _LICENSE_CONFIGURATION.fullmatch(arn)):
             yield (
-                f"license configuration {arn!r} is not the ARN of one: give "
+                f"license configuration {arn!r} is not valid: use its ARN, "
                 "arn:<partition>:license-manager:<region>:<account>:license-configuration:lic-..."
             )
 
 
-def snapshots_start(
+def platform_of_snapshot(
     value: Sequence["VmDisk"], boot_mode: object, platform: object
 ) -> Iterator[str]:
-    """Check that EC2 can start a machine that it gets as snapshots."""
+    """Check that the platform is given where EC2 cannot detect it."""
     if boot_mode is BootMode.UEFI and platform is None and any(disk.is_snapshot for disk in value):
-        yield "boot_mode UEFI with a snapshot needs the platform: give it"
+        yield "platform is missing: boot_mode UEFI with a snapshot requires it."

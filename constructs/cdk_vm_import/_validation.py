@@ -1,146 +1,161 @@
-"""Checks of what the user gave. Each yields its problems; unresolved tokens pass.
+"""Checks of arguments. Each yields a sentence per problem; unresolved tokens pass.
 
-The limits are those of the ImportVmImage model, tightened where Image Builder's own pages say so:
-https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html
+The limits are those of the ImportVmImage model, and stricter where Image Builder's documentation
+is: https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import jsii
 from aws_cdk import Duration, Stack, TagManager, Token
 from constructs import Construct, IValidation
 
-from cdk_vm_import._contract import RESERVED_TAG_PREFIX, OwnTag
+from cdk_vm_import._handler import contract
 from cdk_vm_import.platform import Platform
 
-LONGEST_TIMEOUT = Duration.hours(12)
-SHORTEST_TIMEOUT = Duration.minutes(1)
 MAX_VERSION_NODE = 2**30 - 1
-MAX_TAGS = 50 - len(OwnTag)
 LOG_GROUP_PREFIX = "/aws/imagebuilder/"
 
-_IMAGE_NAME = re.compile(r"[-_A-Za-z0-9][-_A-Za-z0-9 ]{1,126}[-_A-Za-z0-9]")
-# A leading zero is refused: AWS takes 01.0.0, but does not say whether that is 1.0.0.
-_SEMANTIC_VERSION = re.compile(r"(?:(?:0|[1-9][0-9]*)\.){2}(?:0|[1-9][0-9]*)")
-_IMPORT_IMAGE_TASK = re.compile(r"import-ami-[0-9a-f]{8,17}")
 _LOG_GROUP = re.compile(rf"{LOG_GROUP_PREFIX}[-_/.a-zA-Z0-9]+")
 _MAX_LOG_GROUP = 512
 _TAG_KEY = re.compile(r"[a-zA-Z0-9\s_.:/=+\-@]*", re.ASCII)
-_BUILD_ARN = re.compile(
-    r"arn:aws[^:]*:imagebuilder:[^:]+:[0-9]{12}:image/[-_a-z0-9]+/[0-9]+\.[0-9]+\.[0-9]+/[0-9]+"
-)
+_MAX_TAG_KEY = 128
+_MAX_TAG_VALUE = 256
+
+
+def check(scope: Construct, construct_id: str, problems: Iterable[str]) -> None:
+    """Raise an error that lists the problems of a construct, each with the construct's path.
+
+    Args:
+        scope: The scope of the construct, which does not exist yet.
+        construct_id: The id of the construct in the scope.
+        problems: One sentence per problem.
+
+    Raises:
+        ValueError: There are problems.
+    """
+    path = f"{scope.node.path}/{construct_id}".removeprefix("/")
+    if lines := [f"{path}: {problem}" for problem in problems]:
+        raise ValueError("\n".join(lines))
 
 
 def image_name(value: object) -> Iterator[str]:
-    """Check against Image Builder's ResourceName."""
+    """Check that Image Builder accepts the name."""
     if not isinstance(value, str):
-        yield _no_string("image_name", value)
-    elif not (Token.is_unresolved(value) or _IMAGE_NAME.fullmatch(value)):
+        yield _not_a_string("image_name", value)
+    elif not (Token.is_unresolved(value) or contract.IMAGE_NAME.fullmatch(value)):
         yield (
-            f"image_name {value!r} is not a name that Image Builder takes: give 3 to 128 letters, "
-            "digits, '-', '_' or inner spaces"
+            f"image_name {value!r} is not valid: use 3 to 128 letters, digits, hyphens, "
+            "underscores or inner spaces."
         )
 
 
 def semantic_version(value: object) -> Iterator[str]:
-    """Check for X.Y.Z with nodes that Image Builder can count."""
+    """Check for three numbers without leading zeros.
+
+    AWS accepts 01.0.0, but does not document whether it is the same version as 1.0.0.
+    """
     if not isinstance(value, str):
-        yield _no_string("semantic_version", value)
+        yield _not_a_string("semantic_version", value)
     elif not Token.is_unresolved(value) and not (
-        _SEMANTIC_VERSION.fullmatch(value)
-        and all(int(node) <= MAX_VERSION_NODE for node in value.split("."))
+        contract.SEMANTIC_VERSION.fullmatch(value)
+        and all(
+            node == str(int(node)) and int(node) <= MAX_VERSION_NODE for node in value.split(".")
+        )
     ):
         yield (
-            f"semantic_version {value!r} is not X.Y.Z: give three whole numbers from 0 to "
-            f"{MAX_VERSION_NODE} without leading zeros, such as '1.0.0'"
+            f"semantic_version {value!r} is not valid: use X.Y.Z, three whole numbers from 0 to "
+            f"{MAX_VERSION_NODE} without leading zeros, such as '1.0.0'."
         )
 
 
 def platform(value: object) -> Iterator[str]:
-    """Check for a member of Platform: a bare string would hide a wrong spelling."""
+    """Check for a member of Platform, because a wrong string would only fail in AWS."""
     if not isinstance(value, Platform):
-        yield f"platform {value!r} is no Platform: give {', '.join(map(str, Platform))}"
+        yield f"platform {value!r} is not a Platform: use {', '.join(map(str, Platform))}."
 
 
 def vm_import_task_id(value: object) -> Iterator[str]:
     """Check for the id of an ImportImage task."""
     if not isinstance(value, str):
-        yield _no_string("vm_import_task_id", value)
-    elif Token.is_unresolved(value) or _IMPORT_IMAGE_TASK.fullmatch(value):
+        yield _not_a_string("vm_import_task_id", value)
+    elif Token.is_unresolved(value) or contract.IMPORT_TASK_ID.fullmatch(value):
         return
     elif value.startswith("import-snap-"):
         yield (
-            f"vm_import_task_id {value!r} is an ImportSnapshot task, and ImportVmImage takes only "
-            "ImportImage tasks: give the disk, or the snapshot that the task made, to "
-            "'aws ec2 import-image' and use its import-ami-... id"
+            f"vm_import_task_id {value!r} is the id of an ImportSnapshot task, but ImportVmImage "
+            "accepts only ImportImage tasks: import the disk, or the snapshot that the task "
+            "created, with 'aws ec2 import-image' and use the id import-ami-... of that task."
         )
     else:
         yield (
-            f"vm_import_task_id {value!r} is not the id of an ImportImage task: give "
-            "import-ami- and 8 to 17 hex digits, as 'aws ec2 import-image' or "
-            "'aws ec2 describe-import-image-tasks' prints it"
+            f"vm_import_task_id {value!r} is not the id of an ImportImage task: use import-ami- "
+            "and 8 to 17 hexadecimal digits, as 'aws ec2 import-image' and "
+            "'aws ec2 describe-import-image-tasks' print it."
         )
 
 
-def text(argument: str, value: object, longest: int) -> Iterator[str]:
-    """Check for 1 to longest characters, or nothing at all."""
+def text(argument: str, value: object, max_length: int) -> Iterator[str]:
+    """Check for a text of 1 to max_length characters, or None."""
     if value is None:
         return
     if not isinstance(value, str):
-        yield _no_string(argument, value)
-    elif not Token.is_unresolved(value) and not 1 <= len(value) <= longest:
-        yield f"{argument} has {len(value)} characters: give 1 to {longest}, or leave it out"
+        yield _not_a_string(argument, value)
+    elif not Token.is_unresolved(value) and not 1 <= len(value) <= max_length:
+        yield (f"{argument} has {len(value)} characters: use 1 to {max_length}, or leave it out.")
 
 
 def log_group_name(value: object) -> Iterator[str]:
-    """Check that Image Builder may write to the log group; None if CloudFormation names it."""
+    """Check that Image Builder may write to the log group.
+
+    Args:
+        value: Name of the log group; None if CloudFormation generates the name.
+    """
     if value is None:
         yield (
-            "log_group has no name of its own, and CloudFormation would give it one that Image "
-            f"Builder may not write to: give it a log_group_name under {LOG_GROUP_PREFIX}"
+            "log_group has no log_group_name, so CloudFormation would generate a name that Image "
+            f"Builder may not write to: set a log_group_name that starts with {LOG_GROUP_PREFIX}."
         )
     elif isinstance(value, str) and not (
         Token.is_unresolved(value) or (_LOG_GROUP.fullmatch(value) and len(value) <= _MAX_LOG_GROUP)
     ):
         yield (
-            f"log_group {value!r} is not one that Image Builder may write to: give one whose name "
-            f"starts with {LOG_GROUP_PREFIX} and has at most {_MAX_LOG_GROUP} letters, digits, "
-            "'-', '_', '/' or '.'"
+            f"log_group {value!r} is not valid, because Image Builder may not write to it: use a "
+            f"name that starts with {LOG_GROUP_PREFIX} and has at most {_MAX_LOG_GROUP} letters, "
+            "digits, hyphens, underscores, slashes or full stops."
         )
 
 
 def timeout(value: object) -> Iterator[str]:
-    """Check against the longest that CloudFormation waits for a signal."""
+    """Check for a duration that the deployment can wait."""
     if not isinstance(value, Duration):
-        yield f"timeout {value!r} is no Duration: give one, such as Duration.hours(4)"
+        yield f"timeout {value!r} is not a Duration: use one, such as Duration.hours(4)."
     elif value.is_unresolved():
         yield (
-            "timeout is a token, but it decides at synth how the stack waits: give a Duration of a "
-            "plain number"
+            "timeout is a token, but the number of resources that wait depends on it: use a "
+            "Duration of a plain number, such as Duration.hours(4)."
         )
     elif not (
-        SHORTEST_TIMEOUT.to_milliseconds() <= value.to_milliseconds()
-        and value.to_milliseconds() <= LONGEST_TIMEOUT.to_milliseconds()
+        contract.MIN_TIMEOUT * 1000 <= value.to_milliseconds() <= contract.MAX_TIMEOUT * 1000
     ):
         yield (
-            f"timeout {value.to_human_string()} is not possible: give 1 minute to 12 hours, the "
-            "longest that CloudFormation waits for a resource; or wait_for_available=False, and "
-            "the deployment does not wait at all"
+            f"timeout {value.to_human_string()} is not valid: use 1 minute to 12 hours. For "
+            "longer imports use wait_for_available=False, and the deployment does not wait."
         )
 
 
 def tags(value: object) -> Iterator[str]:
-    """Check keys, values and number of tags against the model and against the reserved names."""
+    """Check the keys, the values and the number of tags."""
     if value is None:
         return
     if not isinstance(value, Mapping):
-        yield f"tags {value!r} is no mapping: give a dict of keys to values"
+        yield f"tags {value!r} is not a mapping: use a dict of keys and values."
         return
-    if len(value) > MAX_TAGS:
+    if len(value) > contract.MAX_TAGS:
         yield (
-            f"tags has {len(value)} entries: give at most {MAX_TAGS}, AWS's 50 less the "
-            f"{len(OwnTag)} that identify the image"
+            f"tags has {len(value)} entries: use at most {contract.MAX_TAGS}. AWS allows 50, and "
+            f"the library adds {len(contract.OwnTag)}."
         )
     for key, tag in value.items():
         yield from _tag_key(key)
@@ -149,11 +164,11 @@ def tags(value: object) -> Iterator[str]:
 
 @jsii.implements(IValidation)
 class TagValidation:
-    """Checks the tags once `Tags.of()` has brought them all."""
+    """Checks the tags at synthesis, when `Tags.of()` has added its own."""
 
-    def __init__(self, tags_of: TagManager) -> None:
-        """Take the manager of a resource's tags."""
-        self._tags = tags_of
+    def __init__(self, tag_manager: TagManager) -> None:
+        """Take the tag manager of a resource."""
+        self._tags = tag_manager
 
     def validate(self) -> list[str]:
         """List the problems."""
@@ -161,45 +176,46 @@ class TagValidation:
 
 
 def provider(value: Construct | None, stack: Stack) -> Iterator[str]:
-    """Check that it is of the stack: its permissions end at what carries the stack's id."""
+    """Check for a provider of the stack: it may change only resources with that stack's tag."""
     if value is not None and Stack.of(value) is not stack:
         yield (
-            f"provider {value.node.path} belongs to another stack: give one of "
-            f"{stack.node.path or stack.stack_name}, or leave it out"
+            f"provider {value.node.path} belongs to another stack: use a provider of the stack "
+            f"{stack.node.path or stack.stack_name}, or leave it out."
+        )
+
+
+def image_arn(value: str) -> Iterator[str]:
+    """Check for the ARN of an image build."""
+    if not (Token.is_unresolved(value) or contract.IMAGE_BUILD_ARN.fullmatch(value)):
+        yield (
+            f"image_arn {value!r} is not the ARN of an image build: use "
+            "arn:<partition>:imagebuilder:<region>:<account>:image/<name>/<x.y.z>/<build>."
         )
 
 
 def _tag_key(key: object) -> Iterator[str]:
     if not isinstance(key, str):
-        yield _no_string("tag key", key)
+        yield _not_a_string("tag key", key)
     elif Token.is_unresolved(key):
         return
-    elif key.lower().startswith(("aws:", RESERVED_TAG_PREFIX)):
+    elif key.lower().startswith(("aws:", contract.TAG_PREFIX)):
         yield (
-            f"tag key {key!r} has a reserved prefix: give one without aws: or {RESERVED_TAG_PREFIX}"
+            f"tag key {key!r} has a reserved prefix: use a key that does not start with aws: or "
+            f"{contract.TAG_PREFIX}"
         )
-    elif not (1 <= len(key) <= 128 and _TAG_KEY.fullmatch(key)):  # noqa: PLR2004 - the model's
+    elif not (1 <= len(key) <= _MAX_TAG_KEY and _TAG_KEY.fullmatch(key)):
         yield (
-            f"tag key {key!r} is not one that Image Builder takes: give 1 to 128 letters, digits, "
-            "spaces or any of _.:/=+-@"
+            f"tag key {key!r} is not valid: use 1 to {_MAX_TAG_KEY} letters, digits, spaces or "
+            "any of _.:/=+-@"
         )
 
 
 def _tag_value(key: object, value: object) -> Iterator[str]:
     if not isinstance(value, str):
-        yield _no_string(f"tag {key!r}", value)
-    elif not Token.is_unresolved(value) and len(value) > 256:  # noqa: PLR2004 - the model's
-        yield f"tag {key!r} has a value of {len(value)} characters: give at most 256"
+        yield _not_a_string(f"value of tag {key!r}:", value)
+    elif not Token.is_unresolved(value) and len(value) > _MAX_TAG_VALUE:
+        yield f"tag {key!r} has a value of {len(value)} characters: use at most {_MAX_TAG_VALUE}."
 
 
-def image_arn(value: str) -> Iterator[str]:
-    """Check for the ARN of one build of an image in an account."""
-    if not (Token.is_unresolved(value) or _BUILD_ARN.fullmatch(value)):
-        yield (
-            f"image_arn {value!r} is not the ARN of an image build: give "
-            "arn:<partition>:imagebuilder:<region>:<account>:image/<name>/<x.y.z>/<build>"
-        )
-
-
-def _no_string(argument: str, value: object) -> str:
-    return f"{argument} {value!r} is no string: give a str"
+def _not_a_string(argument: str, value: object) -> str:
+    return f"{argument} {value!r} is not a string: use a str."

@@ -1,10 +1,10 @@
-"""What EC2's import can be told about a machine, besides its platform."""
+"""Options of an import task with a few possible values."""
 
 from enum import Enum
 
 
 class Architecture(Enum):
-    """Processor of a virtual machine, in the words of ImportImage, which takes no arm64.
+    """Processor architecture of a virtual machine. ImportImage does not support arm64.
 
     See https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImportImage.html
     """
@@ -14,7 +14,7 @@ class Architecture(Enum):
 
 
 class BootMode(Enum):
-    """How a virtual machine starts, in the words of ImportImage, which takes no uefi-preferred.
+    """Boot mode of a virtual machine. ImportImage does not support uefi-preferred.
 
     See https://docs.aws.amazon.com/vm-import/latest/userguide/prerequisites.html
     """
@@ -24,7 +24,7 @@ class BootMode(Enum):
 
 
 class LicenseType(Enum):
-    """Whose licence the operating system runs under: AWS's, or the one that it came with.
+    """Licence of the operating system: AWS's, or the one that the system came with (BYOL).
 
     See https://docs.aws.amazon.com/vm-import/latest/userguide/licensing.html
     """

@@ -1,9 +1,6 @@
-"""A virtual machine, imported into EC2 Image Builder by the stack."""
+"""An image in EC2 Image Builder that the stack imports from a virtual machine."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import aws_cdk as cdk
@@ -12,38 +9,28 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from cdk_vm_import import _validation
-from cdk_vm_import._contract import LOG_GROUP_NAME, RESOURCE_TYPE, Attribute, Property, slug
+from cdk_vm_import import _validation, _wait_chain
+from cdk_vm_import._handler import contract
 from cdk_vm_import.platform import Platform
-from cdk_vm_import.vm_image import IVmImage, VmImageBase
+from cdk_vm_import.vm_image import IVmImage, VmImageBase, split_image_arn
 from cdk_vm_import.vm_import_provider import VmImportProvider
 from cdk_vm_import.vm_import_task import VmImportTask
 
-# Paths of the images of each stack, by what makes two of them builds of one version.
+# Paths of the images of each stack, by the slug and the version that make two images one.
 _versions: WeakKeyDictionary[cdk.Stack, dict[tuple[str, str], str]] = WeakKeyDictionary()
-
-# CloudFormation waits no longer for the answer of a custom resource.
-_LONGEST_SERVICE_TIMEOUT: Final = 3600
-# What CloudFormation waits longer than the function: for the answer, and for the last clean-up.
-_GRACE: Final = 120
-# A deletion may have to wait for an import to be cancelled, however short the timeout is.
-_LEAST_SERVICE_TIMEOUT: Final = 900
-# CloudFormation waits no longer for a signal.
-_LONGEST_WAIT_CONDITION: Final = 43200
 
 
 @jsii.implements(cdk.ITaggableV2)
 class ImportedVmImage(VmImageBase):
-    """An EC2 VM import task, turned into an image that Image Builder recipes can build on.
+    """An image in EC2 Image Builder, imported from an EC2 VM import task, for image recipes.
 
-    Image Builder follows the task itself and makes the image AVAILABLE when the task is done. The
-    deployment waits for that, up to `timeout`, and fails at once, with EC2's own reason, when the
-    import does. Recipes may name the image before: with `wait_for_available=False` the deployment
-    does not wait.
+    Image Builder follows the task and makes the image AVAILABLE when the task is completed. The
+    deployment waits for that, up to `timeout`. If the import fails, the deployment fails at the
+    next poll and reports the reason that EC2 gives.
 
-    `Tags.of()` reaches the image. A change of tags is made in place. A change of any other
-    argument that describes the image imports a new one and lets go of the old one as
-    `removal_policy` says.
+    `Tags.of()` reaches the image. A change of tags applies in place. A change of any other
+    argument that describes the image imports a new image, and `removal_policy` decides what
+    CloudFormation does with the old one.
 
     Example:
         ```python
@@ -57,9 +44,7 @@ class ImportedVmImage(VmImageBase):
         )
         ```
 
-    See https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html and, on
-    waiting,
-    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-waitcondition.html
+    See https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html
     """
 
     def __init__(  # noqa: PLR0913 - the request has nine fields
@@ -84,173 +69,160 @@ class ImportedVmImage(VmImageBase):
         export_name: str | None = None,
         provider: VmImportProvider | None = None,
     ) -> None:
-        """Import the image of a VM import task.
+        """Import an image from a VM import task.
 
-        Every argument may be, or hold, an unresolved token, but for `platform`,
-        `wait_for_available`, `timeout`, `removal_policy` and `provider`.
+        Every argument may be or contain an unresolved token, except `platform`,
+        `wait_for_available`, `timeout`, `removal_policy`, `delete_ami` and `provider`.
 
         Args:
-            scope: The construct to put this one in.
-            construct_id: Its id there.
-            image_name: Name of the image, 3 to 128 letters, digits, `-`, `_` or inner spaces.
-                Names that differ only in case, spaces and underscores are one image.
-            semantic_version: Version of the image, `X.Y.Z`, each node 0 to 1073741823 and without
-                leading zeros. The same name and version again make a new build of that version.
+            scope: The construct to create this one in.
+            construct_id: The id of this construct in the scope.
+            image_name: Name of the image, 3 to 128 letters, digits, hyphens, underscores or inner
+                spaces. Names that differ only in case, spaces, hyphens and underscores are one
+                image.
+            semantic_version: Version of the image, `X.Y.Z`. Each number is 0 to 1073741823 without
+                leading zeros. Another import with the same name and version creates a new build of
+                that version.
             platform: Operating system of the virtual machine.
-            vm_import_task_id: Id of the EC2 ImportImage task, `import-ami-...`. It need not be
-                completed, but EC2 forgets tasks after about 7 days. Default: that of
-                `vm_import_task`; one of the two must be given.
-            vm_import_task: The task, of the same stack. Default: one from elsewhere.
-            description: Description of the image, 1 to 1024 characters. Default: it has none.
-            os_version: Version of the operating system, 1 to 1024 characters. Default: Image
-                Builder is told only the platform.
+            vm_import_task_id: Id of the EC2 ImportImage task, `import-ami-...`. The task may still
+                run. EC2 forgets a task about 7 days after its end. Default: the id of
+                `vm_import_task`. One of the two is required.
+            vm_import_task: The task, if the same stack starts it. Default: none.
+            description: Description of the image, 1 to 1024 characters. Default: none.
+            os_version: Version of the operating system, 1 to 1024 characters. Default: none.
             log_group: Log group that Image Builder logs the import to. Its name must start with
-                `/aws/imagebuilder/`. Default: the log group that Image Builder chooses.
-            tags: Tags of the image, at most 47: keys of 1 to 128 letters, digits, spaces or any of
-                `_.:/=+-@`, not starting with `aws:` or `cdk-vm-import:`; values of up to 256
-                characters. `Tags.of()` adds to them, and wins. Default: only those of `Tags.of()`.
-            client_token: Idempotency token of the import, 1 to 36 characters. Once an image of
-                this token failed or was deleted, AWS gives no other for it. Default: a token made
-                of the stack, the resource and the properties, and a new one when it is used up.
-            wait_for_available: Whether the deployment waits until the image is AVAILABLE. Without,
-                it goes on as soon as the import has begun, a failed import does not fail it, and
-                there is no `image_id`; the function looks on for 12 hours, tags the AMI and its
-                snapshots, and logs a failure. Default: it waits.
-            timeout: How long the deployment waits, 1 minute to 12 hours. Then it fails and rolls
-                back; EC2's import goes on, and the next deployment takes it up. Over an hour
-                (from which two minutes are kept for the clean-up) CloudFormation waits by a wait
-                condition, of which each import needs a new one: with such a timeout, what
-                describes the image may change only with the template, not by a parameter alone.
-                Default: an hour.
-            removal_policy: What becomes of the image when it is replaced or removed from the stack
-                (its AMI and snapshots: see `delete_ami`). `RETAIN` also keeps it when its first
-                deployment fails elsewhere; `SNAPSHOT` is not possible. Default: keep an image that
-                was in use, clean up after a failed create.
-            delete_ami: Whether the AMI and its snapshots are deleted with the image; with a
-                `vm_import_task` they go with the task. While another image uses them, or they are
-                shared, they are kept, and the function's log says why. Default: they stay.
-            export_name: Name under which the image ARN is exported from the stack, for
-                `Fn.import_value`. Default: the ARN is an output, but not exported.
-            provider: The function that does the import, of the same stack. Default: the one
-                function of the stack, see `VmImportProvider.get_or_create`.
+                `/aws/imagebuilder/`. Default: Image Builder chooses the log group.
+            tags: Tags of the image, at most 47. A key has 1 to 128 letters, digits, spaces or
+                `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A value has at most
+                256 characters. `Tags.of()` adds tags and takes precedence. Default: only tags from
+                `Tags.of()`.
+            client_token: Idempotency token of the import, 1 to 36 characters. If the image of a
+                used token failed or was deleted, AWS imports no other image for the token. Default:
+                a token derived from the stack, the resource and the properties, or the next token
+                if that one is used.
+            wait_for_available: Whether the deployment waits until the image is AVAILABLE. If False,
+                the deployment continues as soon as the image exists. A failed import then does not
+                fail the deployment, and there is no `image_id`. The function polls for 12 hours in
+                the background, tags the AMI and its snapshots, and logs a failure. Default: True.
+            timeout: How long the deployment waits, 1 minute to 12 hours. Then the deployment fails
+                and rolls back. EC2 continues the import, and the next deployment finds it. Each
+                hour after the first adds a custom resource that waits. Of each full hour, the last
+                two minutes are reserved for the response to CloudFormation. Default: 1 hour.
+            removal_policy: What happens to the image when it is replaced or removed from the stack.
+                `delete_ami` decides about the AMI and its snapshots. `RETAIN` also retains the
+                image when its first deployment fails elsewhere. `SNAPSHOT` is not possible.
+                Default: RETAIN_ON_UPDATE_OR_DELETE, which retains an image after a successful
+                deployment and cleans up after a failed creation.
+            delete_ami: Whether the AMI and its snapshots are deleted with the image, or with the
+                `vm_import_task` if one is given. They are retained while another image uses them
+                or while they are shared, and the function logs why. Default: False.
+            export_name: Name under which the stack exports the image ARN, for `Fn.import_value`.
+                Default: the ARN is a stack output without an export name.
+            provider: Provider whose function imports the image. It must belong to the same stack.
+                Default: the shared provider of the stack, see `VmImportProvider.get_or_create`.
 
         Raises:
-            ValueError: Arguments are wrong. The message lists them all.
+            ValueError: Arguments are not valid. The message lists all problems.
         """
-        problems = [
-            *_validation.image_name(image_name),
-            *_validation.semantic_version(semantic_version),
-            *_validation.platform(platform),
-            *_task(vm_import_task_id, vm_import_task, platform, cdk.Stack.of(scope)),
-            *_validation.text("description", description, 1024),
-            *_validation.text("os_version", os_version, 1024),
-            *_log_group(log_group),
-            *_validation.tags(tags),
-            *_validation.text("client_token", client_token, 36),
-            *_validation.timeout(timeout),
-            *_removal_policy(removal_policy),
-            *_validation.provider(provider, cdk.Stack.of(scope)),
-        ]
-        if problems:
-            path = f"{scope.node.path}/{construct_id}"
-            raise ValueError("\n- ".join([f"wrong arguments for the image {path}:", *problems]))
-
+        _validation.check(
+            scope,
+            construct_id,
+            [
+                *_validation.image_name(image_name),
+                *_validation.semantic_version(semantic_version),
+                *_validation.platform(platform),
+                *_task(vm_import_task_id, vm_import_task, platform, cdk.Stack.of(scope)),
+                *_validation.text("description", description, 1024),
+                *_validation.text("os_version", os_version, 1024),
+                *_log_group(log_group),
+                *_validation.tags(tags),
+                *_validation.text("client_token", client_token, 36),
+                *_validation.timeout(timeout),
+                *_removal_policy(removal_policy),
+                *_validation.provider(provider, cdk.Stack.of(scope)),
+            ],
+        )
         super().__init__(scope, construct_id)
-        self._tags = cdk.TagManager(cdk.TagType.MAP, RESOURCE_TYPE, dict(tags or {}))
+        resource_type = contract.ResourceType.IMAGE.value
+        self._tags = cdk.TagManager(cdk.TagType.MAP, resource_type, dict(tags or {}))
         self.node.add_validation(_validation.TagValidation(self._tags))
         self._platform = platform
-        self._provider = provider or VmImportProvider.get_or_create(self)
-        if delete_ami:
-            self._provider.allow_deletion_of_amis()
-            if vm_import_task:
-                vm_import_task.delete_ami()
-
-        identity: dict[str, Any] = {
-            Property.NAME: image_name,
-            Property.SEMANTIC_VERSION: semantic_version,
-            Property.DESCRIPTION: description,
-            Property.PLATFORM: platform.value,
-            Property.OS_VERSION: os_version,
-            Property.VM_IMPORT_TASK_ID: vm_import_task.import_task_id
-            if vm_import_task
-            else vm_import_task_id,
-            Property.LOGGING_CONFIGURATION: log_group
-            and {LOG_GROUP_NAME: log_group.log_group_name},
-            Property.CLIENT_TOKEN: client_token,
-        }
-        seconds = int(timeout.to_seconds()) if wait_for_available else 0
-        in_the_resource = 0 < seconds <= _LONGEST_SERVICE_TIMEOUT
-        handle = None
-        if seconds > _LONGEST_SERVICE_TIMEOUT:
-            # The task's id is only known when it is started, but what it imports is known now.
-            imported = vm_import_task.identity if vm_import_task else {}
-            name = f"Wait{self._hash({**identity, **imported}, seconds)}"
-            handle = cdk.CfnWaitConditionHandle(self, f"{name}Handle")
+        if vm_import_task:
+            vm_import_task_id = vm_import_task._bind(delete_ami=delete_ami)  # noqa: SLF001 - ours
+        provider = provider or VmImportProvider.get_or_create(self)
+        config = provider._bind(delete_amis=delete_ami)  # noqa: SLF001 - ours
+        # How long the image resource waits, and each link after it. Empty: nothing waits.
+        waits = _wait_chain.split_timeout(int(timeout.to_seconds())) if wait_for_available else []
+        names = contract.ImageProperty
         self._resource = cdk.CustomResource(
             self,
             "Resource",
-            resource_type=RESOURCE_TYPE,
-            service_token=self._provider.service_token,
+            resource_type=resource_type,
+            service_token=config.service_token,
             properties={
-                **identity,
-                Property.TAGS: self._tags.rendered_tags,
-                Property.WAITER: self._provider.waiter,
-                Property.TIMEOUT_SECONDS: seconds or None,
-                Property.WAIT_HANDLE: handle and handle.ref,
-                # Of a task of this stack, the task's: it goes after the image.
-                Property.DELETE_AMI: (delete_ami and not vm_import_task) or None,
-                Property.RETAIN: removal_policy is not cdk.RemovalPolicy.DESTROY or None,
+                names.NAME: image_name,
+                names.SEMANTIC_VERSION: semantic_version,
+                names.DESCRIPTION: description,
+                names.PLATFORM: platform.value,
+                names.OS_VERSION: os_version,
+                names.VM_IMPORT_TASK_ID: vm_import_task_id,
+                names.LOGGING_CONFIGURATION: log_group
+                and {contract.LOG_GROUP_NAME: log_group.log_group_name},
+                names.TAGS: self._tags.rendered_tags,
+                names.CLIENT_TOKEN: client_token,
+                names.STATE_MACHINE_ARN: config.state_machine_arn,
+                names.TIMEOUT_SECONDS: waits[0] if waits else None,
+                names.CONTINUE_AFTER_TIMEOUT: len(waits) > 1 or None,
+                # The AMI of a task of this stack is deleted with the task, after the image.
+                names.DELETE_AMI: (delete_ami and not vm_import_task) or None,
+                names.RETAIN: removal_policy is not cdk.RemovalPolicy.DESTROY or None,
             },
-            service_timeout=cdk.Duration.seconds(_service_timeout(seconds))
-            if in_the_resource
+            service_timeout=cdk.Duration.seconds(contract.service_timeout(waits[0]))
+            if waits
             else None,
             removal_policy=removal_policy,
         )
-        self._image_arn = self._attribute(Attribute.IMAGE_ARN)
-        self._image_version_arn = self._attribute(Attribute.IMAGE_VERSION_ARN)
-        self._latest_image_arn = self._attribute(Attribute.LATEST_IMAGE_ARN)
-        self._image_name = self._attribute(Attribute.IMAGE_NAME)
-        self._image_version = self._attribute(Attribute.IMAGE_VERSION)
-        self._image_id: str | None = None
-        if handle:
-            condition = cdk.CfnWaitCondition(
-                self,
-                name,
-                handle=handle.ref,
-                timeout=str(min(seconds + _GRACE, _LONGEST_WAIT_CONDITION)),
-            )
-            # Before, there is nothing to wait for; and a failed import fails the resource.
-            condition.node.add_dependency(self._resource)
-            # {"available":"||ami-0123456789abcdef0|"}: who uses a part depends on the condition.
-            signal = cdk.Fn.split("|", condition.attr_data.to_string())
-            self._image_arn = cdk.Fn.join("", [self._image_arn, cdk.Fn.select(1, signal)])
-            self._image_id = cdk.Fn.select(2, signal)
-        elif seconds:
-            self._image_id = self._attribute(Attribute.IMAGE_ID)
+        last = _wait_chain.add_links(self, self._resource, seconds=waits[1:], config=config)
+        # From the end of the chain, so that whatever uses the ARN waits for the image.
+        self._image_arn = last.get_att_string(contract.WaitAttribute.IMAGE_ARN.value)
+        self._image_id = (
+            last.get_att_string(contract.WaitAttribute.IMAGE_ID.value) if waits else None
+        )
+        if last is self._resource:
+            self._image_version_arn = self._attribute(contract.ImageAttribute.IMAGE_VERSION_ARN)
+            self._latest_image_arn = self._attribute(contract.ImageAttribute.LATEST_IMAGE_ARN)
+        else:
+            # A link has no such attributes, and those of the image resource are not waited for.
+            prefix, name, version = split_image_arn(self._image_arn)
+            self._image_version_arn = f"{prefix}/{name}/{version}"
+            self._latest_image_arn = f"{prefix}/{name}/x.x.x"
+        self._image_name = self._attribute(contract.ImageAttribute.IMAGE_NAME)
+        self._image_version = self._attribute(contract.ImageAttribute.IMAGE_VERSION)
 
         cdk.CfnOutput(
             self,
             "ImageArn",
             description="ARN of the imported Image Builder image",
-            # Outputs come last in any case. And CDK warns of the wait condition's data in outputs,
-            # which are text but objects by their schema.
-            value=self._attribute(Attribute.IMAGE_ARN),
+            # The same value as `image_arn`. CloudFormation evaluates outputs last in any case, so
+            # the ARN of the image resource would be equal, but this way there is one rule: every
+            # ARN that leaves the construct has been waited for.
+            value=self._image_arn,
             export_name=export_name,
         )
         self._warn_of_same_version(image_name, semantic_version)
 
     @staticmethod
     def from_image_arn(scope: Construct, construct_id: str, image_arn: str) -> IVmImage:
-        """Take an image that was imported elsewhere.
+        """Use an image that was imported elsewhere.
 
         Args:
-            scope: The construct to put the image in.
-            construct_id: Its id there.
-            image_arn: ARN of the image build, as in the output of the stack that imported it; may
-                be an unresolved token.
+            scope: The construct to create the image in.
+            construct_id: The id of the image in the scope.
+            image_arn: ARN of the image build, as in the output of the stack that imported it. It
+                may be an unresolved token.
 
         Returns:
-            The image. Its name is spelled as in the ARN.
+            The image. Its name is as it is in the ARN.
 
         Raises:
             ValueError: It is not the ARN of an image build.
@@ -259,69 +231,66 @@ class ImportedVmImage(VmImageBase):
 
     @property
     def image_id(self) -> str:
-        """Id of the AMI that the import made.
+        """Id of the AMI that the import created.
 
         Raises:
-            ValueError: The deployment does not wait for the image, so that nobody knows the id.
+            ValueError: The deployment does not wait for the image, so it does not know the id.
         """
         if self._image_id is None:
             raise ValueError(
-                f"{self.node.path} has no image_id: with wait_for_available=False the deployment "
-                "ends before there is an AMI; let it wait, or read the AMI from Image Builder "
-                "once the image is AVAILABLE"
+                f"{self.node.path}: image_id is not available, because with "
+                "wait_for_available=False the deployment ends before the AMI exists: let the "
+                "deployment wait, or read the AMI id from Image Builder when the image is "
+                "AVAILABLE."
             )
         return self._image_id
 
     def to_machine_image(self) -> ec2.IMachineImage:
-        """Give the AMI in the form that instances and launch templates of CDK launch from.
+        """Return the AMI as a machine image for instances and launch templates.
 
         Returns:
-            The machine image. It brings empty user data, of the shell of the image's platform.
+            The machine image. Its user data are empty and fit the image's platform.
 
         Raises:
-            ValueError: The deployment does not wait for the image.
+            ValueError: The deployment does not wait for the image, so it does not know the AMI.
         """
         return _MachineImage(self.image_id, self._platform)
 
     @property
     def client_token(self) -> str:
-        """Idempotency token under which the image was imported."""
-        return self._attribute(Attribute.CLIENT_TOKEN)
+        """Idempotency token of the import."""
+        return self._attribute(contract.ImageAttribute.CLIENT_TOKEN)
 
     @property
     def vm_import_task_id(self) -> str:
         """Id of the EC2 task that the image was imported from."""
-        return self._attribute(Attribute.VM_IMPORT_TASK_ID)
+        return self._attribute(contract.ImageAttribute.VM_IMPORT_TASK_ID)
 
     @property
     def request_id(self) -> str:
-        """Id of the ImportVmImage request that made the image, for AWS support."""
-        return self._attribute(Attribute.REQUEST_ID)
+        """Id of the ImportVmImage request that created the image, for AWS support."""
+        return self._attribute(contract.ImageAttribute.REQUEST_ID)
 
     @property
     def cdk_tag_manager(self) -> cdk.TagManager:
-        """The tags of the image; what `Tags.of()` adds to."""
+        """The tags of the image, which `Tags.of()` adds to."""
         return self._tags
 
-    def _hash(self, identity: Mapping[str, Any], seconds: int) -> str:
-        """Tell waits apart: CloudFormation can neither change a wait condition nor use it twice."""
-        resolved = self.stack.resolve([identity, seconds])
-        return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:8]
-
-    def _attribute(self, attribute: Attribute) -> str:
+    def _attribute(self, attribute: contract.ImageAttribute) -> str:
         return self._resource.get_att_string(attribute.value)
 
     def _warn_of_same_version(self, image_name: str, semantic_version: str) -> None:
         if cdk.Token.is_unresolved(image_name) or cdk.Token.is_unresolved(semantic_version):
             return
         versions = _versions.setdefault(self.stack, {})
-        first = versions.setdefault((slug(image_name), semantic_version), self.node.path)
+        slug = contract.slug(image_name)
+        first = versions.setdefault((slug, semantic_version), self.node.path)
         if first != self.node.path:
             cdk.Annotations.of(self).add_warning_v2(
                 "cdk-vm-import:sameImageVersion",
-                f"{first} imports {slug(image_name)} {semantic_version} too, so the two become "
-                "builds of one image version, in no certain order; "
-                "change image_name or semantic_version to tell them apart",
+                f"{first} also imports {slug} {semantic_version}. The two become builds of one "
+                "image version, and their order is not defined. Change image_name or "
+                "semantic_version of one of them.",
             )
 
 
@@ -342,26 +311,19 @@ class _MachineImage:
 
 class _ImageFromArn(VmImageBase):
     def __init__(self, scope: Construct, construct_id: str, image_arn: str) -> None:
-        if problems := [*_validation.image_arn(image_arn)]:
-            raise ValueError(f"{scope.node.path}/{construct_id}: {problems[0]}")
+        _validation.check(scope, construct_id, _validation.image_arn(image_arn))
         super().__init__(scope, construct_id, environment_from_arn=image_arn)
-        prefix, self._image_name, self._image_version = (
-            cdk.Fn.select(index, cdk.Fn.split("/", image_arn)) for index in range(3)
-        )
+        prefix, self._image_name, self._image_version = split_image_arn(image_arn)
         self._image_arn = image_arn
         self._image_version_arn = f"{prefix}/{self._image_name}/{self._image_version}"
         self._latest_image_arn = f"{prefix}/{self._image_name}/x.x.x"
-
-
-def _service_timeout(seconds: int) -> int:
-    return min(max(seconds + _GRACE, _LEAST_SERVICE_TIMEOUT), _LONGEST_SERVICE_TIMEOUT)
 
 
 def _log_group(log_group: logs.ILogGroup | None) -> Iterator[str]:
     if log_group is None:
         return
     name = log_group.log_group_name
-    # The name of a log group of this app is a token; its template tells the name itself.
+    # For a log group of this app that is a token, but its template contains the name.
     if isinstance(cfn := log_group.node.default_child, logs.CfnLogGroup):
         name = cdk.Stack.of(cfn).resolve(cfn.log_group_name)
     yield from _validation.log_group_name(name)
@@ -370,8 +332,8 @@ def _log_group(log_group: logs.ILogGroup | None) -> Iterator[str]:
 def _removal_policy(removal_policy: cdk.RemovalPolicy) -> Iterator[str]:
     if removal_policy is cdk.RemovalPolicy.SNAPSHOT:
         yield (
-            "removal_policy SNAPSHOT is not possible for an image: give DESTROY, RETAIN or "
-            "RETAIN_ON_UPDATE_OR_DELETE"
+            "removal_policy SNAPSHOT is not possible for an image: use DESTROY, RETAIN or "
+            "RETAIN_ON_UPDATE_OR_DELETE."
         )
 
 
@@ -379,15 +341,18 @@ def _task(
     task_id: str | None, task: VmImportTask | None, platform: Platform, stack: cdk.Stack
 ) -> Iterator[str]:
     if (task_id is None) is (task is None):
-        yield "give either vm_import_task or vm_import_task_id"
+        yield "vm_import_task or vm_import_task_id is required: use exactly one of them."
     if task_id is not None:
         yield from _validation.vm_import_task_id(task_id)
     if task is None:
         return
     if task.stack is not stack:
         yield (
-            f"vm_import_task {task.node.path} belongs to another stack: give its import_task_id "
-            "as vm_import_task_id"
+            f"vm_import_task {task.node.path} belongs to another stack: use its import_task_id as "
+            "vm_import_task_id."
         )
     if task.platform not in {None, platform}:
-        yield f"platform {platform} is not that of vm_import_task, {task.platform}: give the same"
+        yield (
+            f"platform {platform} is not the platform of vm_import_task, {task.platform}: use the "
+            "same platform for both."
+        )

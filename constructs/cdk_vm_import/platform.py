@@ -1,10 +1,10 @@
-"""The operating systems that Image Builder tells apart."""
+"""The operating systems that Image Builder distinguishes."""
 
 from enum import Enum
 
 
 class Platform(Enum):
-    """Operating system of a virtual machine, in the words of ImportVmImage.
+    """Operating system of a virtual machine, as ImportVmImage calls it.
 
     See https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html
     """

@@ -1,4 +1,4 @@
-"""A disk of a virtual machine, and where it is."""
+"""A disk of a virtual machine, and where it is stored."""
 
 import hashlib
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ _FORMATS = [disk_format.value for disk_format in DiskFormat]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiskLocation:
-    """Where a disk is, for ImportImage, and the ARNs of what its import reads."""
+class DiskConfig:
+    """What ImportImage and its role need to know about a disk."""
 
     container: dict[str, Any]
-    object: str | None = None
-    bucket: str | None = None
-    key: str | None = None
+    object_arn: str | None = None
+    bucket_arn: str | None = None
+    key_arn: str | None = None
 
 
 class VmDisk:
     """A disk of a virtual machine: an object in a bucket, a local file, or an EBS snapshot.
 
     See https://docs.aws.amazon.com/vm-import/latest/userguide/prerequisites.html for the disks
-    and the operating systems that VM Import takes.
+    and the operating systems that VM Import supports.
     """
 
-    def __init__(  # noqa: PLR0913 - what the three kinds of disks have between them
+    def __init__(  # noqa: PLR0913 - the arguments of all three kinds of disk
         self,
         *,
         source: tuple[s3.IBucket, str] | Path | str,
@@ -44,16 +44,33 @@ class VmDisk:
         encryption_key: kms.IKey | None,
         problems: list[str],
     ) -> None:
-        """Take the one that from_bucket, from_asset or from_snapshot made."""
+        """Use from_bucket, from_asset or from_snapshot instead.
+
+        Args:
+            source: Bucket and key, file, or id of a snapshot.
+            disk_format: Format of the disk; None for a snapshot.
+            device_name: Name of the device, up to 255 characters.
+            description: Description of the disk, up to 255 characters.
+            encryption_key: KMS key that the source is encrypted with.
+            problems: What is not valid, each without the name of the disk.
+        """
         self._source = source
         self._format = disk_format
         self._device_name = device_name
         self._description = description
         self._encryption_key = encryption_key
+        match source:
+            case (_, name) | str(name):
+                pass
+            case Path():
+                name = str(source)
         self._problems = [
-            *problems,
-            *_validation.text("device_name", device_name, 255),
-            *_validation.text("description", description, 255),
+            f"disk {name!r} {problem}"
+            for problem in (
+                *problems,
+                *_validation.text("device_name", device_name, 255),
+                *_validation.text("description", description, 255),
+            )
         ]
 
     @classmethod
@@ -62,28 +79,29 @@ class VmDisk:
         bucket: s3.IBucket,
         key: str,
         *,
-        format: DiskFormat | None = None,  # noqa: A002 - what the API calls it
+        format: DiskFormat | None = None,  # noqa: A002 - the name in the API
         device_name: str | None = None,
         description: str | None = None,
         encryption_key: kms.IKey | None = None,
     ) -> "VmDisk":
-        """Take a disk that is in a bucket, in the Region of the stack.
+        """Use a disk that is stored in a bucket in the Region of the stack.
 
-        A changed object under the same key is the same disk: give a new version of it a new key.
+        If the content of the object changes, the stack does not notice. Use a new key for a new
+        version of a disk.
 
         Args:
             bucket: The bucket.
-            key: Key of the object; may be an unresolved token, if the format is given.
-            format: Format of the disk. Default: what the ending of the key says: `.ova`, `.vmdk`,
-                `.vhd`, `.vhdx` or `.raw`.
-            device_name: Name of the device that it becomes, such as `/dev/sda1`. Default: EC2
-                chooses.
-            description: Description of the disk, up to 255 characters. Default: it has none.
-            encryption_key: Key that the object is encrypted with. Default: that of the bucket, if
-                it has one and this app knows it.
+            key: Key of the object. It may be an unresolved token if `format` is given.
+            format: Format of the disk. Default: derived from the ending of the key: `.ova`,
+                `.vmdk`, `.vhd`, `.vhdx` or `.raw`.
+            device_name: Name of the device for the disk, such as `/dev/sda1`, 1 to 255 characters.
+                Default: EC2 chooses it.
+            description: Description of the disk, 1 to 255 characters. Default: none.
+            encryption_key: KMS key that the object is encrypted with. Default: the bucket's key,
+                if it has one and this app knows it.
 
         Returns:
-            The disk. What is wrong with it, the task says that it is given to.
+            The disk. The import task that uses it reports what is not valid.
         """
         return cls(
             source=(bucket, key),
@@ -99,34 +117,35 @@ class VmDisk:
         cls,
         path: str,
         *,
-        format: DiskFormat | None = None,  # noqa: A002 - what the API calls it
+        format: DiskFormat | None = None,  # noqa: A002 - the name in the API
         device_name: str | None = None,
         description: str | None = None,
         encryption_key: kms.IKey | None = None,
     ) -> "VmDisk":
-        """Take a disk that is a file on this machine: the deployment uploads it.
+        """Use a disk that is a file on this machine. The deployment uploads it as an asset.
 
-        Another content is another disk, and so another import. What was uploaded stays in the
-        bucket of the CDK bootstrap stack.
+        If the content of the file changes, the next deployment imports it again. Uploaded files
+        remain in the bucket of the CDK bootstrap stack.
 
         Args:
-            path: The file, absolute or from the current folder. Its first bytes must agree with
-                the format.
-            format: Format of the disk. Default: what the ending of the file's name says.
-            device_name: Name of the device that it becomes, such as `/dev/sda1`. Default: EC2
-                chooses.
-            description: Description of the disk, up to 255 characters. Default: it has none.
-            encryption_key: Key of the bucket of the bootstrap stack, if it was bootstrapped with
-                one. Default: it has none of its own.
+            path: The file, absolute or relative to the current folder. Its content must match the
+                format.
+            format: Format of the disk. Default: derived from the ending of the file name: `.ova`,
+                `.vmdk`, `.vhd`, `.vhdx` or `.raw`.
+            device_name: Name of the device for the disk, such as `/dev/sda1`, 1 to 255 characters.
+                Default: EC2 chooses it.
+            description: Description of the disk, 1 to 255 characters. Default: none.
+            encryption_key: KMS key of the bootstrap stack's bucket, if the environment was
+                bootstrapped with a customer-managed key. Default: none.
 
         Returns:
-            The disk. What is wrong with it, the task says that it is given to.
+            The disk. The import task that uses it reports what is not valid.
         """
         file = Path(path)
         disk_format = format or format_of_name(file.name)
         problems = [*_format(file.name, format)]
         if not file.is_file():
-            problems = [f"is no file: the path leads to {file.resolve()}"]
+            problems = [f"is not a file: there is none at {file.resolve()}."]
         elif disk_format and (problem := problem_of_file(file, disk_format)):
             problems.append(problem)
         return cls(
@@ -147,18 +166,18 @@ class VmDisk:
         description: str | None = None,
         encryption_key: kms.IKey | None = None,
     ) -> "VmDisk":
-        """Take a disk that is an EBS snapshot.
+        """Use a disk that is an EBS snapshot in the Region of the stack.
 
         Args:
-            snapshot_id: Id of the snapshot, `snap-...`; may be an unresolved token.
-            device_name: Name of the device that it becomes, such as `/dev/sda1`. Default: EC2
-                chooses.
-            description: Description of the disk, up to 255 characters. Default: it has none.
-            encryption_key: Key that the snapshot is encrypted with. Default: it is not encrypted,
-                or with the key of EBS.
+            snapshot_id: Id of the snapshot, `snap-...`. It may be an unresolved token.
+            device_name: Name of the device for the disk, such as `/dev/sda1`, 1 to 255 characters.
+                Default: EC2 chooses it.
+            description: Description of the disk, 1 to 255 characters. Default: none.
+            encryption_key: KMS key that the snapshot is encrypted with. Default: the snapshot is
+                not encrypted, or is encrypted with the account's key for EBS.
 
         Returns:
-            The disk. What is wrong with it, the task says that it is given to.
+            The disk. The import task that uses it reports what is not valid.
         """
         return cls(
             source=snapshot_id,
@@ -171,7 +190,7 @@ class VmDisk:
 
     @property
     def format(self) -> DiskFormat | None:
-        """Format of the disk; a snapshot has none."""
+        """Format of the disk. None for a snapshot."""
         return self._format
 
     @property
@@ -179,45 +198,33 @@ class VmDisk:
         """Whether the disk is an EBS snapshot."""
         return isinstance(self._source, str)
 
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong with it, each with the disk's name."""
-        match self._source:
-            case (_, key):
-                name = key
-            case Path():
-                name = str(self._source)
-            case _:
-                name = self._source
-        return [f"disk {name!r} {problem}" for problem in self._problems]
-
-    def locate(self, scope: Construct) -> DiskLocation:
-        """Say where the disk is for the stack of a scope; a file becomes an asset of it."""
+    def _bind(self, scope: Construct) -> DiskConfig:
+        """Return where the disk is stored. A file becomes an asset of the scope's stack."""
         shared = {
             "Format": self._format and self._format.value,
             "DeviceName": self._device_name,
             "Description": self._description,
         }
-        encryption_key = self._encryption_key.key_arn if self._encryption_key else None
+        key_arn = self._encryption_key.key_arn if self._encryption_key else None
         match self._source:
             case str():
                 container = {"SnapshotId": self._source, **shared}
-                return DiskLocation(container=container, key=encryption_key)
+                return DiskConfig(container=container, key_arn=key_arn)
             case Path():
                 asset = _asset(cdk.Stack.of(scope), self._source)
                 bucket, key = asset.bucket, asset.s3_object_key
             case (bucket, key):
                 pass
-        return DiskLocation(
+        return DiskConfig(
             container={"UserBucket": {"S3Bucket": bucket.bucket_name, "S3Key": key}, **shared},
-            object=bucket.arn_for_objects(key),
-            bucket=bucket.bucket_arn,
-            key=encryption_key,
+            object_arn=bucket.arn_for_objects(key),
+            bucket_arn=bucket.bucket_arn,
+            key_arn=key_arn,
         )
 
 
 def _asset(stack: cdk.Stack, file: Path) -> s3_assets.Asset:
-    # The role and the task of a disk share one, wherever they are in the stack.
+    # The role and the task of a disk share one asset, wherever they are in the stack.
     path = str(file.resolve())
     name = f"VmDisk{hashlib.sha256(path.encode()).hexdigest()[:8]}"
     child = stack.node.try_find_child(name)
@@ -228,9 +235,9 @@ def _format(name: str, given: DiskFormat | None) -> list[str]:
     endings = ", ".join(f".{known.lower()}" for known in _FORMATS)
     if given is None:
         if cdk.Token.is_unresolved(name):
-            return ["has a name that only the deployment knows: give its format"]
+            return ["has a name that is known only at deployment: use the argument format."]
         if format_of_name(name) is None:
-            return [f"has a name that ends in none of {endings}: give its format"]
+            return [f"has a name without one of the endings {endings}: use the argument format."]
     elif not isinstance(given, DiskFormat):
-        return [f"has a format {given!r} that is no DiskFormat: give {', '.join(_FORMATS)}"]
+        return [f"has the format {given!r}, which is not one of {', '.join(_FORMATS)}."]
     return []

@@ -1,22 +1,20 @@
-"""The service role that VM Import reads disks and writes AMIs with."""
+"""The service role that VM Import reads disks and creates AMIs with."""
 
 from collections.abc import Sequence
 
-from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
+from cdk_vm_import import _policies, _validation
 from cdk_vm_import.vm_disk import VmDisk
-
-SERVICE = "vmie.amazonaws.com"
 
 
 class VmImportRole(iam.Role):
-    """The role that ImportImage asks for, usually called vmimport, for certain disks only.
+    """The role that ImportImage requires, usually called vmimport, restricted to certain disks.
 
-    Only VM Import, working for this account, may assume it. It reads the objects that the disks
-    name and no others.
+    Only VM Import may assume the role, and only for this account. The role may read the objects
+    that the disks name, and no others.
 
     See https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
     """
@@ -31,83 +29,49 @@ class VmImportRole(iam.Role):
         license_configurations: Sequence[str] = (),
         role_name: str | None = None,
     ) -> None:
-        """Make the role.
+        """Create the role.
 
         Args:
-            scope: The construct to put this one in.
-            construct_id: Its id there.
-            disks: The disks that it may read, of one or more tasks. Keys that they are encrypted
-                with it may use.
-            encryption_key: Key that AMI and snapshots get encrypted with. The policy of an
-                imported key must let IAM policies of this account decide, as that of a key of this
-                app does. Default: none but that of EBS.
-            license_configurations: ARNs of the License Manager configurations that AMIs get.
-                Default: none.
-            role_name: Name of the role. Default: CloudFormation names it.
+            scope: The construct to create this one in.
+            construct_id: The id of this construct in the scope.
+            disks: The disks of one or more import tasks. The role may read them, and use the KMS
+                keys that they are encrypted with.
+            encryption_key: KMS key that encrypts the AMI and its snapshots. The policy of an
+                imported key must allow IAM policies of this account to grant access, as the policy
+                of a key of this app does. Default: only the account's key for EBS.
+            license_configurations: ARNs of the License Manager configurations that are attached to
+                AMIs. Default: none.
+            role_name: Name of the role. Default: CloudFormation generates it.
 
         Raises:
-            ValueError: Disks are wrong. The message lists all problems.
+            ValueError: Disks are not valid. The message lists all problems.
         """
-        if problems := [problem for disk in disks for problem in disk.problems]:
-            path = f"{scope.node.path}/{construct_id}"
-            raise ValueError("\n- ".join([f"wrong arguments for the role {path}:", *problems]))
-        places = [disk.locate(scope) for disk in disks]
-        statements = [
-            _allow("ReadDisks", [at.object for at in places], "s3:GetObject"),
-            _allow(
-                "FindDisks", [at.bucket for at in places], "s3:GetBucketLocation", "s3:ListBucket"
-            ),
-            _allow("DecryptDisks", [at.key for at in places], "kms:Decrypt", "kms:DescribeKey"),
-            # All of it on what only comes to be during the import.
-            _allow(
-                "MakeAmi",
-                ["*"],
-                "ec2:CopySnapshot",
-                "ec2:Describe*",
-                "ec2:ModifySnapshotAttribute",
-                "ec2:RegisterImage",
-            ),
-            _allow(
-                "EncryptAmi",
-                [encryption_key.key_arn if encryption_key else None],
-                "kms:CreateGrant",
-                "kms:Decrypt",
-                "kms:DescribeKey",
-                "kms:Encrypt",
-                "kms:GenerateDataKey*",
-                "kms:ReEncrypt*",
-            ),
-            _allow(
-                "AttachLicenses",
-                ["*"] if license_configurations else [],
-                "license-manager:GetLicenseConfiguration",
-                "license-manager:ListLicenseSpecificationsForResource",
-                "license-manager:UpdateLicenseSpecificationsForResource",
-            ),
-        ]
+        _validation.check(
+            scope,
+            construct_id,
+            [problem for disk in disks for problem in disk._problems],  # noqa: SLF001 - ours
+        )
+        bound = [disk._bind(scope) for disk in disks]  # noqa: SLF001 - ours
         super().__init__(
             scope,
             construct_id,
-            description="What EC2 VM Import may do to turn disks into an AMI",
+            description="Permissions of EC2 VM Import to turn disks into an AMI",
             role_name=role_name,
-            assumed_by=iam.ServicePrincipal(
-                SERVICE,
-                conditions={
-                    "StringEquals": {
-                        "sts:Externalid": "vmimport",
-                        "aws:SourceAccount": Aws.ACCOUNT_ID,
-                    }
-                },
-            ),
-            # In the role itself, so that whoever has the role has the permissions.
+            assumed_by=_policies.assume_by_vm_import(),
+            # An inline policy of the role: every resource that depends on the role then has the
+            # permissions.
             inline_policies={
                 "VmImport": iam.PolicyDocument(
-                    statements=[statement for statement in statements if statement.resources]
+                    statements=[
+                        *_policies.read_disks(
+                            [disk.object_arn for disk in bound if disk.object_arn],
+                            [disk.bucket_arn for disk in bound if disk.bucket_arn],
+                            [disk.key_arn for disk in bound if disk.key_arn],
+                        ),
+                        _policies.create_ami(),
+                        *_policies.encrypt_ami(encryption_key),
+                        *([_policies.attach_licenses()] if license_configurations else []),
+                    ]
                 )
             },
         )
-
-
-def _allow(sid: str, resources: Sequence[str | None], *actions: str) -> iam.PolicyStatement:
-    named = dict.fromkeys(resource for resource in resources if resource)
-    return iam.PolicyStatement(sid=sid, actions=list(actions), resources=list(named))

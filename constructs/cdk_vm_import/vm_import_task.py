@@ -1,7 +1,7 @@
 """The import of disks into EC2, started by the stack."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import aws_cdk as cdk
 import jsii
@@ -10,7 +10,7 @@ from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_vm_import import _task_validation, _validation
-from cdk_vm_import._contract import TASK_RESOURCE_TYPE, TaskAttribute, TaskProperty
+from cdk_vm_import._handler import contract
 from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_disk import VmDisk
@@ -20,15 +20,16 @@ from cdk_vm_import.vm_import_role import VmImportRole
 
 @jsii.implements(cdk.ITaggableV2)
 class VmImportTask(cdk.Resource):
-    """An EC2 ImportImage task: the disks of a virtual machine, on their way to an AMI.
+    """An EC2 ImportImage task, which turns the disks of a virtual machine into an AMI.
 
-    The deployment starts the task and goes on at once. The image that is made of the task waits
-    for it, and tells why it failed.
+    The resource starts the task and never waits for it. The image that uses the task waits, and
+    reports why the task failed.
 
-    `Tags.of()` reaches the task. Tags change in place, for as long as EC2 knows the task: about 7
-    days. Another role is for the next import. A change of anything else imports again and lets go
-    of the old task: one that still runs is cancelled. The AMI and its snapshots are the image's,
-    see `delete_ami` of `ImportedVmImage`, and the disks stay where they are.
+    `Tags.of()` reaches the task. A change of tags applies in place, as long as EC2 knows the task:
+    about 7 days. A change of the role applies to the next import. A change of any other argument
+    starts a new task, and CloudFormation then deletes the old one: a task that still runs is
+    cancelled. The AMI and its snapshots belong to the image, see `delete_ami` of
+    `ImportedVmImage`. The disks are never deleted.
 
     Example:
         ```python
@@ -72,64 +73,69 @@ class VmImportTask(cdk.Resource):
         client_token: str | None = None,
         provider: VmImportProvider | None = None,
     ) -> None:
-        """Import disks.
+        """Start an import of disks.
 
-        Strings may be, or hold, unresolved tokens.
+        Strings may be or contain unresolved tokens.
 
         Args:
-            scope: The construct to put this one in.
-            construct_id: Its id there.
-            disks: The disks of the machine, at least one; an OVA alone.
-            platform: Its operating system, Linux or Windows. Default: EC2 looks; with a snapshot
-                that starts by UEFI it must be given.
-            architecture: Its processor. Default: EC2 looks.
-            boot_mode: How it starts. Default: EC2 looks.
-            license_type: Whose licence the system runs under; Linux only `BYOL`. AWS asks for
-                this or `usage_operation`, and Windows must have one. Default: AWS's for a Windows
-                server, else the system's own.
-            usage_operation: In place of `license_type`, the licence as the code that AWS bills
-                by, such as `RunInstances:0002`. See
+            scope: The construct to create this one in.
+            construct_id: The id of this construct in the scope.
+            disks: The disks of the virtual machine, at least one. An OVA contains all disks of a
+                machine and must be the only one.
+            platform: Operating system of the machine, Linux or Windows. Required for a snapshot
+                with `boot_mode` UEFI. Default: EC2 detects it.
+            architecture: Processor architecture of the machine. Default: EC2 detects it.
+            boot_mode: Boot mode of the machine. Default: EC2 detects it.
+            license_type: Licence of the operating system, only `BYOL` for Linux. Windows requires
+                this or `usage_operation`. Default: AWS's licence for a Windows server, else the
+                licence that the system came with.
+            usage_operation: Licence as AWS's billing code, such as `RunInstances:0002`, instead of
+                `license_type`. See
                 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html
-                Default: EC2 goes by `license_type`.
-            license_configurations: ARNs of License Manager configurations that the AMI gets.
-                Default: none.
-            encrypted: Whether AMI and snapshots are encrypted. Default: if `encryption_key` is
-                given, or if the account encrypts all new volumes.
-            encryption_key: Key to encrypt them with. Default: the key of EBS.
-            description: Description of the task, 1 to 255 characters. Default: it has none.
-            role: Role for VM Import, which must be allowed to read the disks and to use the
-                keys, as a `VmImportRole` is; nothing is granted to it here. Default: a
-                `VmImportRole` of this task alone.
-            tags: Tags of the task, at most 47: keys of 1 to 127 letters, digits, spaces or any of
-                `_.:/=+-@`, not starting with `aws:` or `cdk-vm-import:`; values of up to 256
-                characters. `Tags.of()` adds to them, and wins. Default: only those of `Tags.of()`.
-            client_token: Idempotency token of the import, 1 to 64 characters. Once a task of this
-                token failed or was cancelled, there is no other for it. Default: a token made of
-                the stack, the resource and the properties, and a new one when it is used up.
-            provider: The function that starts the import, of the same stack. Default: the one
-                function of the stack, see `VmImportProvider.get_or_create`.
+                Default: EC2 uses `license_type`.
+            license_configurations: ARNs of License Manager configurations that are attached to the
+                AMI. Default: none.
+            encrypted: Whether AMI and snapshots are encrypted. Default: they are encrypted if
+                `encryption_key` is given or if the account encrypts all new volumes.
+            encryption_key: KMS key that encrypts AMI and snapshots. Default: the account's key for
+                EBS.
+            description: Description of the task, 1 to 255 characters. Default: none.
+            role: Role that VM Import reads the disks with. It must already have the permissions
+                that a `VmImportRole` has; nothing is added to it. Default: a new `VmImportRole`
+                for this task.
+            tags: Tags of the task, at most 47. A key has 1 to 127 letters, digits, spaces or
+                `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A value has at most
+                256 characters. `Tags.of()` adds tags and takes precedence. Default: only tags from
+                `Tags.of()`.
+            client_token: Idempotency token of the import, 1 to 64 characters. If the task of a
+                used token failed or was cancelled, EC2 starts no other task for the token. Default:
+                a token derived from the stack, the resource and the properties, or the next token
+                if that one is used.
+            provider: Provider whose function starts the import. It must belong to the same stack.
+                Default: the shared provider of the stack, see `VmImportProvider.get_or_create`.
 
         Raises:
-            ValueError: Arguments are wrong. The message lists them all.
+            ValueError: Arguments are not valid. The message lists all problems.
         """
-        problems = [
-            *_task_validation.disks(disks),
-            *_task_validation.choices(platform, architecture, boot_mode, license_type),
-            *_task_validation.license_of(platform, license_type, usage_operation),
-            *_task_validation.license_configurations(license_configurations),
-            *_task_validation.snapshots_start(disks, boot_mode, platform),
-            *_encryption(encrypted, encryption_key),
-            *_validation.text("description", description, 255),
-            *_validation.tags(tags),
-            *_validation.text("client_token", client_token, 64),
-            *_validation.provider(provider, cdk.Stack.of(scope)),
-        ]
-        if problems:
-            path = f"{scope.node.path}/{construct_id}"
-            raise ValueError("\n- ".join([f"wrong arguments for the import {path}:", *problems]))
-
+        _validation.check(
+            scope,
+            construct_id,
+            [
+                *_task_validation.disks(disks),
+                *_task_validation.choices(platform, architecture, boot_mode, license_type),
+                *_task_validation.license_of(platform, license_type, usage_operation),
+                *_task_validation.license_configurations(license_configurations),
+                *_task_validation.platform_of_snapshot(disks, boot_mode, platform),
+                *_encryption(encrypted, encryption_key),
+                *_validation.text("description", description, 255),
+                *_validation.tags(tags),
+                *_validation.text("client_token", client_token, 64),
+                *_validation.provider(provider, cdk.Stack.of(scope)),
+            ],
+        )
         super().__init__(scope, construct_id)
-        self._tags = cdk.TagManager(cdk.TagType.MAP, TASK_RESOURCE_TYPE, dict(tags or {}))
+        resource_type = contract.ResourceType.IMPORT_TASK.value
+        self._tags = cdk.TagManager(cdk.TagType.MAP, resource_type, dict(tags or {}))
         self.node.add_validation(_validation.TagValidation(self._tags))
         self._role = role or VmImportRole(
             self,
@@ -138,44 +144,46 @@ class VmImportTask(cdk.Resource):
             encryption_key=encryption_key,
             license_configurations=license_configurations,
         )
-        provider = provider or VmImportProvider.get_or_create(self)
-        provider.allow_imports(self._role)
-        self._identity: dict[str, Any] = {
-            TaskProperty.DISK_CONTAINERS: [disk.locate(self).container for disk in disks],
-            TaskProperty.PLATFORM: platform and platform.value,
-            TaskProperty.ARCHITECTURE: architecture and architecture.value,
-            TaskProperty.BOOT_MODE: boot_mode and boot_mode.value,
-            TaskProperty.LICENSE_TYPE: license_type and license_type.value,
-            TaskProperty.USAGE_OPERATION: usage_operation,
-            TaskProperty.LICENSE_SPECIFICATIONS: [
-                {"LicenseConfigurationArn": arn} for arn in license_configurations
-            ]
-            or None,
-            TaskProperty.ENCRYPTED: encrypted or bool(encryption_key) or None,
-            TaskProperty.KMS_KEY_ID: encryption_key and encryption_key.key_arn,
-            TaskProperty.DESCRIPTION: description,
-            TaskProperty.CLIENT_TOKEN: client_token,
-        }
+        self._platform = platform
+        self._provider = provider or VmImportProvider.get_or_create(self)
+        config = self._provider._bind(passed_role=self._role)  # noqa: SLF001 - ours
+        names = contract.TaskProperty
         self._resource = cdk.CustomResource(
             self,
             "Resource",
-            resource_type=TASK_RESOURCE_TYPE,
-            service_token=provider.service_token,
+            resource_type=resource_type,
+            service_token=config.service_token,
             properties={
-                **self._identity,
-                TaskProperty.ROLE_NAME: self._role.role_name,
-                TaskProperty.TAGS: self._tags.rendered_tags,
-                TaskProperty.WAITER: provider.waiter,
+                names.DISK_CONTAINERS: [
+                    disk._bind(self).container  # noqa: SLF001 - ours
+                    for disk in disks
+                ],
+                names.PLATFORM: platform and platform.value,
+                names.ARCHITECTURE: architecture and architecture.value,
+                names.BOOT_MODE: boot_mode and boot_mode.value,
+                names.LICENSE_TYPE: license_type and license_type.value,
+                names.USAGE_OPERATION: usage_operation,
+                names.LICENSE_SPECIFICATIONS: [
+                    {"LicenseConfigurationArn": arn} for arn in license_configurations
+                ]
+                or None,
+                names.ENCRYPTED: encrypted or bool(encryption_key) or None,
+                names.KMS_KEY_ID: encryption_key and encryption_key.key_arn,
+                names.DESCRIPTION: description,
+                names.CLIENT_TOKEN: client_token,
+                names.ROLE_NAME: self._role.role_name,
+                names.TAGS: self._tags.rendered_tags,
+                names.STATE_MACHINE_ARN: config.state_machine_arn,
             },
         )
-        self._platform = platform
-        # The policies of a role are resources of their own; without them VM Import refuses it.
+        # VM Import refuses the role until its policies exist, and they may be resources of their
+        # own.
         self._resource.node.add_dependency(self._role)
 
     @property
     def import_task_id(self) -> str:
-        """Id of the task, `import-ami-...`. It is there before the import is over."""
-        return self._resource.get_att_string(TaskAttribute.IMPORT_TASK_ID.value)
+        """Id of the task, `import-ami-...`. It is available before the import is completed."""
+        return self._resource.get_att_string(contract.TaskAttribute.IMPORT_TASK_ID.value)
 
     @property
     def platform(self) -> Platform | None:
@@ -188,22 +196,24 @@ class VmImportTask(cdk.Resource):
         return self._role
 
     @property
-    def identity(self) -> Mapping[str, Any]:
-        """What the task imports, as its template says it: another identity is another task."""
-        return self._identity
-
-    def delete_ami(self) -> None:
-        """Have the AMI and its snapshots deleted with the task; an image with `delete_ami` asks."""
-        cast("cdk.CfnResource", self._resource.node.default_child).add_property_override(
-            TaskProperty.DELETE_AMI.value, value=True
-        )
-
-    @property
     def cdk_tag_manager(self) -> cdk.TagManager:
-        """The tags of the task; what `Tags.of()` adds to."""
+        """The tags of the task, which `Tags.of()` adds to."""
         return self._tags
+
+    def _bind(self, *, delete_ami: bool) -> str:
+        """Return the id of the task for an image that uses the task.
+
+        Args:
+            delete_ami: Whether the AMI and its snapshots are deleted with the task.
+        """
+        if delete_ami:
+            self._provider._bind(delete_amis=True)  # noqa: SLF001 - ours
+            cast("cdk.CfnResource", self._resource.node.default_child).add_property_override(
+                contract.TaskProperty.DELETE_AMI.value, value=True
+            )
+        return self.import_task_id
 
 
 def _encryption(encrypted: object, encryption_key: kms.IKey | None) -> Iterator[str]:
     if encryption_key is not None and encrypted is False:
-        yield "encrypted is False, but an encryption_key is given: leave one of them out"
+        yield "encrypted is False, but encryption_key is given: leave one of them out."

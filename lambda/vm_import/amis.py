@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 
 from aws import Aws
 from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
 from contract import OwnTag
+from errors import tolerated
 from identity import Owner, tokens_of
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,11 @@ class Amis:
         if disks is None:
             disks = task.source_snapshots if task else ()
         stays: dict[str, str] = {}
-        for ami in self._ec2.amis_of(task_id):
+        amis: list[Ami] = []
+        # A deletion that deletes no AMI does not fail because AMIs cannot be described.
+        with nullcontext() if delete_ami else tolerated(f"an AMI of {task_id} may be retained"):
+            amis = self._ec2.amis_of(task_id)
+        for ami in amis:
             reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"
             if reason:
                 stays[ami.id] = reason

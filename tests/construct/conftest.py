@@ -1,5 +1,9 @@
+"""Apps and stacks for the construct tests, with each set of feature flags that users have."""
+
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aws_cdk as cdk
@@ -9,7 +13,63 @@ from aws_cdk import assertions
 from cdk_vm_import import ImportedVmImage, Platform
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from constructs import Construct
+
+ROOT = Path(__file__).parents[2]
+# What `cdk init` writes into cdk.json. The CLI of package-lock.json brings the current list.
+INIT_FLAGS = ROOT / "node_modules/aws-cdk/lib/init-templates/.recommended-feature-flags.json"
+
+
+@pytest.fixture(scope="session")
+def init_flags() -> dict[str, Any]:
+    """The feature flags of a project made by `cdk init`."""
+    flags: dict[str, Any] = json.loads(INIT_FLAGS.read_text())
+    return flags
+
+
+# Every test that uses an app or a stack runs once with each set. Create apps with `new_app` only.
+@pytest.fixture(scope="session", params=["no flags", "this repository", "cdk init"])
+def flags(request: pytest.FixtureRequest, init_flags: dict[str, Any]) -> dict[str, Any]:
+    """The feature flags in the context of the apps."""
+    sets: dict[str, dict[str, Any]] = {
+        "no flags": {},
+        "this repository": json.loads((ROOT / "cdk.json").read_text())["context"],
+        "cdk init": init_flags,
+    }
+    return sets[request.param]
+
+
+class NewApp(Protocol):
+    def __call__(self, **arguments: Any) -> cdk.App: ...
+
+
+@pytest.fixture(scope="session")
+def new_app(flags: dict[str, Any]) -> NewApp:
+    """Creates an app with the feature flags, and with the context that the test adds."""
+
+    def call(**arguments: Any) -> cdk.App:
+        context = flags | arguments.pop("context", {})
+        return cdk.App(context=context, **arguments)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def new_stack(new_app: NewApp) -> Callable[[], cdk.Stack]:
+    """Creates a stack in an app of its own, always with the same name."""
+    return lambda: cdk.Stack(new_app(), "Stack")
+
+
+@pytest.fixture
+def app(new_app: NewApp) -> cdk.App:
+    return new_app()
+
+
+@pytest.fixture
+def stack(app: cdk.App) -> cdk.Stack:
+    return cdk.Stack(app, "Stack")
 
 
 class ImportImage(Protocol):
@@ -18,19 +78,9 @@ class ImportImage(Protocol):
     ) -> ImportedVmImage: ...
 
 
-@pytest.fixture
-def app() -> cdk.App:
-    return cdk.App()
-
-
-@pytest.fixture
-def stack(app: cdk.App) -> cdk.Stack:
-    return cdk.Stack(app, "Stack")
-
-
 @pytest.fixture(scope="session")
 def import_image() -> ImportImage:
-    """Imports an image with the arguments that matter to a test, and some for the others."""
+    """Imports an image with the arguments that matter to a test, and defaults for the others."""
 
     def call(scope: Construct, construct_id: str = "Image", **arguments: Any) -> ImportedVmImage:
         required: dict[str, Any] = {
@@ -50,7 +100,7 @@ class ResourcesOf(Protocol):
 
 @pytest.fixture(scope="session")
 def resources_of() -> ResourcesOf:
-    """Synthesizes a stack and gives its resources of a type, by logical id."""
+    """Synthesizes a stack and returns its resources of a type, by logical id."""
 
     def call(stack: cdk.Stack, resource_type: str) -> dict[str, dict[str, Any]]:
         found = assertions.Template.from_stack(stack).find_resources(resource_type)

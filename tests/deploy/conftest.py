@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local_aws import LocalAws
-from local_aws.cdk_cli import CHECKOUT, CdkCli
-from local_aws.prerequisites import DISK, Prerequisites
+from local_aws.client.cdk_cli import CdkCli
+from local_aws.client.environment import CHECKOUT
+from local_aws.client.prerequisites import DISK, Prerequisites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,12 +13,12 @@ from typing import IO
 import psutil
 import pytest
 
-from local_aws.cdk_cli import CHECKOUT
+from local_aws.client.environment import CHECKOUT
 
 
 def start() -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "local_aws.demo"],
+        [sys.executable, "-m", "local_aws.client.demo"],
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

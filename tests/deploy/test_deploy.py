@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from local_aws.cdk_cli import CdkError
+from local_aws.client.cdk_cli import CdkError
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Account, Stack

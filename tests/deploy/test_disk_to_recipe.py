@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local_aws import LocalAws
-from local_aws.cdk_cli import CHECKOUT, CdkCli, CdkError
+from local_aws.client.cdk_cli import CdkCli, CdkError
+from local_aws.client.environment import CHECKOUT
 from tests.deploy.conftest import Account
 from tests.disks.real_disks import FORMATS, real_disk
 

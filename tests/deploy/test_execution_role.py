@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from local_aws import LocalAws
-from local_aws.cdk_cli import CdkCli
-from local_aws.prerequisites import Prerequisites
+from local_aws.client.cdk_cli import CdkCli
+from local_aws.client.prerequisites import Prerequisites
 from tests.deploy.waiting_app import synthesize
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.config import Config
 
-from local_aws.cdk_cli import CdkCli
+from local_aws.client.cdk_cli import CdkCli
 from tests.deploy.waiting_app import synthesize
 from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
 

@@ -23,7 +23,7 @@ from aws_cdk.assertions import Template
 
 from cdk_vm_import import ImportedVmImage, Platform, VmDisk, VmImportProvider, VmImportTask
 from local_aws import LocalAws
-from local_aws.prerequisites import BUCKET, DISK, Prerequisites, raw_disk
+from local_aws.client.prerequisites import BUCKET, DISK, Prerequisites, raw_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

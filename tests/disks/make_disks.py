@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from local_aws.prerequisites import raw_disk
+from local_aws.client.prerequisites import raw_disk
 
 HERE = Path(__file__).parent
 # The subformats that VM Import takes.

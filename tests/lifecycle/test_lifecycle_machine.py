@@ -27,7 +27,7 @@ from tests.lifecycle.step_functions import STATE_MACHINE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from local_aws.imagebuilder import Image
+    from local_aws.services.imagebuilder.image_builder import Image
     from tests.lifecycle.cloudformation_driver import Answer, Event
 
 Change = dict[str, Any]

@@ -18,7 +18,7 @@ import pytest
 from ministack.core.responses import request_scope
 from ministack.services import ec2
 
-from local_aws import vm_import
+from local_aws.services.ec2 import vm_import
 from tests.handler.cloudformation import ACCOUNT, REGION
 from tests.lifecycle.aws_in_process import FAULTS, SERVICE_TIMEOUT
 from tests.lifecycle.cloudformation_driver import signature_date

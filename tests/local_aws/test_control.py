@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local_aws import LocalAwsError
-from local_aws.clock import Clock
-from local_aws.knobs import Knobs
+from local_aws.server.clock import Clock
+from local_aws.server.knobs import Knobs
 from tests.local_aws.account import Account, refused
 
 

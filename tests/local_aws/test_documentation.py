@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local_aws.knobs import Knobs
+from local_aws.server.knobs import Knobs
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = re.split(r"^## ", (ROOT / "docs/local-aws.md").read_text(), flags=re.MULTILINE)

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local_aws import LocalAws
-from local_aws.service_model import problems
+from local_aws.services.service_model import problems
 from tests.local_aws.account import Account
 
 if TYPE_CHECKING:

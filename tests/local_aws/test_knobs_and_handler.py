@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local_aws.knobs import Knobs
+from local_aws.server.knobs import Knobs
 from tests.handler.conftest import (  # noqa: F401 - the handler's own fixtures
     authority,
     aws,

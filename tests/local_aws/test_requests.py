@@ -15,8 +15,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from local_aws.clock import Clock
-from local_aws.service_model import RestJsonService
+from local_aws.server.clock import Clock
+from local_aws.services.service_model import RestJsonService
 from tests.local_aws.account import Account, refused
 
 if TYPE_CHECKING:

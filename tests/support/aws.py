@@ -159,8 +159,10 @@ class Aws:
         """Delete everything, and set the clock back."""
         self.local.reset(**knobs)
         self.step_functions.reset(self.clock)
-        for record in (self.responses, self.responded, self.bodies, self.headers):
-            record.clear()
+        self.responses.clear()
+        self.responded.clear()
+        self.bodies.clear()
+        self.headers.clear()
         self.operation_faults.clear()
         self.lag, self._before = 0, None
         self._lagging.clear()

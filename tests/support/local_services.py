@@ -14,14 +14,17 @@ from unittest.mock import patch
 from ministack.core.responses import request_scope
 from ministack.services import ec2
 
-from local_aws import ec2_images, ec2_tags, vm_import
-from local_aws.clock import Clock
-from local_aws.disk_images import DiskError
-from local_aws.imagebuilder import Image, ImageBuilder
-from local_aws.knobs import Knobs
-from local_aws.service_model import Ec2QueryService, RestJsonService, problems
-from local_aws.vm_import import ImportTask, VmImport
-from local_aws.world import ImportFailure, World
+from local_aws.server.clock import Clock
+from local_aws.server.faults import ImportFailure
+from local_aws.server.knobs import Knobs
+from local_aws.server.world import World
+from local_aws.services.ec2 import images as ec2_images
+from local_aws.services.ec2 import tags as ec2_tags
+from local_aws.services.ec2 import vm_import
+from local_aws.services.ec2.disk_images import DiskError
+from local_aws.services.ec2.vm_import import ImportTask, VmImport
+from local_aws.services.imagebuilder.image_builder import Image, ImageBuilder
+from local_aws.services.service_model import Ec2QueryService, RestJsonService, problems
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

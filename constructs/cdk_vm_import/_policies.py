@@ -1,0 +1,343 @@
+"""The IAM statements of the function, the state machine, the VM Import role and the keys.
+
+Statements that change something are restricted to the stack's own resources by the tag
+`cdk-vm-import:stack`, not by names. So a policy has the same size for 400 images as for one.
+"""
+
+from collections.abc import Sequence
+
+from aws_cdk import Aws
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+
+from cdk_vm_import._handler import contract
+
+VM_IMPORT_SERVICE = "vmie.amazonaws.com"
+
+_REQUEST_TAG = {f"aws:RequestTag/{contract.OwnTag.STACK}": Aws.STACK_ID}
+_RESOURCE_TAG = {f"aws:ResourceTag/{contract.OwnTag.STACK}": Aws.STACK_ID}
+_IMAGES = f"arn:{Aws.PARTITION}:imagebuilder:{Aws.REGION}:{Aws.ACCOUNT_ID}:image/*"
+_IMPORT_TASKS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}:{Aws.ACCOUNT_ID}:import-image-task/*"
+# ARNs of AMIs and snapshots contain no account id.
+_AMIS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}::image/*"
+_SNAPSHOTS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}::snapshot/*"
+
+
+# --- the function ---
+
+
+def import_images() -> list[iam.PolicyStatement]:
+    """Return what the function needs for every image."""
+    roles = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/aws-service-role"
+    return [
+        # ImportVmImage sets the image's tags, which IAM authorizes as TagResource.
+        iam.PolicyStatement(
+            sid="ImportImagesOfThisStack",
+            actions=["imagebuilder:ImportVmImage", "imagebuilder:TagResource"],
+            resources=[_IMAGES],
+            conditions={"StringEquals": _REQUEST_TAG},
+        ),
+        iam.PolicyStatement(
+            sid="ChangeImagesOfThisStack",
+            actions=[
+                "imagebuilder:CancelImageCreation",
+                "imagebuilder:DeleteImage",
+                "imagebuilder:TagResource",
+                "imagebuilder:UntagResource",
+            ],
+            resources=[_IMAGES],
+            conditions={"StringEquals": _RESOURCE_TAG},
+        ),
+        # The function looks for an image by its tags before it imports one. No tag condition: the
+        # list supports none, and an image that no longer exists has no tags.
+        iam.PolicyStatement(
+            sid="ReadImages",
+            actions=["imagebuilder:GetImage", "imagebuilder:ListImageBuildVersions"],
+            resources=[_IMAGES],
+        ),
+        # ImportVmImage reads the task and its AMI with the caller's permissions, and the function
+        # reads why a task failed. Both actions support only the resource *.
+        iam.PolicyStatement(
+            sid="ReadImportTasks",
+            actions=["ec2:DescribeImages", "ec2:DescribeImportImageTasks"],
+            resources=["*"],
+        ),
+        # Image Builder follows the task with this role. The first import of an account creates it.
+        iam.PolicyStatement(
+            sid="CreateServiceLinkedRole",
+            actions=["iam:CreateServiceLinkedRole"],
+            resources=[f"{roles}/imagebuilder.amazonaws.com/AWSServiceRoleForImageBuilder"],
+            conditions={"StringEquals": {"iam:AWSServiceName": "imagebuilder.amazonaws.com"}},
+        ),
+        # ImportImage tags the task only, so the function tags AMI and snapshots afterwards. They
+        # may have no tag of a stack yet, but not the tag of another stack.
+        iam.PolicyStatement(
+            sid="TagAmisOfThisStack",
+            actions=["ec2:CreateTags"],
+            resources=[_AMIS, _SNAPSHOTS],
+            conditions={"StringEquals": _REQUEST_TAG, "StringEqualsIfExists": _RESOURCE_TAG},
+        ),
+        iam.PolicyStatement(
+            sid="UntagAmisOfThisStack",
+            actions=["ec2:DeleteTags"],
+            resources=[_AMIS, _SNAPSHOTS],
+            conditions={"StringEquals": _RESOURCE_TAG},
+        ),
+    ]
+
+
+def import_disks() -> list[iam.PolicyStatement]:
+    """Return what the function needs for import tasks that it starts."""
+    return [
+        # ImportImage sets the task's tags, which IAM authorizes as CreateTags.
+        iam.PolicyStatement(
+            sid="ImportDisksOfThisStack",
+            actions=["ec2:ImportImage", "ec2:CreateTags"],
+            resources=[_IMPORT_TASKS],
+            conditions={"StringEquals": _REQUEST_TAG},
+        ),
+        # ImportImage is also authorized on the AMI that it creates and on the snapshots that it
+        # reads. They have no tag of this stack.
+        iam.PolicyStatement(
+            sid="ImportDisks",
+            actions=["ec2:ImportImage"],
+            resources=[_AMIS, _SNAPSHOTS],
+        ),
+        iam.PolicyStatement(
+            sid="ChangeImportTasksOfThisStack",
+            actions=["ec2:CancelImportTask", "ec2:CreateTags", "ec2:DeleteTags"],
+            resources=[_IMPORT_TASKS],
+            conditions={"StringEquals": _RESOURCE_TAG},
+        ),
+        # A task that is cancelled shortly before its end may leave snapshots.
+        *_delete_snapshots(),
+    ]
+
+
+def pass_roles_to_vm_import() -> iam.PolicyStatement:
+    """Return a statement that allows to pass the roles which are added to its resources."""
+    # VM Import reads the disks with the role of the task.
+    return iam.PolicyStatement(
+        sid="PassRolesToVmImport",
+        actions=["iam:PassRole"],
+        conditions={"StringEquals": {"iam:PassedToService": VM_IMPORT_SERVICE}},
+    )
+
+
+def delete_amis() -> list[iam.PolicyStatement]:
+    """Return what the function needs to delete AMIs and their snapshots."""
+    return [
+        iam.PolicyStatement(
+            sid="DeleteAmisOfThisStack",
+            actions=["ec2:DeregisterImage"],
+            resources=[_AMIS],
+            conditions={"StringEquals": _RESOURCE_TAG},
+        ),
+        # The function does not delete AMIs that another image uses or that are shared. These
+        # actions support no conditions.
+        iam.PolicyStatement(
+            sid="ReadUsesOfAmis",
+            actions=["ec2:DescribeImageAttribute", "imagebuilder:ListImages"],
+            resources=["*"],
+        ),
+        *_delete_snapshots(),
+    ]
+
+
+def _delete_snapshots() -> list[iam.PolicyStatement]:
+    # EC2 itself refuses to delete a snapshot that an AMI uses. When a policy contains these
+    # statements twice, CDK renders them once.
+    return [
+        iam.PolicyStatement(
+            sid="DeleteSnapshotsOfThisStack",
+            actions=["ec2:DeleteSnapshot"],
+            resources=[_SNAPSHOTS],
+            conditions={"StringEquals": _RESOURCE_TAG},
+        ),
+        iam.PolicyStatement(
+            sid="ReadSnapshots", actions=["ec2:DescribeSnapshots"], resources=["*"]
+        ),
+    ]
+
+
+def write_log(log_group: logs.ILogGroup) -> iam.PolicyStatement:
+    """Return what the function needs to write its log."""
+    # The managed policy AWSLambdaBasicExecutionRole allows to write to every log group.
+    return iam.PolicyStatement(
+        sid="WriteOwnLog",
+        actions=["logs:CreateLogStream", "logs:PutLogEvents"],
+        resources=[log_group.log_group_arn],
+    )
+
+
+def run_in_vpc() -> iam.PolicyStatement:
+    """Return what Lambda needs to run the function in a VPC."""
+    # Lambda refuses a role that does not have these actions on all resources.
+    # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+    return iam.PolicyStatement(
+        sid="RunInVpc",
+        actions=[
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:CreateNetworkInterface",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:UnassignPrivateIpAddresses",
+        ],
+        resources=["*"],
+    )
+
+
+def run_executions(state_machine_arn: str, executions_arn: str) -> list[iam.PolicyStatement]:
+    """Return what the function needs to run each event once and in order."""
+    return [
+        # The function starts an execution for each event, and lists executions to find out
+        # whether a later event of the same resource exists.
+        iam.PolicyStatement(
+            sid="StartExecutions",
+            actions=["states:ListExecutions", "states:StartExecution"],
+            resources=[state_machine_arn],
+        ),
+        # A later event supersedes those that still run.
+        iam.PolicyStatement(
+            sid="StopExecutions",
+            actions=["states:StopExecution"],
+            resources=[executions_arn],
+        ),
+    ]
+
+
+# --- the state machine ---
+
+
+def invoke(function: lambda_.IFunction) -> iam.PolicyStatement:
+    """Return what the state machine needs to run a step."""
+    # On the function alone, not on its versions and aliases, which CDK's grant_invoke includes.
+    return iam.PolicyStatement(
+        sid="InvokeFunction",
+        actions=["lambda:InvokeFunction"],
+        resources=[function.function_arn],
+    )
+
+
+def encrypt_executions(key: kms.IKey, state_machine_arn: str) -> iam.PolicyStatement:
+    """Return what the state machine needs to encrypt the data of its executions."""
+    # The condition makes the key useless to the role outside this state machine.
+    # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
+    context = {"kms:EncryptionContext:aws:states:stateMachineArn": state_machine_arn}
+    return iam.PolicyStatement(
+        sid="EncryptExecutions",
+        actions=["kms:Decrypt", "kms:GenerateDataKey"],
+        resources=[key.key_arn],
+        conditions={"StringEquals": context},
+    )
+
+
+# --- the policy of the provider's key ---
+
+
+def encrypt_logs() -> iam.PolicyStatement:
+    """Return what the key's policy must contain so that CloudWatch Logs can use the key."""
+    # CloudFormation generates the name of the log group, so the condition cannot name it.
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    log_groups = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:*"
+    return iam.PolicyStatement(
+        sid="EncryptLogs",
+        principals=[iam.ServicePrincipal(f"logs.{Aws.REGION}.{Aws.URL_SUFFIX}")],
+        actions=[
+            "kms:Decrypt*",
+            "kms:Describe*",
+            "kms:Encrypt*",
+            "kms:GenerateDataKey*",
+            "kms:ReEncrypt*",
+        ],
+        resources=["*"],
+        conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": log_groups}},
+    )
+
+
+# --- the role of VM Import ---
+
+
+def assume_by_vm_import() -> iam.ServicePrincipal:
+    """Return the principal that may assume the role of an import task."""
+    # Only when VM Import works for this account.
+    # https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
+    return iam.ServicePrincipal(
+        VM_IMPORT_SERVICE,
+        conditions={
+            "StringEquals": {"sts:Externalid": "vmimport", "aws:SourceAccount": Aws.ACCOUNT_ID}
+        },
+    )
+
+
+def read_disks(
+    objects: Sequence[str], buckets: Sequence[str], keys: Sequence[str]
+) -> list[iam.PolicyStatement]:
+    """Return what VM Import needs to read disks.
+
+    Args:
+        objects: ARNs of the objects in buckets.
+        buckets: ARNs of the buckets.
+        keys: ARNs of the keys that objects and snapshots are encrypted with.
+    """
+    return [
+        *_on(objects, "ReadDisks", "s3:GetObject"),
+        # VM Import checks the Region of the bucket and lists it.
+        *_on(buckets, "FindDisks", "s3:GetBucketLocation", "s3:ListBucket"),
+        *_on(keys, "DecryptDisks", "kms:Decrypt", "kms:DescribeKey"),
+    ]
+
+
+def create_ami() -> iam.PolicyStatement:
+    """Return what VM Import needs to create the AMI and its snapshots."""
+    # On all resources, because AMI and snapshots exist only after the import.
+    return iam.PolicyStatement(
+        sid="CreateAmi",
+        actions=[
+            "ec2:CopySnapshot",
+            "ec2:Describe*",
+            "ec2:ModifySnapshotAttribute",
+            "ec2:RegisterImage",
+        ],
+        resources=["*"],
+    )
+
+
+def encrypt_ami(key: kms.IKey | None) -> list[iam.PolicyStatement]:
+    """Return what VM Import needs to encrypt AMI and snapshots; nothing for the key of EBS."""
+    # CreateGrant lets EC2 use the key for the volumes and snapshots of the import.
+    return _on(
+        [key.key_arn] if key else [],
+        "EncryptAmi",
+        "kms:CreateGrant",
+        "kms:Decrypt",
+        "kms:DescribeKey",
+        "kms:Encrypt",
+        "kms:GenerateDataKey*",
+        "kms:ReEncrypt*",
+    )
+
+
+def attach_licenses() -> iam.PolicyStatement:
+    """Return what VM Import needs to attach License Manager configurations to the AMI."""
+    # On all resources, because License Manager authorizes the AMI, which does not exist yet.
+    return iam.PolicyStatement(
+        sid="AttachLicenses",
+        actions=[
+            "license-manager:GetLicenseConfiguration",
+            "license-manager:ListLicenseSpecificationsForResource",
+            "license-manager:UpdateLicenseSpecificationsForResource",
+        ],
+        resources=["*"],
+    )
+
+
+def _on(resources: Sequence[str], sid: str, *actions: str) -> list[iam.PolicyStatement]:
+    """Return a statement on each resource once, or none: IAM refuses an empty list."""
+    if not resources:
+        return []
+    unique = list(dict.fromkeys(resources))
+    return [iam.PolicyStatement(sid=sid, actions=list(actions), resources=unique)]

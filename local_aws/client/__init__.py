@@ -1,0 +1,1 @@
+"""What runs outside the server: start it, point programs at it, and use it from Python."""

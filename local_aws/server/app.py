@@ -1,0 +1,145 @@
+"""Add our services to MiniStack, and serve both and the control API as one ASGI application."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from ministack import app as ministack
+from ministack.core import router
+from ministack.services import ec2
+
+from local_aws.server import control
+from local_aws.server.world import CALLER, World
+from local_aws.services.cloudformation import (
+    resource_types,
+    response_urls,
+    stack_operations,
+    template_conditions,
+)
+from local_aws.services.ec2 import images, tags
+from local_aws.services.ec2.permissions import ec2_checks
+from local_aws.services.ec2.vm_import import VmImport
+from local_aws.services.iam import execution_role, service_roles
+from local_aws.services.iam.authorization import authorize, authorize_ourselves
+from local_aws.services.imagebuilder.image_builder import ImageBuilder
+from local_aws.services.imagebuilder.permissions import ImageBuilderChecks
+from local_aws.services.lambda_ import functions
+from local_aws.services.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
+from local_aws.services.stepfunctions import aws_time
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from local_aws.server.clock import Clock
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+def make_app(clock: Clock) -> App:
+    """Return the application, after changing MiniStack for the whole process.
+
+    Args:
+        clock: The AWS time of the server.
+    """
+    world = World(clock)
+    vm_import = VmImport(world)
+    image_builder = ImageBuilder(world, vm_import)
+    image_builder_checks = ImageBuilderChecks(image_builder)
+
+    def authorize_image_builder(operation: str, request: dict[str, Any]) -> None:
+        checks = image_builder_checks(operation, request)
+        authorize(checks, "AccessDeniedException")
+
+    def authorize_ec2(operation: str, request: dict[str, Any]) -> None:
+        checks = ec2_checks(operation, request)
+        preface = "You are not authorized to perform this operation. "
+        authorize(checks, "UnauthorizedOperation", preface)
+
+    image_builder_service = RestJsonService(
+        "imagebuilder", image_builder.operations, world, authorize_image_builder
+    )
+    ec2_service = Ec2QueryService(
+        vm_import.operations | images.OPERATIONS | tags.OPERATIONS,
+        world,
+        authorize_ec2,
+        ec2.handle_request,
+    )
+
+    ministack.SERVICE_REGISTRY["imagebuilder"] = {"module": "imagebuilder"}
+    ministack.SERVICE_HANDLERS["imagebuilder"] = image_builder_service.handle_request
+    ministack.SERVICE_HANDLERS["ec2"] = ec2_service.handle_request
+    # MiniStack calls `reset` of a service's module on POST /_ministack/reset.
+    ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=image_builder.reset)  # noqa: SLF001
+    router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
+    authorize_ourselves(world.operations)
+    resource_types.register(image_builder_service)
+    functions.register(world)
+    aws_time.register(world)
+    response_urls.register(world)
+    service_roles.register()
+    template_conditions.register()
+    stack_operations.register()
+    execution_role.register()
+    world.operations |= {
+        ("cloudformation", name) for name in ("CustomResourceEvent", "ResponseURL")
+    }
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await ministack.app(scope, receive, send)
+        elif scope["path"].startswith(control.PREFIX):
+            status, body = control.respond(
+                world, scope["method"], scope["path"], await _body(receive)
+            )
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        elif fault := response_urls.fault(world, scope):
+            await response_urls.deliver_with_fault(fault, scope, receive, send)
+        else:
+            with world.lock:
+                clock.settle()
+            CALLER.set(_access_key(scope))
+            await ministack.app(scope, receive, _with_our_request_id(send))
+
+    return app
+
+
+def _access_key(scope: Message) -> str:
+    headers = {name.decode("latin-1").lower(): v.decode("latin-1") for name, v in scope["headers"]}
+    return str(router.extract_access_key_id(headers, parse_qs(scope["query_string"].decode())))
+
+
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _with_our_request_id(send: Send) -> Send:
+    """Replace MiniStack's request id in the headers by ours, which is in the body."""
+    ids: list[str] = []
+    REQUEST_IDS.set(ids)
+
+    async def send_with_id(message: Message) -> None:
+        if ids and message["type"] == "http.response.start":
+            message["headers"] = [
+                (
+                    name,
+                    ids[0].encode()
+                    if name in (b"x-amzn-requestid", b"x-amz-request-id")
+                    else value,
+                )
+                for name, value in message["headers"]
+            ]
+        await send(message)
+
+    return send_with_id

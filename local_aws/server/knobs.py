@@ -1,0 +1,78 @@
+"""Knobs: settings for what AWS does not document, so that tests run with each possibility."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal, get_args, get_type_hints
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """All knobs with their defaults. Times are seconds of AWS time."""
+
+    # How long an import takes. Workshops report 5 to 10 minutes, issues well over 20.
+    import_seconds: float = 1200
+    # How long a failed or cancelled EC2 task stays in `deleting`.
+    deleting_seconds: float = 30
+    # How soon Image Builder, which polls the task, sees that it has ended.
+    image_watch_seconds: float = 15
+    # How long the asynchronous CancelImageCreation takes.
+    cancel_seconds: float = 20
+    # How long a client token returns the original response.
+    idempotency_seconds: float = 86400
+    # What a client token returns if its image is deleted, FAILED or CANCELLED: the ARN of that
+    # image, or the ARN of a new import.
+    idempotency_of_dead_image: Literal["replay", "import"] = "replay"
+    # What a client token with other parameters does. ImportVmImage does not declare
+    # IdempotentParameterMismatchException.
+    idempotency_mismatch: Literal["refuse", "replay"] = "refuse"
+    # When Image Builder notices a task id that EC2 does not know: it refuses the call, or the image
+    # becomes FAILED.
+    unknown_task: Literal["refuse", "fail"] = "refuse"
+    # Whether CancelImageCreation cancels an image with buildType IMPORT.
+    cancel_import: Literal["cancel", "refuse"] = "cancel"
+    # The error of CancelImageCreation for an image that has ended. The model allows the first two,
+    # AWS's CloudFormation handler of 2022 expects the third.
+    cancel_terminal_error: Literal[
+        "InvalidRequestException", "ResourceInUseException", "InvalidParameterValueException"
+    ] = "InvalidRequestException"
+    # Whether a recipe with the image as parentImage is a dependency that blocks DeleteImage.
+    dependants_block_delete: bool = True
+    # What ListImageBuildVersions returns for an image version that does not exist.
+    unknown_image_version: Literal["empty", "not_found"] = "empty"
+    # Whether Image Builder tags an imported AMI with CreatedBy, as it tags the AMIs that it builds.
+    tag_imported_ami: bool = False
+    # The StatusMessage of a task that is cancelled without a CancelReason.
+    cancelled_task_message: str = "Cancelled by user"
+    # What happens to the snapshots of an import that fails or is cancelled after creating them.
+    snapshots_of_dead_import: Literal["keep", "delete"] = "keep"
+    # How long a ClientToken of ImportImage returns the original response.
+    import_idempotency_seconds: float = 86400
+
+    def changed(self, changes: dict[str, object]) -> Knobs:
+        """Return these knobs with changes.
+
+        Raises:
+            ValueError: A knob does not exist, or a value is not allowed.
+        """
+        types = get_type_hints(type(self))
+        for name, value in changes.items():
+            if name not in types:
+                known = ", ".join(knob.name for knob in fields(self))
+                raise ValueError(f"knob {name!r} does not exist: use one of {known}")
+            allowed = get_args(types[name])
+            good = (
+                value in allowed
+                if allowed
+                else isinstance(value, (int, float) if types[name] is float else types[name])
+                and (types[name] is bool or not isinstance(value, bool))
+            )
+            if not good:
+                raise ValueError(
+                    f"{value!r} is not valid for knob {name}: use {allowed or types[name].__name__}"
+                )
+        return replace(self, **changes)  # type: ignore[arg-type]  # checked above
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the knobs by name."""
+        return asdict(self)

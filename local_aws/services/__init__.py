@@ -1,0 +1,1 @@
+"""What the simulated AWS adds to MiniStack, one package for each AWS service."""

@@ -1,0 +1,1 @@
+"""CloudFormation: stack operations, resource types, response URLs and template conditions."""

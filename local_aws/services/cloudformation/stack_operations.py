@@ -1,0 +1,251 @@
+"""Delete what a failed or cancelled creation may have created, which MiniStack does not.
+
+CloudFormation follows a create that fails, or that the deletion of its stack cancels, with a
+Delete. MiniStack sends none, and continues a creation during a deletion. AWS documents little:
+
+- The Delete has the physical id of the FAILED response. Without a response, CloudFormation
+  generates an id, and may send the Delete while the provider still works on the Create.
+  https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1814
+  https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1730
+- A stack that is being updated cannot be deleted: the user must cancel the update first.
+  https://github.com/aws-amplify/amplify-backend/pull/2366
+- Inferred: for a resource whose creation failed, only DeletionPolicy Retain prevents the Delete.
+  RetainExceptOnCreate does not, because it excludes creations. A deletion during a rollback starts
+  after the rollback, and a deletion during a deletion does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import ContextVar, copy_context
+from functools import wraps
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from ministack.core.responses import now_iso
+from ministack.services import cloudformation
+from ministack.services.cloudformation import (
+    changesets,
+    custom_resource,
+    handlers,
+    provisioners,
+    stacks,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_NESTED: Final = "AWS::CloudFormation::Stack"
+# As in https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1814
+_GENERATED_ID: Final = string.ascii_uppercase + string.digits
+# The physical ids in responses of custom resources, by StackId and LogicalResourceId.
+_RESPONDED: Final[dict[tuple[object, object], str]] = {}
+
+
+class CreationCancelledError(Exception):
+    """The creation of a resource is cancelled because its stack is deleted."""
+
+
+class _Operation:
+    """A running creation or update of a stack."""
+
+    def __init__(self, task: asyncio.Task[None] | None) -> None:
+        self.task = task
+        self.cancelled: Future[None] = Future()
+        self.rolls_back = False
+
+    async def end(self) -> None:
+        """Cancel it unless it already rolls back, and wait until it ends."""
+        if self.task is None or self.task is asyncio.current_task():
+            return
+        if not self.rolls_back:
+            # In this order, because MiniStack's engine notices when the current resource ends.
+            self.task.cancel()
+            self.cancelled.set_result(None)
+        await asyncio.wait([self.task])
+
+
+# The failures of a create that was sent: cancelled, responded with FAILED, or without a response.
+# No Delete follows if it was not sent, because CloudFormation cannot invoke the function.
+_SENT: Final = (CreationCancelledError, RuntimeError, TimeoutError)
+_RUNNING: Final[dict[str, _Operation]] = {}
+_OPERATION: ContextVar[_Operation | None] = ContextVar("operation", default=None)
+
+
+def register() -> None:
+    """Change MiniStack's CloudFormation for the whole process."""
+    actions = handlers._ACTION_HANDLERS  # noqa: SLF001
+    actions["DeleteStack"] = _unless_updated(actions["DeleteStack"])
+    custom_resource.deliver_response = _recorded(custom_resource.deliver_response)
+    replacements = {
+        "_deploy_stack_async": _track(stacks._deploy_stack_async),  # noqa: SLF001
+        "_roll_back_operation": _with_failed_creations(stacks._roll_back_operation),  # noqa: SLF001
+        "_delete_stack_async": _after_the_creation(stacks._delete_stack_async),  # noqa: SLF001
+        "_provision_resource": _with_failures_recorded(provisioners._provision_resource),  # noqa: SLF001
+    }
+    for module in (stacks, handlers, changesets, provisioners):  # They import from each other.
+        for name in replacements.keys() & vars(module).keys():
+            setattr(module, name, replacements[name])
+
+
+def _unless_updated(delete_stack: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(delete_stack)
+    def unless_updated(params: dict[str, Any]) -> Any:  # noqa: ANN401
+        stack = handlers._resolve_stack(handlers._p(params, "StackName")) or {}  # noqa: SLF001
+        status = stack.get("StackStatus", "")
+        if status.startswith("UPDATE_") and status.endswith("_IN_PROGRESS"):
+            message = f"Stack [{stack['StackId']}] cannot be deleted while in status {status}"
+            return handlers._error("ValidationError", message)  # noqa: SLF001
+        if status == "DELETE_IN_PROGRESS":
+            return handlers._xml(200, "DeleteStackResponse", "")  # noqa: SLF001
+        response = delete_stack(params)
+        if response[0] == HTTPStatus.OK and stack.get("StackId") in _RUNNING:
+            stack["StackStatus"] = "DELETE_IN_PROGRESS"
+        return response
+
+    return unless_updated
+
+
+def _recorded(deliver: Callable[[str, dict[str, Any]], bool]) -> Callable[..., bool]:
+    """Record the physical id of a response, which MiniStack ignores in a FAILED one."""
+
+    @wraps(deliver)
+    def recorded(token: str, response: dict[str, Any]) -> bool:
+        if physical_id := response.get("PhysicalResourceId"):
+            _RESPONDED[response.get("StackId"), response.get("LogicalResourceId")] = physical_id
+        return deliver(token, response)
+
+    return recorded
+
+
+def _track(deploy: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @wraps(deploy)
+    async def track(
+        stack_name: str, stack_id: str, template: dict[str, Any], *others: object, **more: object
+    ) -> None:
+        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        # A deletion needs its policies and order, and MiniStack sets it late for a change set.
+        stack["_template"] = stack["_template"] or template
+        _RUNNING[stack_id] = operation = _Operation(asyncio.current_task())
+        _OPERATION.set(operation)
+        try:
+            await deploy(stack_name, stack_id, template, *others, **more)
+        finally:
+            del _RUNNING[stack_id]
+
+    return track
+
+
+def _with_failed_creations(
+    roll_back: Callable[..., Awaitable[None]],
+) -> Callable[..., Awaitable[None]]:
+    @wraps(roll_back)
+    async def with_failed_creations(
+        stack_name: str, stack_id: str, stack: dict[str, Any], run: dict[str, Any], *others: object
+    ) -> None:
+        if operation := _OPERATION.get():
+            operation.rolls_back = True
+        run["created"] += [
+            name for name in _failed(stack["_resources"]) if name not in run["created"]
+        ]
+        await roll_back(stack_name, stack_id, stack, run, *others)
+
+    return with_failed_creations
+
+
+def _after_the_creation(delete: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @wraps(delete)
+    async def after_the_creation(
+        stack_name: str, stack_id: str, *others: object, **more: object
+    ) -> None:
+        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        if operation := _RUNNING.get(stack_id):
+            await operation.end()
+        definitions = stack["_template"].get("Resources", {})
+        for logical_id in _failed(stack["_resources"]):
+            if definitions.get(logical_id, {}).get("DeletionPolicy") == "RetainExceptOnCreate":
+                definitions[logical_id]["DeletionPolicy"] = "Delete"
+        await delete(stack_name, stack_id, *others, **more)
+
+    return after_the_creation
+
+
+def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]:
+    """Record failed and cancelled creations of custom resources and other slow types."""
+
+    @wraps(provision)
+    def with_failures_recorded(
+        resource_type: str, logical_id: str, properties: dict[str, Any], stack_name: str
+    ) -> Any:  # noqa: ANN401
+        arguments = (resource_type, logical_id, properties, stack_name)
+        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        if logical_id in stack["_resources"] or not stacks._runs_on_worker_thread(resource_type):  # noqa: SLF001
+            return provision(*arguments)
+        record = {
+            "PhysicalResourceId": "",
+            "ResourceType": resource_type,
+            "ResourceStatus": "CREATE_COMPLETE",
+            "LogicalResourceId": logical_id,
+            "Properties": properties,
+            "Attributes": {},
+            "Timestamp": now_iso(),
+        }
+        _RESPONDED.pop((stack["StackId"], logical_id), None)
+        try:
+            # The resources in a nested stack are cancelled by themselves.
+            act = provision if resource_type == _NESTED else _unless_cancelled(provision)
+            record["PhysicalResourceId"], record["Attributes"] = created = act(*arguments)
+        except Exception as error:
+            if resource_type == _NESTED or isinstance(error, _SENT):
+                record["PhysicalResourceId"] = _physical_id_of_failed(
+                    resource_type, logical_id, stack
+                )
+                record["ResourceStatus"] = "CREATE_FAILED"
+            if isinstance(error, CreationCancelledError) and stack["StackId"] in _RUNNING:
+                event = (logical_id, resource_type, "CREATE_FAILED", str(error))
+                stacks._add_event(stack["StackId"], stack_name, *event)  # noqa: SLF001
+            raise
+        finally:
+            # The engine forgets a created resource if it is cancelled at this moment.
+            if record["PhysicalResourceId"]:
+                stack["_resources"][logical_id] = record
+        return created
+
+    return with_failures_recorded
+
+
+def _unless_cancelled(provision: Callable[..., Any]) -> Callable[..., Any]:
+    def unless_cancelled(*arguments: Any) -> Any:  # noqa: ANN401
+        operation = _OPERATION.get()
+        if operation is None:
+            return provision(*arguments)
+        executor = ThreadPoolExecutor(max_workers=1)
+        done = executor.submit(copy_context().run, provision, *arguments)
+        executor.shutdown(wait=False)
+        wait([done, operation.cancelled], return_when=FIRST_COMPLETED)
+        if not done.done():
+            raise CreationCancelledError("Resource creation cancelled")
+        return done.result()
+
+    return unless_cancelled
+
+
+def _physical_id_of_failed(resource_type: str, logical_id: str, stack: dict[str, Any]) -> str:
+    name = stack["StackName"]
+    if resource_type == _NESTED:
+        children = [
+            child["StackId"]
+            for child in cloudformation._stacks.values()  # noqa: SLF001
+            if child.get("_parent_stack_name") == name
+            and child["StackName"].startswith(f"{name}-{logical_id}-")
+        ]
+        return children[-1] if children else ""
+    generated = f"{name}-{logical_id}-" + "".join(secrets.choice(_GENERATED_ID) for _ in range(13))
+    return _RESPONDED.pop((stack["StackId"], logical_id), None) or generated
+
+
+def _failed(resources: dict[str, dict[str, Any]]) -> list[str]:
+    return [name for name, r in resources.items() if r["ResourceStatus"] == "CREATE_FAILED"]

@@ -1,0 +1,74 @@
+"""Delete AMIs and snapshots as EC2 does, with its errors, which MiniStack lacks.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/deregister-ami.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ministack.services import ec2
+
+from local_aws.services.ec2.permissions import delete_snapshot_check
+from local_aws.services.service_model import ServiceError, refuse_dry_run
+
+if TYPE_CHECKING:
+    from local_aws.services.service_model import Operation
+
+
+def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
+    """DeregisterImage: DeleteAssociatedSnapshots skips snapshots that another AMI uses."""
+    image_id = request["ImageId"]
+    image = ec2._images.get(image_id)  # noqa: SLF001 - MiniStack has no API for this
+    if image is None:
+        raise ServiceError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+    refuse_dry_run(request)
+    snapshots = _snapshots(image)
+    ec2._images.pop(image_id)  # noqa: SLF001
+    ec2._tags.pop(image_id, None)  # noqa: SLF001
+    if not request.get("DeleteAssociatedSnapshots"):
+        return {"Return": True}
+    results = []
+    for snapshot_id in snapshots:
+        code = "skipped" if _user(snapshot_id) else "success"
+        if delete_snapshot_check(snapshot_id).refusal:
+            code = "missing-permissions"
+        if code == "success":
+            ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
+        results.append({"SnapshotId": snapshot_id, "ReturnCode": code})
+    return {"Return": True, "DeleteSnapshotResults": results}
+
+
+def delete_snapshot(request: dict[str, Any]) -> dict[str, Any]:
+    """DeleteSnapshot: refused while an AMI uses the snapshot."""
+    snapshot_id = request["SnapshotId"]
+    if snapshot_id not in ec2._snapshots:  # noqa: SLF001
+        raise ServiceError(
+            "InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist."
+        )
+    if user := _user(snapshot_id):
+        raise ServiceError(
+            "InvalidSnapshot.InUse", f"The snapshot {snapshot_id} is currently in use by {user}"
+        )
+    refuse_dry_run(request)
+    ec2._snapshots.pop(snapshot_id)  # noqa: SLF001
+    return {}
+
+
+OPERATIONS: dict[str, Operation] = {
+    "DeregisterImage": deregister_image,
+    "DeleteSnapshot": delete_snapshot,
+}
+
+
+def _snapshots(image: dict[str, Any]) -> list[str]:
+    """Return the snapshots of an AMI."""
+    mappings = image.get("BlockDeviceMappings") or []
+    found = [mapping.get("Ebs", {}).get("SnapshotId") for mapping in mappings]
+    return [snapshot_id for snapshot_id in found if snapshot_id]
+
+
+def _user(snapshot_id: str) -> str | None:
+    """Return an AMI that uses the snapshot."""
+    images = ec2._images.values()  # noqa: SLF001
+    return next((image["ImageId"] for image in images if snapshot_id in _snapshots(image)), None)

@@ -1,0 +1,52 @@
+"""Create and delete tags of EC2 resources with permission checks, which MiniStack lacks.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ministack.services import ec2
+
+from local_aws.services.service_model import refuse_dry_run
+
+if TYPE_CHECKING:
+    from local_aws.services.service_model import Operation
+
+
+def create_tags(request: dict[str, Any]) -> dict[str, Any]:
+    """CreateTags."""
+    refuse_dry_run(request)
+    new = {tag["Key"]: tag.get("Value", "") for tag in request["Tags"]}
+    for resource_id in request["Resources"]:
+        _put(resource_id, _tags(resource_id) | new)
+    return {}
+
+
+def delete_tags(request: dict[str, Any]) -> dict[str, Any]:
+    """DeleteTags: a value must match to delete its tag, and no tags means all tags."""
+    refuse_dry_run(request)
+    for resource_id in request["Resources"]:
+        tags = _tags(resource_id)
+        to_delete = {tag["Key"]: tag.get("Value") for tag in request.get("Tags", [])} or dict(tags)
+        kept = {
+            key: value
+            for key, value in tags.items()
+            if key not in to_delete or to_delete[key] not in {None, value}
+        }
+        _put(resource_id, kept)
+    return {}
+
+
+OPERATIONS: dict[str, Operation] = {"CreateTags": create_tags, "DeleteTags": delete_tags}
+
+
+def _tags(resource_id: str) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in ec2._tags.get(resource_id, [])}  # noqa: SLF001
+
+
+def _put(resource_id: str, tags: dict[str, str]) -> None:
+    ec2._tags[resource_id] = [  # noqa: SLF001 - MiniStack has no API for this
+        {"Key": key, "Value": value} for key, value in tags.items()
+    ]

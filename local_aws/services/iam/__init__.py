@@ -1,0 +1,1 @@
+"""IAM: permission checks, execution roles and service roles."""

@@ -1,0 +1,139 @@
+"""Check permissions: actions on resources under condition keys.
+
+MiniStack authenticates callers and evaluates their policies if IAM is enforced. Which permissions
+an operation requires is in permissions.py of its service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ministack.app
+from ministack.core import iam_actions, iam_evaluator
+from ministack.core.responses import get_account_id, get_region
+
+from local_aws.server.world import CALLER
+from local_aws.services.service_model import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class Check:
+    """One permission check.
+
+    Attributes:
+        action: Such as `imagebuilder:GetImage`.
+        resource: An ARN, or `*` for an action without resource types.
+        keys: Condition keys of the request and of the resource.
+    """
+
+    action: str
+    resource: str = "*"
+    keys: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def refusal(self) -> str | None:
+        """Return why IAM denies it; None if IAM allows it or is not enforced."""
+        caller = CALLER.get()
+        if not ministack.app.AUTH or caller is None:
+            return None
+        denied = iam_evaluator.enforce(
+            caller,
+            self.action,
+            self.action.partition(":")[0],
+            get_region(),
+            resource_arn=self.resource,
+            service_context=dict(self.keys),
+        )
+        if denied is None:
+            return None
+        explicit = getattr(denied, "decision", "") == "Deny"
+        principal = getattr(denied, "principal_arn", "")
+        reason: str = iam_actions.identity_denial_message(
+            self.action, principal, self.resource, explicit
+        )
+        return reason
+
+
+def authorize(checks: Iterable[Check], code: str, preface: str = "") -> None:
+    """End a request that its caller may not make.
+
+    Args:
+        checks: The permissions that the caller needs.
+        code: The service's error code for a denial, such as `AccessDeniedException`.
+        preface: The service's text before the reason.
+
+    Raises:
+        ServiceError: With that code and the HTTP status 403.
+    """
+    for check in checks:
+        if reason := check.refusal:
+            raise ServiceError(code, preface + reason, 403)
+
+
+def role_may(
+    role_name: str, action: str, resource: str, keys: Mapping[str, object] | None = None
+) -> bool:
+    """Return whether the policies of a role of this account allow an action."""
+    policies = iam_evaluator._gather_role_policies(role_name, get_account_id())  # noqa: SLF001
+    session = f"arn:aws:sts::{get_account_id()}:assumed-role/{role_name}/{role_name}"
+    context = _context(session, action, resource, keys or {})
+    return bool(iam_evaluator.evaluate(context, policies).decision == "Allow")
+
+
+def service_may(
+    service: str, action: str, policy: str, keys: Mapping[str, object] | None = None
+) -> bool:
+    """Return whether a resource policy, such as a role's trust policy, allows a service to act.
+
+    Args:
+        service: The principal, such as `lambda.amazonaws.com`.
+        action: The action, such as `sts:AssumeRole`.
+        policy: The policy document.
+        keys: Condition keys of the request.
+    """
+    context = _context(service, action, "*", keys or {})
+    result = iam_evaluator.evaluate_resource_policy(policy, context, service=service)
+    return bool(result.decision == "Allow")
+
+
+def _context(principal: str, action: str, resource: str, keys: Mapping[str, object]) -> Any:  # noqa: ANN401
+    return iam_evaluator.EvalContext(
+        principal_arn=principal,
+        principal_type="AssumedRole" if principal.startswith("arn:") else "Service",
+        principal_account=get_account_id(),
+        action=action,
+        resource_arn=resource,
+        region=get_region(),
+        # MiniStack reads the keys in lower case.
+        service_context={key.lower(): value for key, value in keys.items()},
+    )
+
+
+def authorize_ourselves(operations: set[tuple[str, str]]) -> None:
+    """Let MiniStack authenticate, but not authorize, the callers of our operations.
+
+    Args:
+        operations: Service and name of the operations that check permissions themselves.
+    """
+    original: Callable[..., str | None] = iam_actions.extract_iam_action
+
+    def extract_iam_action(*arguments: Any) -> str | None:  # noqa: ANN401
+        action = original(*arguments)
+        service, _, operation = (action or "").partition(":")
+        return None if (service, operation) in operations else action
+
+    iam_actions.extract_iam_action = extract_iam_action
+
+
+def tag_keys(prefix: str, tags: Mapping[str, str]) -> dict[str, object]:
+    """Return the condition keys of tags, such as `aws:RequestTag/stage`."""
+    return {f"{prefix}/{key}": value for key, value in tags.items()}
+
+
+def tag_key_names(keys: Iterable[str]) -> dict[str, object]:
+    """Return the condition key `aws:TagKeys`, which a request without tags does not have."""
+    return {"aws:TagKeys": list(keys)} if keys else {}

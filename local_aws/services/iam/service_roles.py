@@ -1,0 +1,165 @@
+"""Let Lambda, Step Functions and CloudWatch Logs check their roles and keys if IAM is enforced.
+
+MiniStack does not check them. Each function here adds one check to a service.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final
+
+import ministack.app
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import iam, kms, lambda_svc, stepfunctions
+from ministack.services.cloudformation import provisioners
+
+from local_aws.services.iam.authorization import role_may, service_may
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+_IN_A_VPC: Final = (
+    "CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets",
+    "DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses",
+)  # fmt: skip
+# The state machine whose task runs.
+_MACHINE: ContextVar[dict[str, Any] | None] = ContextVar("machine", default=None)
+
+
+class RoleError(Exception):
+    """A role or a key does not allow a service to act."""
+
+
+def register() -> None:
+    """Add the checks for the whole process if IAM is enforced."""
+    if not ministack.app.AUTH:
+        return
+    _before_create("AWS::Lambda::Function", _check_function)
+    _before_create("AWS::Logs::LogGroup", _check_log_group)
+    lambda_svc._emit_lambda_logs = _only_if_it_may_log(lambda_svc._emit_lambda_logs)  # noqa: SLF001
+    stepfunctions._execute_task = _as_the_machine(stepfunctions._execute_task)  # noqa: SLF001
+    stepfunctions._call_lambda = _only_if_it_may_call(stepfunctions._call_lambda)  # noqa: SLF001
+
+
+def _before_create(resource_type: str, check: Callable[[dict[str, Any]], None]) -> None:
+    handlers = provisioners._RESOURCE_HANDLERS[resource_type]  # noqa: SLF001
+    create = handlers["create"]
+
+    def checked(logical_id: str, properties: dict[str, Any], stack_name: str) -> Any:  # noqa: ANN401
+        check(properties)
+        return create(logical_id, properties, stack_name)
+
+    handlers["create"] = checked
+
+
+def _check_function(properties: dict[str, Any]) -> None:
+    """Check the role of a function.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html
+    """
+    role = _role(properties["Role"])
+    if not service_may("lambda.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"]):
+        raise RoleError("The role defined for the function cannot be assumed by Lambda.")
+    for action in _IN_A_VPC if properties.get("VpcConfig") else ():
+        if not role_may(role["RoleName"], f"ec2:{action}", "*"):
+            raise RoleError(
+                f"The provided execution role does not have permissions to call {action} on EC2"
+            )
+
+
+def _check_log_group(properties: dict[str, Any]) -> None:
+    """Check the key of a log group.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    """
+    key_id = properties.get("KmsKeyId")
+    if not key_id:
+        return
+    key = kms._resolve_key(key_id)  # noqa: SLF001
+    name = properties.get("LogGroupName", "*")
+    group = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{name}"
+    for action in ("Encrypt", "Decrypt", "ReEncryptFrom", "GenerateDataKey", "DescribeKey"):
+        if key is None or not service_may(
+            f"logs.{get_region()}.amazonaws.com",
+            f"kms:{action}",
+            key["Policy"],
+            {"kms:EncryptionContext:aws:logs:arn": group},
+        ):
+            raise RoleError(
+                "The specified KMS key does not exist or is not allowed to be used with Arn "
+                f"'{group}'"
+            )
+
+
+def _only_if_it_may_log(emit: Callable[..., None]) -> Callable[..., None]:
+    """Write the log of a function only if its role may.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html
+    """
+
+    @wraps(emit)
+    def checked(func: dict[str, Any], *arguments: Any, **more: Any) -> None:  # noqa: ANN401
+        config = func.get("config") or func
+        default = f"/aws/lambda/{config['FunctionName']}"
+        name = (config.get("LoggingConfig") or {}).get("LogGroup") or default
+        arn = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{name}:log-stream:stream"
+        role = config["Role"].rpartition("/")[2]
+        if all(role_may(role, f"logs:{act}", arn) for act in ("CreateLogStream", "PutLogEvents")):
+            emit(func, *arguments, **more)
+
+    return checked
+
+
+def _as_the_machine(execute: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(execute)
+    def as_the_machine(state: Any, raw: Any, execution: dict[str, Any], ctx: Any) -> Any:  # noqa: ANN401
+        machines = stepfunctions._state_machines  # noqa: SLF001
+        _MACHINE.set(machines.get(execution["stateMachineArn"]))
+        return execute(state, raw, execution, ctx)
+
+    return as_the_machine
+
+
+def _only_if_it_may_call(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a function only if the role of the state machine may.
+
+    https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
+    """
+
+    @wraps(call)
+    def checked(function: str, event: Any) -> Any:  # noqa: ANN401
+        if machine := _MACHINE.get():
+            refusal = _refusal(machine, function)
+            if refusal:
+                raise stepfunctions._ExecutionError("Lambda.AWSLambdaException", refusal)  # noqa: SLF001
+        return call(function, event)
+
+    return checked
+
+
+def _refusal(machine: dict[str, Any], function: str) -> str | None:
+    role = _role(machine["roleArn"])
+    arn = machine["stateMachineArn"]
+    trusting = {"aws:SourceArn": arn, "aws:SourceAccount": get_account_id()}
+    if not service_may(
+        "states.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"], trusting
+    ):
+        return f"states.amazonaws.com is not authorized to assume {role['Arn']}"
+    # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
+    checks: list[tuple[str, str, dict[str, str]]] = [("lambda:InvokeFunction", function, {})]
+    if key := machine.get("encryptionConfiguration", {}).get("kmsKeyId"):
+        context = {"kms:EncryptionContext:aws:states:stateMachineArn": arn}
+        checks += [(f"kms:{act}", key, context) for act in ("Decrypt", "GenerateDataKey")]
+    for action, resource, keys in checks:
+        if not role_may(role["RoleName"], action, resource, keys):
+            return f"User: {role['Arn']} is not authorized to perform: {action} on {resource}"
+    return None
+
+
+def _role(arn: str) -> dict[str, Any]:
+    role: dict[str, Any] | None = iam._roles.get(arn.rpartition("/")[2])  # noqa: SLF001
+    if role is None:
+        raise RoleError(f"The role {arn} does not exist")
+    return role

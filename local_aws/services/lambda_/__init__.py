@@ -1,0 +1,1 @@
+"""Lambda: asynchronous invocations, logs, and the AWS time that functions run in."""

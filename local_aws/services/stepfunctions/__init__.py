@@ -1,0 +1,1 @@
+"""Step Functions: waits and timestamps in AWS time."""
