@@ -1,9 +1,7 @@
 """The AMI and the snapshots that an import creates: tag them, delete them, or refuse to."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 
 from aws import Aws
@@ -38,7 +36,7 @@ class Amis:
             tags: The tags that the template names now.
             previous: The keys that it named before.
         """
-        for ami in self._ec2.amis_of(task_id):
+        for ami in self._ec2.amis("name", [task_id]):
             if self._owner.is_another(ami.tags):
                 logger.info({"not tagged": ami.id, "owner": ami.tags.get(OwnTag.RESOURCE)})
                 continue
@@ -61,7 +59,7 @@ class Amis:
             task_id: The task.
             token: The token, if EC2 no longer knows the task.
         """
-        for ami in self._ec2.amis_of(task_id):
+        for ami in self._ec2.amis("name", [task_id]):
             stack_id = ami.tags.get(OwnTag.STACK, self._owner.stack_id)
             if stack_id == self._owner.stack_id and OwnTag.TOKEN not in ami.tags:
                 task = self._ec2.task(task_id)
@@ -86,10 +84,10 @@ class Amis:
         if disks is None:
             disks = task.source_snapshots if task else ()
         stays: dict[str, str] = {}
-        amis: list[Ami] = []
+        amis: Sequence[Ami] = ()
         # A deletion that deletes no AMI does not fail because AMIs cannot be described.
         with nullcontext() if delete_ami else tolerated(f"an AMI of {task_id} may be retained"):
-            amis = self._ec2.amis_of(task_id)
+            amis = self._ec2.amis("name", [task_id])
         for ami in amis:
             reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"
             if reason:
@@ -101,8 +99,8 @@ class Amis:
             self._ec2.tag([ami.id, *created], self._marks(task_id))
             stays |= self._ec2.deregister(ami, disks)
         if delete_ami and not stays:
-            remaining = self._ec2.snapshots_tagged(self._owner.stack_id, task_id)
-            stays = self._ec2.delete_snapshots(remaining)
+            tags = {f"tag:{key}": [value] for key, value in self._marks(task_id).items()}
+            stays = self._ec2.delete_snapshots(self._ec2.snapshots(tags))
         reasons = [
             f"{what} is retained: {why}"
             for what, why in (stays | self._delete_snapshots_of_failed(task, disks)).items()
@@ -119,10 +117,11 @@ class Amis:
         No AMI uses them. Whether EC2 deletes them itself is not documented.
         """
         own = {"", self._owner.stack_id}
-        if task is None or not task.is_failed or task.tags.get(OwnTag.STACK, "") not in own:
+        if task is None or task.is_usable or task.tags.get(OwnTag.STACK, "") not in own:
             return {}
         created = [snapshot for snapshot in task.snapshots if snapshot not in disks]
-        left = [s for s, stack in self._ec2.stacks_of(created).items() if stack in own]
+        found = self._ec2.snapshots({"snapshot-id": created}) if created else {}
+        left = [s for s, tags in found.items() if tags.get(OwnTag.STACK, "") in own]
         if left:
             self._ec2.tag(left, self._marks(task.id))
         return self._ec2.delete_snapshots(left)

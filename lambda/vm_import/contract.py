@@ -4,8 +4,6 @@ The constructs load this file from the folder of the handler, so each name exist
 name breaks stacks that are already deployed.
 """
 
-from __future__ import annotations
-
 import re
 from enum import StrEnum
 from typing import Final

@@ -1,7 +1,5 @@
 """What can go wrong, in words that a person reads in a stack event."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +52,8 @@ class ClientTokenError(VmImportError):
     """No client token is left under which AWS would create another image or task."""
 
 
-class OutOfTimeError(VmImportError):
-    """The time of a step is over. Nothing is lost: the next step continues."""
+class NotYetError(VmImportError):
+    """AWS has not finished what it was asked to do. The next step asks again."""
 
     is_transient = True
 
@@ -76,20 +74,21 @@ class AwsError(VmImportError):
         metadata = response.get("ResponseMetadata", {})
         self.code: str = details.get("Code", type(error).__name__)
         status = metadata.get("HTTPStatusCode", 0)
-        self.is_throttled = status == 429 or self.code in _THROTTLED  # noqa: PLR2004
         # EC2 reports a role that IAM does not show it yet as an invalid parameter.
         # https://docs.aws.amazon.com/vm-import/latest/userguide/troubleshooting.html
         is_about_role = self.code == "InvalidParameter" and "service role" in str(error)
         self.is_denied = self.code in _DENIED or is_about_role
         is_lost = not response and not isinstance(error, ParamValidationError)
-        self.is_transient = is_lost or status >= 500 or self.is_throttled  # noqa: PLR2004
+        is_passing = status == 429 or any(part in self.code for part in _PASSING)  # noqa: PLR2004
+        self.is_transient = is_lost or status >= 500 or is_passing  # noqa: PLR2004
         message = str(details.get("Message") or error).rstrip(".")
         request_id = metadata.get("RequestId")
         text = f"{operation} failed: {self.code}: {message}"
+        hint = _HINTS.get(self.code, "deploy again" if self.is_transient else "")
         super().__init__(
             text
             + (f" (request id {request_id})" if request_id else "")
-            + (f". Hint: {hint}" if (hint := _HINTS.get(self.code)) else "")
+            + (f". Hint: {hint}" if hint else "")
         )
 
     @property
@@ -134,26 +133,14 @@ def tolerated(consequence: str) -> Iterator[None]:
 # Services raise errors that their models do not declare for an operation, so codes are compared.
 # https://docs.aws.amazon.com/imagebuilder/latest/APIReference/CommonErrors.html
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
-_THROTTLED: Final = frozenset(
-    {
-        "CallRateLimitExceededException",
-        "ExecutionLimitExceeded",
-        "KmsThrottlingException",
-        "RequestLimitExceeded",
-        "ResourceLimitExceeded",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
+# Parts of the codes of errors that pass and have another HTTP status than 429 and 5xx.
+_PASSING: Final = ("Throttl", "ExecutionLimitExceeded", "RequestLimitExceeded", "ResourceLimit")
 _TOKEN_USED: Final = frozenset(
     {"IdempotentParameterMismatchException", "IdempotentParameterMismatch"}
 )
 _DENIED: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "ForbiddenException", "UnauthorizedOperation"}
 )
-_SERVICE: Final = "this is a fault inside AWS; deploy again"
 _HINTS: Final = {
     **dict.fromkeys(
         _DENIED,
@@ -164,15 +151,10 @@ _HINTS: Final = {
         "vm_import_task_id must name a task that 'aws ec2 import-image' started in this account "
         "and Region within the last 7 days"
     ),
-    "IdempotentParameterMismatchException": (
-        "this client token was used for another image; leave client_token out, or change it"
-    ),
     "ResourceDependencyException": (
         "another resource, such as an image recipe or a resource share, still uses the image; "
         "remove that first, or retain the image"
     ),
-    "ServiceException": _SERVICE,
-    "ServiceUnavailableException": _SERVICE,
     "ServiceQuotaExceededException": (
         "delete images that are not needed, or request a higher Image Builder quota"
     ),

@@ -1,7 +1,5 @@
 """Who created an image or a task, and under which tokens: how the handler recognises its own."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Mapping

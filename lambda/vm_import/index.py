@@ -1,7 +1,5 @@
 """The Lambda function: it starts an execution for each event, and takes the execution's steps."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from typing import Any, Final
 import image.resource
 import image.wait_link
 import import_task.resource
-from aws.deadline import Deadline, LambdaContext
+from aws import Aws, LambdaContext
 from cloudformation import executions
 from cloudformation.event import Event
 from cloudformation.response import CfnResource, Outcome
@@ -27,8 +25,8 @@ _STEPS: Final = {
     ResourceType.WAIT: image.wait_link.step,
     ResourceType.IMPORT_TASK: import_task.resource.step,
 }
-# How long a call to Step Functions is retried, in seconds.
-_STEP_FUNCTIONS: Final = 60
+# How long starting an execution is repeated, in seconds.
+_START_LIMIT: Final = 90
 # Between two steps that failed and may succeed later, in seconds.
 _SHORTEST_RETRY: Final = 5
 _LONGEST_RETRY: Final = 30
@@ -51,21 +49,32 @@ def on_event(raw: Mapping[str, Any], context: LambdaContext) -> None:
     """
     event = Event(raw)
 
-    def start() -> None:
-        executions.start(event, Deadline(context, _STEP_FUNCTIONS))
-
     if event.request_type != "Delete":
-        cfn_resource.respond(raw, context, start)
+        cfn_resource.respond(raw, context, lambda: _start(event))
         return
     cfn_resource.log_as(raw, context)
     try:
-        start()
+        _start(event)
     except VmImportError as error:
         # A stack can always be deleted: the function itself has the time for that.
         logger.warning("the steps are taken without the state machine: %s", error)
         payload = executions.data(event, State(started=time.time(), in_order=True))
         while seconds := (payload := on_step(payload, context))[Step.SECONDS]:
             time.sleep(seconds)
+
+
+def _start(event: Event) -> None:
+    """Start the execution of an event, within the time that IAM and Step Functions may take."""
+    started = time.time()
+    while True:
+        try:
+            return executions.start(event)
+        except VmImportError as error:
+            elapsed = time.time() - started
+            if elapsed > _START_LIMIT or not error.may_pass(elapsed):
+                raise
+            logger.info({"repeated after": str(error)})
+            time.sleep(_SHORTEST_RETRY)
 
 
 def on_step(payload: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -99,12 +108,11 @@ def _take(event: Event, state: State, context: LambdaContext) -> Pending | Done:
         raise PropertyError(f"resource type {resource_type!r} is not known: use one of {known}")
     try:
         if not state.in_order:
-            _put_in_order(event, context)
+            _put_in_order(event)
             state = replace(state, in_order=True)
-        outcome = step(event, state, context)
+        outcome = step(event, state, Aws(context))
         if isinstance(outcome, Done) and outcome.follow_up:
-            deadline = Deadline(context, _STEP_FUNCTIONS)
-            executions.start_follow_up(event, outcome.follow_up, deadline)
+            executions.start_follow_up(event, outcome.follow_up)
     except VmImportError as error:
         elapsed = time.time() - state.started
         if elapsed < event.retry_limit and error.may_pass(elapsed):
@@ -114,9 +122,9 @@ def _take(event: Event, state: State, context: LambdaContext) -> Pending | Done:
     return outcome
 
 
-def _put_in_order(event: Event, context: LambdaContext) -> None:
+def _put_in_order(event: Event) -> None:
     try:
-        executions.put_in_order(event, Deadline(context, _STEP_FUNCTIONS))
+        executions.put_in_order(event)
     except VmImportError as error:
         # A stack can always be deleted, also where IAM denies what this needs.
         if event.request_type != "Delete" or not error.is_denied:

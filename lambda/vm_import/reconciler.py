@@ -5,8 +5,6 @@ finds what exists for an identity by its tags, and creates it if nothing usable 
 duplicate event and a rollback therefore end with the same image or task.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from abc import ABC, abstractmethod
@@ -14,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from aws import Aws
+from aws.session import read_until_found
 from cloudformation.properties import Properties
 from errors import AwsError, ClientTokenError, ImportTaskError, failures_name, tolerated
 from identity import Existing, Lookup, Owner, token_tag
@@ -82,7 +81,6 @@ class Reconciler(Generic[P, E]):
         """Work for one resource, during one step."""
         self._type = resource_type
         self._owner = resource_type.owner
-        self._deadline = resource_type.aws.deadline
 
     def create(self, properties: P) -> E:
         """Return what the properties describe; create it if it does not exist."""
@@ -131,9 +129,7 @@ class Reconciler(Generic[P, E]):
         """
         to_delete: Sequence[E] = ()
         if self._is_id(physical_id):
-            found = self._deadline.until_found(
-                physical_id, READS, lambda: self._type.get(physical_id)
-            )
+            found = read_until_found(lambda: self._type.get(physical_id), READS)
             if found and self._owner.owns(found.tags):
                 to_delete = [found]
             elif found:
@@ -233,7 +229,7 @@ class Reconciler(Generic[P, E]):
             found = self._type.find(lookup)
             return any(one.is_usable for one in found)
 
-        self._deadline.until_found(lookup.scope, attempts, is_found)
+        read_until_found(is_found, attempts)
         return found
 
     def _clean_up(self, leftovers: Iterable[E], properties: P) -> None:

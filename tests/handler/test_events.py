@@ -274,7 +274,7 @@ def test_an_event_waits_while_executions_cannot_be_listed(
 def test_an_event_is_carried_out_when_executions_can_be_listed_again(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    account.fault("stepfunctions", "ListExecutions", times=60, error=THROTTLED)
+    account.fault("stepfunctions", "ListExecutions", times=30, error=THROTTLED)
     start = aws.now()
 
     response = image.create(account.properties())

@@ -1,22 +1,29 @@
 """The AWS APIs that the handler calls."""
 
-from __future__ import annotations
+from typing import Protocol
 
-from aws.deadline import Deadline, LambdaContext
 from aws.ec2 import Ec2
 from aws.image_builder import ImageBuilder
 
 
+class LambdaContext(Protocol):
+    """What the handler reads of Lambda's context object.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+
+    aws_request_id: str
+    invoked_function_arn: str
+    log_stream_name: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the milliseconds until Lambda ends the invocation."""
+
+
 class Aws:
-    """The APIs of Image Builder and EC2, and the deadline that both keep."""
+    """The APIs of Image Builder and EC2."""
 
-    def __init__(self, context: LambdaContext, seconds: float) -> None:
-        """Call AWS for one step.
-
-        Args:
-            context: The context of the invocation.
-            seconds: How long the step may take.
-        """
-        self.deadline = Deadline(context, seconds)
-        self.image_builder = ImageBuilder(context.invoked_function_arn, self.deadline)
-        self.ec2 = Ec2(self.deadline)
+    def __init__(self, context: LambdaContext) -> None:
+        """Call AWS in the account, Region and partition of the function."""
+        self.image_builder = ImageBuilder(context.invoked_function_arn)
+        self.ec2 = Ec2()

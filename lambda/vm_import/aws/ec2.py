@@ -1,14 +1,11 @@
 """The calls to EC2: import tasks, and the AMIs and snapshots that they create."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from aws.session import AwsApi, aws_client
-from contract import OwnTag
 from errors import AwsError
 from identity import Existing
 
@@ -35,11 +32,9 @@ class ImportTask(Existing):
     """Those that its disks became, and those that it was given as disks."""
     source_snapshots: Sequence[str] = ()
     """Those that it was given as disks."""
-    has_ami: bool = True
-    """False if the task is completed and its AMI no longer exists."""
 
     @classmethod
-    def read(cls, described: Mapping[str, Any]) -> ImportTask:
+    def read(cls, described: Mapping[str, Any]) -> Self:
         """Read a response of ImportImage or a member of DescribeImportImageTasks."""
         details = [d for d in described.get("SnapshotDetails", []) if d.get("SnapshotId")]
         return cls(
@@ -65,14 +60,9 @@ class ImportTask(Existing):
         return self.status == "completed"
 
     @property
-    def is_failed(self) -> bool:
-        """Whether the import failed or was cancelled."""
-        return self.status in _FAILED
-
-    @property
     def is_usable(self) -> bool:
         """Whether an image can be imported from it."""
-        return not self.is_failed and self.has_ami
+        return self.status not in _FAILED
 
 
 @dataclass(frozen=True)
@@ -92,7 +82,7 @@ class Ec2(AwsApi):
 
     def tasks(self) -> list[ImportTask]:
         """Return all tasks that EC2 knows: active ones, and those that ended within 7 days."""
-        pages = self._pages("describe_import_image_tasks", "NextToken", MaxResults=1000)
+        pages = self._pages("describe_import_image_tasks", MaxResults=1000)
         return [
             ImportTask.read(task) for page in pages for task in page.get("ImportImageTasks", [])
         ]
@@ -143,14 +133,28 @@ class Ec2(AwsApi):
         logger.info({"action": "DeleteTags", "resources": ids, "keys": names})
         self._call("delete_tags", Resources=list(ids), Tags=[{"Key": key} for key in names])
 
-    def amis_of(self, task_id: str) -> list[Ami]:
-        """Return the AMI that a task created, if it exists: EC2 names it after the task."""
-        return self._amis("name", [task_id])
+    def amis(self, filter_name: str, values: Sequence[str]) -> list[Ami]:
+        """Return the AMIs of this account that match a filter.
 
-    def amis_tagged(self, stack_id: str, tokens: Sequence[str]) -> list[Ami]:
-        """Return the AMIs of a stack that carry one of the tokens of their task."""
-        tagged = self._amis(f"tag:{OwnTag.TOKEN}", tokens)
-        return [ami for ami in tagged if ami.tags.get(OwnTag.STACK) == stack_id]
+        Args:
+            filter_name: `name`, which for an imported AMI is the id of the task; or `tag:<key>`.
+            values: The values that match.
+        """
+        filters = _filters({filter_name: values})
+        found = self._call("describe_images", Owners=["self"], Filters=filters)
+        return [
+            Ami(
+                id=ami["ImageId"],
+                name=ami.get("Name", ""),
+                snapshots=[
+                    mapping["Ebs"]["SnapshotId"]
+                    for mapping in ami.get("BlockDeviceMappings", [])
+                    if mapping.get("Ebs", {}).get("SnapshotId")
+                ],
+                tags=read_tags(ami),
+            )
+            for ami in found.get("Images", [])
+        ]
 
     def is_shared(self, ami: Ami) -> bool:
         """Return whether the AMI has launch permissions, for another account or for all."""
@@ -190,16 +194,10 @@ class Ec2(AwsApi):
         skipped = {snapshot: code for snapshot, code in codes.items() if code == "skipped"}
         return skipped | self.delete_snapshots(sorted(again))
 
-    def snapshots_tagged(self, stack_id: str, token: str) -> list[str]:
-        """Return the snapshots of a stack that carry a token."""
-        return list(
-            self._snapshots({f"tag:{OwnTag.STACK}": [stack_id], f"tag:{OwnTag.TOKEN}": [token]})
-        )
-
-    def stacks_of(self, snapshots: Sequence[str]) -> dict[str, str]:
-        """Return which of these snapshots exist, each with the stack in its tags."""
-        found = self._snapshots({"snapshot-id": snapshots}) if snapshots else {}
-        return {snapshot_id: tags.get(OwnTag.STACK, "") for snapshot_id, tags in found.items()}
+    def snapshots(self, filters: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+        """Return the snapshots of this account that match all filters, each with its tags."""
+        found = self._call("describe_snapshots", OwnerIds=["self"], Filters=_filters(filters))
+        return {s["SnapshotId"]: read_tags(s) for s in found.get("Snapshots", [])}
 
     def delete_snapshots(self, ids: Iterable[str]) -> dict[str, str]:
         """Delete snapshots; return those that EC2 refused to delete, each with the error code."""
@@ -211,26 +209,6 @@ class Ec2(AwsApi):
                 if error.code != _SNAPSHOT_GONE:
                     refused[snapshot_id] = error.code
         return refused
-
-    def _snapshots(self, filters: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-        found = self._call("describe_snapshots", OwnerIds=["self"], Filters=_filters(filters))
-        return {s["SnapshotId"]: read_tags(s) for s in found.get("Snapshots", [])}
-
-    def _amis(self, name: str, values: Sequence[str]) -> list[Ami]:
-        found = self._call("describe_images", Owners=["self"], Filters=_filters({name: values}))
-        return [
-            Ami(
-                id=ami["ImageId"],
-                name=ami.get("Name", ""),
-                snapshots=[
-                    mapping["Ebs"]["SnapshotId"]
-                    for mapping in ami.get("BlockDeviceMappings", [])
-                    if mapping.get("Ebs", {}).get("SnapshotId")
-                ],
-                tags=read_tags(ami),
-            )
-            for ami in found.get("Images", [])
-        ]
 
 
 def read_tags(described: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """The calls to EC2 Image Builder."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time
@@ -9,9 +7,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
-from aws.deadline import Deadline
 from aws.session import AwsApi
 from errors import AwsError
 from identity import Existing
@@ -42,7 +39,7 @@ class Image(Existing):
     """What AWS shows of it: neither the import task nor the description nor the client token."""
 
     @classmethod
-    def read(cls, described: Mapping[str, Any], request_id: str) -> Image:
+    def read(cls, described: Mapping[str, Any], request_id: str) -> Self:
         """Read an Image or an ImageSummary."""
         identity = {
             "Name": described.get("name"),
@@ -95,11 +92,10 @@ class ImageBuilder(AwsApi):
 
     service: ClassVar[str] = "imagebuilder"
 
-    def __init__(self, function_arn: str, deadline: Deadline) -> None:
+    def __init__(self, function_arn: str) -> None:
         """Take account, Region and partition from the function's ARN."""
         _, partition, _, region, account, *_ = function_arn.split(":")
         self._images = f"arn:{partition}:imagebuilder:{region}:{account}:image"
-        super().__init__(deadline)
 
     def builds(self, version: str) -> Iterator[Image]:
         """Yield all builds of a version, with their states and tags.
@@ -108,7 +104,7 @@ class ImageBuilder(AwsApi):
             version: Slug and semantic version, `rhel9-golden/1.0.0`.
         """
         pages = self._pages(
-            "list_image_build_versions", "nextToken", imageVersionArn=f"{self._images}/{version}"
+            "list_image_build_versions", imageVersionArn=f"{self._images}/{version}"
         )
         try:
             for page in pages:
@@ -120,7 +116,7 @@ class ImageBuilder(AwsApi):
 
     def imports(self) -> Iterator[Image]:
         """Yield all builds of all imported images of the account, whoever imported them."""
-        for page in self._pages("list_images", "nextToken", owner="Self"):
+        for page in self._pages("list_images", owner="Self"):
             for version in page.get("imageVersionList", []):
                 if version.get("buildType", "IMPORT").startswith("IMPORT"):
                     yield from self.builds("/".join(version["arn"].split("/")[1:3]))
@@ -138,17 +134,9 @@ class ImageBuilder(AwsApi):
 
     def import_vm_image(self, request: Mapping[str, Any]) -> tuple[str, str]:
         """Import an image; return its ARN and the id of the request."""
-        # After other faults the caller checks first whether the image was created.
-        response = self._call(
-            "import_vm_image", retry_if=lambda error: error.is_throttled, **request
-        )
-        logger.info(
-            {
-                "action": "ImportVmImage",
-                "image": response["imageArn"],
-                **{name: request[name] for name in ("name", "semanticVersion", "clientToken")},
-            }
-        )
+        response = self._call("import_vm_image", **request)
+        token = request["clientToken"]
+        logger.info({"action": "ImportVmImage", "image": response["imageArn"], "token": token})
         return response["imageArn"], response["requestId"]
 
     def cancel(self, arn: str) -> None:

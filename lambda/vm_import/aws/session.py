@@ -1,17 +1,19 @@
-"""AWS API calls with retries."""
-
-from __future__ import annotations
+"""AWS API calls: boto3's clients and retries, and this project's errors."""
 
 import functools
+import random
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aws.deadline import Deadline
-from errors import AwsError, OutOfTimeError
+from errors import AwsError
+
+T = TypeVar("T")
 
 
 @functools.cache
@@ -19,7 +21,7 @@ def aws_client(service: str) -> Any:  # noqa: ANN401 - boto3 creates its clients
     """Return the client of a service, the same one for all events."""
     # Every write carries a client token or can be repeated, so all may be retried.
     config = Config(
-        connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 4}
+        connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 6}
     )
     session: Any = boto3.Session()
     return session.client(service, config=config)
@@ -30,60 +32,48 @@ class AwsApi:
 
     service: ClassVar[str]
 
-    def __init__(self, deadline: Deadline) -> None:
-        """Call the API until the deadline."""
-        self._deadline = deadline
-
-    def _call(
-        self,
-        operation: str,
-        *,
-        retry_if: Callable[[AwsError], bool] = lambda error: error.is_transient,
-        **request: Any,  # noqa: ANN401 - the parameters of any operation
-    ) -> dict[str, Any]:
-        """Call an operation, and retry it until the deadline.
+    def _call(self, operation: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Call an operation; boto3 retries throttling, faults of AWS and lost connections.
 
         Args:
             operation: boto3's name of the operation.
-            retry_if: Which errors to retry. Default: throttling, faults of AWS, lost connections.
             **request: The operation's parameters.
 
         Raises:
-            AwsError: The call failed, and is not to be retried.
-            OutOfTimeError: The deadline is over. The text includes the last error.
+            AwsError: The call failed.
         """
-        client = aws_client(self.service)
-        method: Callable[..., dict[str, Any]] = getattr(client, operation)
-        name: str = client.meta.method_to_api_mapping[operation]
-        failure: AwsError | None = None
+        with self._errors(operation):
+            response: dict[str, Any] = getattr(aws_client(self.service), operation)(**request)
+            return response
+
+    def _pages(self, operation: str, **request: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+        """Call an operation for each page of its results."""
+        with self._errors(operation):
+            yield from aws_client(self.service).get_paginator(operation).paginate(**request)
+
+    @contextmanager
+    def _errors(self, operation: str) -> Iterator[None]:
         try:
-            for _ in self._deadline.attempts(name):
-                try:
-                    return method(**request)
-                except (ClientError, BotoCoreError) as error:
-                    failure = AwsError(name, error)
-                    if not retry_if(failure):
-                        raise failure from error
-        except OutOfTimeError as error:
-            raise (OutOfTimeError(f"{error}: {failure}") if failure else error) from None
-        raise AssertionError  # attempts() never ends by itself
+            yield
+        except (ClientError, BotoCoreError) as error:
+            name = aws_client(self.service).meta.method_to_api_mapping[operation]
+            raise AwsError(name, error) from error
 
-    def _pages(
-        self,
-        operation: str,
-        token: str,
-        **request: Any,  # noqa: ANN401
-    ) -> Iterator[dict[str, Any]]:
-        """Call an operation for each page of its results.
 
-        Args:
-            operation: boto3's name of the operation.
-            token: The name of the next page's token, in the request and in the response.
-            **request: The operation's parameters.
-        """
-        while True:
-            page = self._call(operation, **request)
-            yield page
-            if not page.get(token):
-                return
-            request[token] = page[token]
+def read_until_found(read: Callable[[], T], attempts: int) -> T:
+    """Read until something is found: others write too, and reads lag behind writes.
+
+    Args:
+        read: Reads it; returns something false if there is nothing.
+        attempts: How often to read at most. Four take about 5 seconds, eight up to a minute.
+
+    Returns:
+        What was found, or what the last attempt returned.
+    """
+    pause = 1.0
+    for _ in range(attempts - 1):
+        if found := read():
+            return found
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not cryptography
+        pause = min(pause * 2, 15.0)
+    return read()

@@ -1,7 +1,5 @@
 """The properties of a resource. CloudFormation sends every scalar as a string."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -58,38 +56,24 @@ class Properties:
 
 
 def check(
-    properties: Mapping[str, Any],
-    *,
-    required: Collection[str],
-    strings: Collection[str] = (),
-    lists: Collection[str] = (),
-    mappings: Collection[str] = (),
+    properties: Mapping[str, Any], required: Collection[str], types: Mapping[str, type]
 ) -> None:
     """Check that properties have the form that the constructs give them.
 
     Args:
         properties: ResourceProperties or OldResourceProperties.
         required: Properties that must be there.
-        strings: Properties that must be strings, if they are there.
-        lists: Properties that must be lists of mappings, if they are there.
-        mappings: Properties that must be mappings of strings to strings, if they are there.
+        types: The types of properties, if they are there.
 
     Raises:
         PropertyError: One is missing, has another type, or is a reserved tag key.
     """
     if missing := [name for name in required if not properties.get(name)]:
         raise PropertyError(f"missing resource property: {', '.join(missing)}")
-    checks = ((strings, _is_string), (lists, _is_list), (mappings, _is_mapping))
-    wrong = [
-        name
-        for names, is_right in checks
-        for name in names
-        if properties.get(name) is not None and not is_right(properties[name])
-    ]
-    if wrong:
+    present = {name: properties[name] for name in types if properties.get(name) is not None}
+    if wrong := [name for name, value in present.items() if not isinstance(value, types[name])]:
         raise PropertyError(f"resource property of a wrong type: {', '.join(wrong)}")
-    tags = properties.get("Tags") or {}
-    if reserved := [key for key in tags if key.startswith(TAG_PREFIX)]:
+    if reserved := [key for key in present.get("Tags", {}) if key.startswith(TAG_PREFIX)]:
         keys = ", ".join(reserved)
         raise PropertyError(f"tag keys that start with {TAG_PREFIX!r} are reserved: {keys}")
 
@@ -97,15 +81,3 @@ def check(
 def is_true(value: object) -> bool:
     """Read a boolean property."""
     return str(value).lower() == "true"
-
-
-def _is_string(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())

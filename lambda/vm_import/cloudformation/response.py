@@ -3,22 +3,22 @@
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html
 """
 
-from __future__ import annotations
-
 import bisect
 import itertools
 import json
 import logging
 import os
+import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import crhelper
 import urllib3
 
-from aws.deadline import Deadline, LambdaContext
+from aws import LambdaContext
 from cloudformation.step import Done, Pending, Response
-from errors import OutOfTimeError, VmImportError
+from errors import VmImportError
 
 logger = logging.getLogger(__name__)
 
@@ -112,17 +112,12 @@ class CfnResource(crhelper.CfnResource):
         try:
             self._outcome = func()
         except Exception as error:
-            if isinstance(error, VmImportError):
-                logger.error("%s failed: %s", self._event["RequestType"], error)  # noqa: TRY400
-            else:
-                logger.exception("%s failed", self._event["RequestType"])
-            self._outcome = Done(
-                Response(
-                    status="FAILED",
-                    physical_id=getattr(error, "physical_id", ""),
-                    reason=str(error) if isinstance(error, VmImportError) else repr(error),
-                )
-            )
+            is_known = isinstance(error, VmImportError)
+            reason = str(error) if is_known else repr(error)
+            # A stack trace only for what nobody foresaw.
+            logger.log(logging.ERROR, "failed: %s", reason, exc_info=not is_known)
+            physical_id = getattr(error, "physical_id", "")
+            self._outcome = Done(Response(physical_id, reason=reason, status="FAILED"))
         if isinstance(self._outcome, Done):
             response = self._outcome.response
             self.Status, self.Reason = response.status, response.reason
@@ -154,16 +149,14 @@ class CfnResource(crhelper.CfnResource):
         self._deliver(encode(response, f"see log stream {self._context.log_stream_name}"))
 
     def _deliver(self, body: bytes) -> None:
-        problem: str | None = "no time is left"
-        deadline = Deadline(self._context, float("inf"), reserved=_LEAST_TIME)
-        try:
-            for _ in deadline.attempts("the ResponseURL", longest=_LONGEST_PAUSE):
-                if (problem := self._put(body)) is None:
-                    return
-                logger.warning("the ResponseURL did not accept the response: %s", problem)
-        except OutOfTimeError:
-            self._undelivered = UndeliveredResponseError(problem)
-            raise self._undelivered from None
+        pause = 1.0
+        while problem := self._put(body):
+            logger.warning("the ResponseURL did not accept the response: %s", problem)
+            if self._context.get_remaining_time_in_millis() / 1000 < pause + _LEAST_TIME:
+                self._undelivered = UndeliveredResponseError(problem)
+                raise self._undelivered
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not cryptography
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _put(self, body: bytes) -> str | None:
         """Send the response; return what went wrong, without any part of the URL."""

@@ -1,7 +1,5 @@
 """What a step of an event returns, and what is kept from step to step."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """A poll of an import: how far it is, and whether it can still succeed."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -32,15 +30,14 @@ class Progress:
 
     def __str__(self) -> str:
         """Describe how far the import is."""
-        task, texts = self.task, []
-        if self.image:
-            texts.append(f"the image is {self.image.status}")
-        if task:
-            progress = [f"{task.progress} %"] if task.progress else []
-            texts.append(
-                f"EC2's import is at {', '.join([*progress, task.message or task.status])}"
-            )
-        return "; ".join([*texts, *([self.problem] if self.problem else [])])
+        image, task = self.image, self.task
+        percent = f"{task.progress} %, " if task and task.progress else ""
+        texts = (
+            f"the image is {image.status}" if image else "",
+            f"EC2's import is at {percent}{task.message or task.status}" if task else "",
+            self.problem,
+        )
+        return "; ".join(text for text in texts if text)
 
 
 def poll(aws: Aws, arn: str, task_id: str) -> Progress:
@@ -73,7 +70,7 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
             return Progress(image, problem=str(error))
         else:
             raise
-    task_failed = task is not None and task.is_failed
+    task_failed = task is not None and not task.is_usable
     if image.is_usable and not task_failed:
         return Progress(image, task)
     reasons = [f"{arn} is {image.status}", image.reason]
@@ -84,27 +81,17 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
     raise ImageFailedError(f"{text}. Hint: repair the disk image; {ANOTHER_IMPORT}")
 
 
-def report(  # noqa: PLR0913, PLR0917 - one a column
-    owner: Owner,
-    arn: str,
-    task_id: str,
-    progress: Progress,
-    outcome: str,
-    elapsed: int,
-    seconds: int,
-) -> None:
+def report(owner: Owner, progress: Progress, outcome: str, elapsed: int, **line: str | int) -> None:
     """Write a poll as one line of JSON that CloudWatch also reads as metrics.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
     Args:
         owner: The resource. Its stack's name and its logical id are the metrics' dimensions.
-        arn: The image.
-        task_id: The import task.
         progress: What the poll found.
         outcome: `waiting`, `available`, `failed` or `timeout`.
         elapsed: Seconds since the wait began.
-        seconds: Seconds until the next poll.
+        **line: What else the line contains.
     """
     image, task = progress.image, progress.task
     metrics = {}
@@ -118,20 +105,17 @@ def report(  # noqa: PLR0913, PLR0917 - one a column
         "Dimensions": [["Stack", "Resource"]],
         "Metrics": [{"Name": name, "Unit": unit} for name, (unit, _) in metrics.items()],
     }
-    line = {
+    found = {
         "Stack": owner.stack_id.split("/")[1],
         "Resource": owner.logical_id,
-        "image": arn,
-        "task": task_id,
         "state": image and image.status,
         "status_message": task and task.message,
         "problem": progress.problem,
-        "elapsed": elapsed,
-        "next_poll": seconds,
         "outcome": outcome,
+        "elapsed": elapsed,
         **{name: value for name, (_, value) in metrics.items()},
         "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
     }
     # Not by the logger, whose lines have a form of their own.
-    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.write(json.dumps(found | line) + "\n")
     sys.stdout.flush()

@@ -1,7 +1,5 @@
 """What the template says of an image. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -30,7 +28,7 @@ class ImageProperties(Properties):
     def read(cls, properties: Mapping[str, Any]) -> Self:
         """Read ResourceProperties or OldResourceProperties. Unknown properties are ignored."""
         mappings = (P.TAGS, P.LOGGING_CONFIGURATION)
-        check(properties, required=_REQUIRED, strings=_STRINGS, mappings=mappings)
+        check(properties, _REQUIRED, dict.fromkeys(_STRINGS, str) | dict.fromkeys(mappings, dict))
         for name, form in ((P.NAME, IMAGE_NAME), (P.SEMANTIC_VERSION, SEMANTIC_VERSION)):
             if not form.fullmatch(properties[name]):
                 raise PropertyError(f"{name} {properties[name]!r} does not match {form.pattern}")

@@ -1,7 +1,5 @@
 """Custom::ImportedVmImage: an image that Image Builder imports from EC2's import task."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,8 +7,8 @@ from typing import Final
 
 from amis import Amis
 from aws import Aws
-from aws.deadline import LambdaContext
 from aws.image_builder import Image
+from aws.session import read_until_found
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
 from contract import IMAGE_BUILD_ARN, ImageAttribute
@@ -18,43 +16,45 @@ from errors import (
     ANOTHER_IMPORT,
     ImageFailedError,
     ImportTaskError,
+    NotYetError,
     VmImportError,
     failures_name,
     tolerated,
 )
 from identity import Lookup, Owner, token_tag
 from image.properties import ImageProperties
-from image.waiting import wait
+from image.waiting import Wait
 from reconciler import READS, Reconciler, ResourceType
 
 logger = logging.getLogger(__name__)
 
-# How long a step may take that finds, creates or deletes images, in seconds; and how long deleting
-# an image may take whose import failed, because CloudFormation waits for the response.
-_STEP: Final = 120
-_CLEAN_UP: Final = 60
+# How often a cancelled image is read that has not ended, for about 2 minutes.
+_READS_WHILE_CANCELLING: Final = 12
 # CloudFormation deletes a retained image only in a rollback, because the stack operation created
 # it. An older image existed before, was retained before, and was found instead of created.
 _OLDEST_CREATED_BY_UPDATE: Final = 24 * 3600
 
 
-def step(event: Event, state: State, context: LambdaContext) -> Pending | Done:
+def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     """Take a step of an event of the resource.
 
     Args:
         event: CloudFormation's event.
         state: What is known from the steps before.
-        context: The context of the invocation.
+        aws: The AWS APIs.
     """
     if event.request_type == "Delete":
-        return _delete(event, Aws(context, _STEP))
+        return _delete(event, aws)
     properties = ImageProperties.read(event.properties)
     old = ImageProperties.read_known(event.old_properties) if event.old_properties else None
     if not state.image:
-        image = _create_or_update(event, properties, old, Aws(context, _STEP))
-        state = replace(
-            state, image=image.id, attributes=_attributes(image, properties, event.owner)
-        )
+        reconciler = Reconciler(Images(event.owner, aws))
+        if event.request_type == "Create":
+            image = reconciler.create(properties)
+        else:
+            image = reconciler.update(event.physical_id, properties, old)
+        attributes = _attributes(image, properties, event.owner)
+        state = replace(state, image=image.id, attributes=attributes)
         # An Update that returns to a failed image of another identity can only be a rollback.
         is_rollback = old is not None and old.identity != properties.identity
         if not image.is_usable and (is_rollback or not event.timeout):
@@ -63,33 +63,18 @@ def step(event: Event, state: State, context: LambdaContext) -> Pending | Done:
     if not event.timeout and not state.follow_up:
         follow_up = replace(state, attributes={}, follow_up=True)
         return Done(Response(state.image, state.attributes), follow_up)
+    previous = tuple(old.tags) if old else ()
+    task_id = properties.vm_import_task_id
+    wait = Wait(event, state, task_id, state.image, properties.tags, previous)
     try:
         with failures_name(state.image):
-            return wait(
-                event,
-                state,
-                context,
-                properties.vm_import_task_id,
-                physical_id=state.image,
-                tags=properties.tags,
-                previous=old.tags if old else (),
-            )
+            return wait.step(aws)
     except VmImportError:
         if not state.follow_up and state.image != event.physical_id:
             # CloudFormation does so too, but not in each of its ways to fail.
-            images = Images(event.owner, Aws(context, _CLEAN_UP))
             with tolerated(f"{state.image} is left to CloudFormation's clean-up"):
-                Reconciler(images).delete(state.image, properties)
+                Reconciler(Images(event.owner, aws)).delete(state.image, properties)
         raise
-
-
-def _create_or_update(
-    event: Event, properties: ImageProperties, old: ImageProperties | None, aws: Aws
-) -> Image:
-    reconciler = Reconciler(Images(event.owner, aws))
-    if event.request_type == "Create":
-        return reconciler.create(properties)
-    return reconciler.update(event.physical_id, properties, old)
 
 
 def _delete(event: Event, aws: Aws) -> Done:
@@ -161,7 +146,7 @@ class Images(ResourceType[ImageProperties, Image]):
         """
         images = self.aws.image_builder
         arn, request_id = images.import_vm_image(properties.request(self.owner, token))
-        image = self.aws.deadline.until_found(arn, READS, lambda: images.get(arn))
+        image = read_until_found(lambda: images.get(arn), READS)
         if image is None:
             return None
         if not image.is_usable and image.tags.items() >= token_tag(token).items():
@@ -187,10 +172,10 @@ class Images(ResourceType[ImageProperties, Image]):
         images = self.aws.image_builder
         if existing.is_running:
             images.cancel(existing.id)
-        for _ in self.aws.deadline.attempts(f"{existing.id} to be cancelled"):
-            current = images.get(existing.id)
-            if current is None or not current.is_running:
-                break
-        if current:
-            images.delete(current.id)
+            if not read_until_found(
+                lambda: not ((image := images.get(existing.id)) and image.is_running),
+                _READS_WHILE_CANCELLING,
+            ):
+                raise NotYetError(f"{existing.id} is being cancelled")
+        images.delete(existing.id)
         return ()

@@ -4,40 +4,38 @@ CloudFormation waits at most an hour for a resource. A longer wait is a chain: t
 waits for the first hour, and each link for one more. Links create nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
-from aws.deadline import LambdaContext
+from aws import Aws
 from cloudformation.event import Event
 from cloudformation.properties import check, is_true
 from cloudformation.step import Done, Pending, Response, State
 from contract import WaitAttribute
 from contract import WaitProperty as P
 from errors import failures_name
-from image.waiting import wait
+from image.waiting import Wait
 
 _REQUIRED = (P.IMAGE_ARN, P.VM_IMPORT_TASK_ID)
 
 
-def step(event: Event, state: State, context: LambdaContext) -> Pending | Done:
+def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     """Take a step of an event of a link.
 
     Args:
         event: CloudFormation's event.
         state: What is known from the steps before.
-        context: The context of the invocation.
+        aws: The AWS APIs.
     """
     if event.request_type == "Delete":
         return Done(Response(event.physical_id))
     # Constant, so that a link that waits for another image is changed in place.
     physical_id, properties = event.owner.logical_id, event.properties
     with failures_name(physical_id):
-        check(properties, required=_REQUIRED, strings=_REQUIRED)
+        check(properties, _REQUIRED, dict.fromkeys(_REQUIRED, str))
         arn = properties[P.IMAGE_ARN]
         data: dict[str, str] = {WaitAttribute.IMAGE_ARN: arn, WaitAttribute.IMAGE_ID: ""}
         if is_true(properties.get(P.IMPORT_FAILED)):
             # A rollback returned to an image that had already failed.
             return Done(Response(physical_id, data, f"the import of {arn} had failed before"))
         state = replace(state, image=arn, attributes=data)
-        return wait(event, state, context, properties[P.VM_IMPORT_TASK_ID], physical_id=physical_id)
+        return Wait(event, state, properties[P.VM_IMPORT_TASK_ID], physical_id).step(aws)

@@ -1,18 +1,14 @@
 """The wait for an image: shared by its own resource, the links of the chain and a follow-up."""
 
-from __future__ import annotations
-
 import logging
 import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from amis import Amis
 from aws import Aws
-from aws.deadline import LambdaContext
-from aws.image_builder import Image
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
 from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag
@@ -22,8 +18,6 @@ from image.progress import Progress, poll, report
 
 logger = logging.getLogger(__name__)
 
-# How long a poll may take, in seconds.
-_POLL: Final = 10
 # In seconds. Imports take minutes to hours, so polls more often than this only cost money.
 _SHORTEST: Final = 15
 _LONGEST: Final = 90
@@ -57,85 +51,83 @@ def polling_interval(age: float, since_completion: float | None, jitter: float) 
     return _LONGEST if seconds == _LONGEST else round(seconds * (1 - jitter * _JITTER))
 
 
-def wait(  # noqa: PLR0913 - what the three that wait have between them
-    event: Event,
-    state: State,
-    context: LambdaContext,
-    task_id: str,
-    *,
-    physical_id: str,
-    tags: Mapping[str, str] | None = None,
-    previous: Iterable[str] = (),
-) -> Pending | Done:
-    """Poll an image once, and tag its AMI when it is AVAILABLE.
+@dataclass(frozen=True)
+class Wait:
+    """The wait for an image until it is AVAILABLE and its AMI is tagged.
 
-    Args:
+    Attributes:
         event: The event that waits.
         state: What is known from the steps before: the image, and the attributes to respond.
-        context: The context of the invocation.
         task_id: The import task of the image.
         physical_id: The physical id to respond.
         tags: The tags for AMI and snapshots. Default: those of the image.
         previous: The keys of the tags that the template named before.
-
-    Returns:
-        When to poll again. Or the response: with the id of the AMI; or without, if the time of
-        this wait is over and another resource waits on.
-
-    Raises:
-        ImageFailedError: The image can never be AVAILABLE, or was not in time.
     """
-    aws, elapsed = Aws(context, _POLL), time.time() - state.started
-    remaining = (MAX_TIMEOUT if state.follow_up else event.wait_limit) - elapsed
-    progress, outcome, seconds = Progress(), "failed", 0
-    try:
-        progress = poll(aws, state.image, task_id)
-        if progress.task and progress.task.is_completed and not state.completed:
-            state = replace(state, completed=time.time())
-        is_over = progress.ami and _tag_ami(event, aws, progress.image, task_id, tags, previous)
-        if not is_over and remaining > 0:
-            outcome = "waiting"
-            age = progress.image.age if progress.image else elapsed
-            completed = time.time() - state.completed if state.completed else None
-            jitter = random.random()  # noqa: S311 - not cryptography
-            interval = polling_interval(min(age, MAX_TIMEOUT), completed, jitter)
-            seconds = max(1, min(interval, round(remaining)))
-            return Pending(state, seconds)
-        outcome = "available" if progress.ami else "timeout"
-    finally:
-        report(event.owner, state.image, task_id, progress, outcome, round(elapsed), seconds)
-    if progress.ami:
-        data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
-        return Done(Response(physical_id, data))
-    if event.continues:
-        return Done(Response(physical_id, state.attributes, f"still waiting: {progress}"))
-    raise ImageFailedError(
-        f"{state.image} was not AVAILABLE after {elapsed / 60:.0f} minutes: {progress}. "
-        "Hint: EC2's import continues, and the next deployment uses it; set a longer timeout, up "
-        "to 12 hours, or wait_for_available=False"
-    )
 
+    event: Event
+    state: State
+    task_id: str
+    physical_id: str
+    tags: Mapping[str, str] | None = None
+    previous: Iterable[str] = ()
 
-def _tag_ami(  # noqa: PLR0913, PLR0917
-    event: Event,
-    aws: Aws,
-    image: Image | None,
-    task_id: str,
-    tags: Mapping[str, str] | None,
-    previous: Iterable[str],
-) -> bool:
-    """Tag AMI and snapshots. The image is usable without that too.
+    def step(self, aws: Aws) -> Pending | Done:
+        """Poll the image once.
 
-    Returns:
-        False if it may succeed later.
-    """
-    own = image.tags if image else {}
-    if tags is None:
-        tags = {key: value for key, value in own.items() if not key.startswith(TAG_PREFIX)}
-    owner = Owner(event.owner.stack_id, own.get(OwnTag.RESOURCE, event.owner.logical_id))
-    try:
-        Amis(owner, aws).tag(task_id, tags, previous)
-    except VmImportError as error:
-        logger.warning("the AMI is not tagged: %s", error)
-        return not error.is_transient
-    return True
+        Returns:
+            When to poll again. Or the response: with the id of the AMI; or without, if the time of
+            this wait is over and another resource waits on.
+
+        Raises:
+            ImageFailedError: The image can never be AVAILABLE, or was not in time.
+        """
+        state, elapsed = self.state, time.time() - self.state.started
+        remaining = (MAX_TIMEOUT if state.follow_up else self.event.wait_limit) - elapsed
+        progress, outcome, seconds = Progress(), "failed", 0
+        try:
+            progress = poll(aws, state.image, self.task_id)
+            if progress.task and progress.task.is_completed and not state.completed:
+                state = replace(state, completed=time.time())
+            is_over = progress.ami and self._is_tagged(progress, aws)
+            if not is_over and remaining > 0:
+                outcome = "waiting"
+                age = progress.image.age if progress.image else elapsed
+                completed = time.time() - state.completed if state.completed else None
+                jitter = random.random()  # noqa: S311 - not cryptography
+                interval = polling_interval(min(age, MAX_TIMEOUT), completed, jitter)
+                seconds = max(1, min(interval, round(remaining)))
+                return Pending(state, seconds)
+            outcome = "available" if progress.ami else "timeout"
+        finally:
+            names = {"image": state.image, "task": self.task_id}
+            report(self.event.owner, progress, outcome, round(elapsed), **names, next_poll=seconds)
+        if progress.ami:
+            data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
+            return Done(Response(self.physical_id, data))
+        if self.event.continues:
+            reason = f"still waiting: {progress}"
+            return Done(Response(self.physical_id, state.attributes, reason))
+        raise ImageFailedError(
+            f"{state.image} was not AVAILABLE after {elapsed / 60:.0f} minutes: {progress}. "
+            "Hint: EC2's import continues, and the next deployment uses it; set a longer timeout, "
+            "up to 12 hours, or wait_for_available=False"
+        )
+
+    def _is_tagged(self, progress: Progress, aws: Aws) -> bool:
+        """Tag AMI and snapshots. The image is usable without that too.
+
+        Returns:
+            False if it may succeed later.
+        """
+        own = progress.image.tags if progress.image else {}
+        logical_id = own.get(OwnTag.RESOURCE, self.event.owner.logical_id)
+        tags = self.tags
+        if tags is None:
+            tags = {key: value for key, value in own.items() if not key.startswith(TAG_PREFIX)}
+        try:
+            owner = Owner(self.event.owner.stack_id, logical_id)
+            Amis(owner, aws).tag(self.task_id, tags, self.previous)
+        except VmImportError as error:
+            logger.warning("the AMI is not tagged: %s", error)
+            return not error.may_pass(time.time() - self.state.started)
+        return True

@@ -1,7 +1,5 @@
 """What the template says of an import task. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -35,13 +33,9 @@ class ImportTaskProperties(Properties):
     @classmethod
     def read(cls, properties: Mapping[str, Any]) -> Self:
         """Read ResourceProperties or OldResourceProperties. Unknown properties are ignored."""
-        check(
-            properties,
-            required=(P.DISK_CONTAINERS,),
-            strings=(*_STRINGS, P.ROLE_NAME),
-            lists=(P.DISK_CONTAINERS, P.LICENSE_SPECIFICATIONS),
-            mappings=(P.TAGS,),
-        )
+        lists = (P.DISK_CONTAINERS, P.LICENSE_SPECIFICATIONS)
+        types = dict.fromkeys((*_STRINGS, P.ROLE_NAME), str) | dict.fromkeys(lists, list)
+        check(properties, (P.DISK_CONTAINERS,), types | {P.TAGS: dict})
         names = (P.DISK_CONTAINERS, P.LICENSE_SPECIFICATIONS, *_STRINGS)
         identity = {name.value: properties.get(name) for name in names}
         identity[P.ENCRYPTED] = is_true(properties.get(P.ENCRYPTED))

@@ -3,39 +3,34 @@
 It never waits for the import. The image resource does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from amis import Amis
 from aws import Aws
-from aws.deadline import LambdaContext
 from aws.ec2 import ImportTask
+from aws.session import read_until_found
 from cloudformation.event import Event
 from cloudformation.step import Done, Response, State
-from contract import IMPORT_TASK_ID, TaskAttribute
+from contract import IMPORT_TASK_ID, OwnTag, TaskAttribute
 from errors import tolerated
 from identity import Lookup, token_tag
 from import_task.properties import ImportTaskProperties
 from reconciler import Reconciler, ResourceType
 
-# How long a step may take, in seconds.
-_STEP: Final = 300
 # How often a task is read whose deletion EC2 has not finished: for about 2 minutes.
 _READS_WHILE_DELETING: Final = 12
 
 
-def step(event: Event, _state: State, context: LambdaContext) -> Done:
+def step(event: Event, _state: State, aws: Aws) -> Done:
     """Take the one step of an event of the resource.
 
     Args:
         event: CloudFormation's event.
         _state: What is known from the steps before.
-        context: The context of the invocation.
+        aws: The AWS APIs.
     """
-    aws = Aws(context, _STEP)
     reconciler = Reconciler(ImportTasks(event.owner, aws))
     if event.request_type == "Delete":
         known = ImportTaskProperties.read_known(event.properties)
@@ -68,17 +63,17 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
 
     def find(self, lookup: Lookup) -> Sequence[ImportTask]:
         """Return the tasks that this resource started under these tokens."""
-        own = [
-            replace(task, has_ami=not task.is_completed or bool(self.aws.ec2.amis_of(task.id)))
-            for task in self.aws.ec2.tasks()
-            if task.token in lookup.tokens and self.owner.owns(task.tags)
-        ]
+        tasks = [task for task in self.aws.ec2.tasks() if task.token in lookup.tokens]
+        own = [self._with_ami(task) for task in tasks if self.owner.owns(task.tags)]
         if any(task.is_usable for task in own):
             return own
         # EC2 forgets tasks, but not their AMIs.
-        amis = self.aws.ec2.amis_tagged(self.owner.stack_id, lookup.tokens)
+        amis = self.aws.ec2.amis(f"tag:{OwnTag.TOKEN}", lookup.tokens)
         return own + [
-            self._forgotten(ami.name) for ami in amis if IMPORT_TASK_ID.fullmatch(ami.name)
+            self._forgotten(ami.name)
+            for ami in amis
+            if ami.tags.get(OwnTag.STACK) == self.owner.stack_id
+            and IMPORT_TASK_ID.fullmatch(ami.name)
         ]
 
     def check(self, properties: ImportTaskProperties) -> None:
@@ -106,17 +101,22 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
         ec2, task_id = self.aws.ec2, existing.id
         if existing.is_active:
             ec2.cancel(task_id)
-        if existing.is_active or existing.is_failed:
-            self.aws.deadline.until_found(
-                f"the end of {task_id}",
-                _READS_WHILE_DELETING,
+        if existing.is_active or not existing.is_usable:
+            read_until_found(
                 lambda: (task := ec2.task(task_id)) is None or task.status != "deleting",
+                _READS_WHILE_DELETING,
             )
         return Amis(self.owner, self.aws).delete(
             task_id,
             properties.snapshots if properties else (),
             delete_ami=properties is not None and properties.delete_ami,
         )
+
+    def _with_ami(self, task: ImportTask) -> ImportTask:
+        """Return a task; a completed one whose AMI is gone counts as deleted."""
+        if task.is_completed and not self.aws.ec2.amis("name", [task.id]):
+            return replace(task, status="deleted")
+        return task
 
     def _forgotten(self, task_id: str) -> ImportTask:
         return ImportTask(task_id, status="", tags=self.owner.tags)
