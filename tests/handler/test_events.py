@@ -274,7 +274,7 @@ def test_an_event_waits_while_executions_cannot_be_listed(
 def test_an_event_is_carried_out_when_executions_can_be_listed_again(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    account.fault("stepfunctions", "ListExecutions", times=60, error=THROTTLED)
+    account.fault("stepfunctions", "ListExecutions", times=30, error=THROTTLED)
     start = aws.now()
 
     response = image.create(account.properties())
@@ -319,11 +319,8 @@ def test_an_unknown_resource_type_is_an_error_that_names_it(
 ) -> None:
     resource = CustomResource(aws, "Custom::Unknown", physical_id=INVENTED)
     resource.properties = account.properties()
-    event = {
-        "Create": lambda: resource.event("Create"),
-        "Update": lambda: resource.update_event(resource.properties),
-        "Delete": resource.delete_event,
-    }[request_type]()
+    more = {} if request_type == "Create" else {"PhysicalResourceId": INVENTED}
+    event = resource.event(request_type, OldResourceProperties={}, **more)
 
     response = resource.send(event)
 

@@ -201,7 +201,7 @@ def test_an_import_whose_answer_is_lost_is_found_by_its_token(
 
 
 @pytest.mark.parametrize(
-    ("code", "times"), [("TooManyRequestsException", 50), ("CallRateLimitExceededException", 30)]
+    ("code", "times"), [("TooManyRequestsException", 20), ("CallRateLimitExceededException", 8)]
 )
 def test_throttling_is_retried(
     account: Account, image: CustomResource, code: str, times: int

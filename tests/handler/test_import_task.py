@@ -382,9 +382,7 @@ def test_a_delete_names_the_ami_of_an_import_that_ended_before_it_was_cancelled(
     ami = account.ami(task_id)
     assert ami
     assert response["Status"] == "SUCCESS"
-    assert response["Reason"].startswith(
-        f"{ami['ImageId']} is retained: delete_ami is not set"
-    )
+    assert response["Reason"] == f"{ami['ImageId']} is retained: delete_ami is not set"
 
 
 def test_a_delete_of_a_task_without_an_ami_names_nothing(

@@ -418,8 +418,11 @@ def test_each_line_of_the_log_names_the_event_that_is_handled(bench: Bench) -> N
     events = [bench.event(), bench.event()]
     events[1]["LogicalResourceId"] = "OtherImageF00D"
 
+    def failing() -> Done:
+        raise VmImportError("no")
+
     for event in events:
-        helper.respond(event, Context(bench.clock.now), fail(f"no {event['LogicalResourceId']}"))
+        helper.respond(event, Context(bench.clock.now), failing)
 
     lines = [line for line in bench.log.getvalue().splitlines() if '"ERROR"' in line]
     assert len(lines) == 2

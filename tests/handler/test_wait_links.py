@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CLIENT_ERROR = "ClientError: Unknown OS / Missing OS files."
 HOURS = 3600.0
-CONTINUE = {"ContinueAfterTimeout": "true"}
+CONTINUE: dict[str, Any] = {"ContinueAfterTimeout": "true"}
 
 
 @pytest.fixture

@@ -22,12 +22,14 @@ from xml.sax.saxutils import escape
 
 import boto3
 import botocore.endpoint
+import botocore.retries.quota
 import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectionClosedError
+from botocore.retries.quota import RetryQuota
 
 import contract
-from tests.support.lambda_function import KilledError, LambdaProcess, Turns
+from tests.support.lambda_function import TIMEOUT, KilledError, LambdaProcess, Turns
 from tests.support.local_services import REGION, LocalServices
 from tests.support.step_functions import RefusedError, StepFunctions
 
@@ -149,19 +151,25 @@ class Aws:
         self.turns: Turns | None = None
         self.processes = [LambdaProcess(self.now, self.put), LambdaProcess(self.now, self.put)]
         self._killed: set[int] = set()
+        self._ends: dict[int, float] = {}  # when Lambda ends the invocation of each thread
         self._calls = self._puts = self._outage = self._response_outage = 0
         self._before: tuple[float, dict[str, Image]] | None = None
         self._lagging: dict[str, int] = {}
         self._numbers = itertools.count()
         self._connected = False
+        self._retry_quotas: list[RetryQuota] = []  # of botocore: a client stops to retry
 
     def reset(self, **knobs: object) -> None:
         """Delete everything, and set the clock back."""
         self.local.reset(**knobs)
         self.step_functions.reset(self.clock)
-        for record in (self.responses, self.responded, self.bodies, self.headers):
-            record.clear()
+        self.responses.clear()
+        self.responded.clear()
+        self.bodies.clear()
+        self.headers.clear()
         self.operation_faults.clear()
+        for quota in self._retry_quotas:
+            quota.release(RetryQuota.INITIAL_CAPACITY)
         self.lag, self._before = 0, None
         self._lagging.clear()
         self.expect()
@@ -211,8 +219,8 @@ class Aws:
         """A boto3 client of a person: nothing fails, and no time passes."""
         client = _client(service)
 
-        def answer(request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
-            *_, operation = event_name.split(".")
+        def answer(request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+            operation = event_name.rpartition(".")[2]
             return self._serve(request, service, operation)
 
         client.meta.events.register("before-send", answer, unique_id="person")
@@ -233,6 +241,7 @@ class Aws:
             self.turns.pass_on(seconds)
         else:
             self.clock.advance(seconds)
+        self._fail_if_killed()
 
     def let_pass(self, seconds: float) -> None:
         """Let time pass, and run all steps that are due in it."""
@@ -263,8 +272,13 @@ class Aws:
     def _invoke(
         self, process: LambdaProcess, payload: dict[str, Any]
     ) -> tuple[str, dict[str, Any] | None]:
-        self._killed.discard(threading.get_ident())
-        return process.invoke(payload)
+        me = threading.get_ident()
+        self._ends[me] = self.now() + TIMEOUT
+        try:
+            return process.invoke(payload)
+        finally:
+            del self._ends[me]
+            self._killed.discard(me)
 
     def deliver_again(self, event: Event) -> None:
         """Have Lambda call another process with an event that CloudFormation is done with."""
@@ -373,16 +387,22 @@ class Aws:
 
     def _connect(self) -> None:
         """Have the handler's clients, which are created only once, send their requests here."""
-        for process in self.processes:
-            aws_client = process.modules["aws.session"].aws_client
-            for service in (*self.local.names, "stepfunctions"):
-                aws_client(service).meta.events.register("before-send", self._answer)
+
+        def retry_quota() -> RetryQuota:
+            self._retry_quotas.append(RetryQuota())
+            return self._retry_quotas[-1]
+
+        with patch.object(botocore.retries.quota, "RetryQuota", retry_quota):
+            for process in self.processes:
+                aws_client = process.modules["aws.session"].aws_client
+                for service in (*self.local.names, "stepfunctions"):
+                    aws_client(service).meta.events.register("before-send", self._answer)
         self._connected = True
 
     # --- AWS's side ---
 
-    def _answer(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
-        _, service, operation = event_name.split(".")
+    def _answer(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        service, operation = event_name.split(".")[1:]
         if self.turns:
             self.turns.pass_on()
         self._fail_if_killed()
@@ -498,7 +518,10 @@ class Aws:
         return _response(request, _OK, {}, json.dumps(answer).encode())
 
     def _fail_if_killed(self) -> None:
-        if threading.get_ident() in self._killed:
+        me = threading.get_ident()
+        if self.now() > self._ends.get(me, float("inf")):
+            self._killed.add(me)  # Lambda ends a function that runs too long
+        if me in self._killed:
             raise KilledError
 
     def _kill(self) -> None:

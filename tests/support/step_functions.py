@@ -19,7 +19,7 @@ from tests.support.local_services import ACCOUNT, REGION, problems
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_aws.server.clock import Clock
+    from tests.support.local_services import VirtualClock
 
 STATE_MACHINE: Final = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:events"
 _MAX_NAME: Final = 80
@@ -133,7 +133,7 @@ class StepFunctions:
         page_size: How many executions one page of ListExecutions shows at most.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: VirtualClock) -> None:
         self.operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "StartExecution": self._start,
             "ListExecutions": self._list,
@@ -142,7 +142,7 @@ class StepFunctions:
         self.executions: list[Execution] = []
         self.reset(clock)
 
-    def reset(self, clock: Clock) -> None:
+    def reset(self, clock: VirtualClock) -> None:
         self._clock = clock
         self.state_machines = {STATE_MACHINE}
         self.executions.clear()
