@@ -1,7 +1,7 @@
 """The AMI and the snapshots that an import creates: tag them, delete them, or refuse to."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 
 from aws import Aws
@@ -84,9 +84,10 @@ class Amis:
         if disks is None:
             disks = task.source_snapshots if task else ()
         stays: dict[str, str] = {}
-        amis: Sequence[Ami] = ()
-        # A deletion that deletes no AMI does not fail because AMIs cannot be described.
-        with nullcontext() if delete_ami else tolerated(f"an AMI of {task_id} may be retained"):
+        amis: list[Ami] = []
+        # Without delete_ami they are only reported, and a deletion does not fail for that.
+        unknown = f"it is not known whether an AMI of {task_id} stays"
+        with nullcontext() if delete_ami else tolerated(unknown):
             amis = self._ec2.amis("name", [task_id])
         for ami in amis:
             reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"

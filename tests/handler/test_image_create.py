@@ -175,7 +175,7 @@ def test_a_fault_of_aws_is_retried(
     assert account.images_of(image) == [response["PhysicalResourceId"]]
 
 
-def test_a_fault_of_aws_that_lasts_fails_the_create_after_15_minutes(
+def test_a_fault_of_aws_that_lasts_fails_the_create_before_cloudformation_stops_waiting(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
     error = {"code": "ServiceException", "message": "Oh", "status": 500}
@@ -186,7 +186,7 @@ def test_a_fault_of_aws_that_lasts_fails_the_create_after_15_minutes(
 
     assert response["Status"] == "FAILED"
     assert "ImportVmImage failed: ServiceException: Oh" in response["Reason"]
-    assert 800 < aws.now() - start < 1100
+    assert 3000 < aws.now() - start < 3600
 
 
 def test_an_import_whose_answer_is_lost_is_found_by_its_token(

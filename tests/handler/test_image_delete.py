@@ -128,6 +128,6 @@ def test_a_deletion_that_takes_too_long_fails_before_cloudformation_stops_waitin
     response = image.send(image.delete_event(execution.image))
 
     assert response["Status"] == "FAILED"
-    assert "is being cancelled" in response["Reason"]
+    assert "is still being cancelled" in response["Reason"]
     assert execution.status == "ABORTED"
     assert 600 < aws.now() - start < 900

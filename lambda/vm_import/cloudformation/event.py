@@ -13,8 +13,6 @@ from contract import GRACE, MAX_SERVICE_TIMEOUT, service_timeout, wait_limit
 from identity import Owner
 
 DATE: Final = re.compile(r"\d{8}T\d{6}Z")
-# Creating fails after this many seconds of throttling and faults of AWS.
-_CREATE_LIMIT: Final = 900
 
 
 class Event:
@@ -60,5 +58,4 @@ class Event:
     @property
     def retry_limit(self) -> int:
         """For how many seconds what AWS may accept later is retried."""
-        limit = service_timeout(self.timeout or MAX_SERVICE_TIMEOUT) - GRACE
-        return limit if self.request_type == "Delete" else min(limit, _CREATE_LIMIT)
+        return service_timeout(self.timeout or MAX_SERVICE_TIMEOUT) - GRACE

@@ -176,6 +176,6 @@ class Images(ResourceType[ImageProperties, Image]):
                 lambda: not ((image := images.get(existing.id)) and image.is_running),
                 _READS_WHILE_CANCELLING,
             ):
-                raise NotYetError(f"{existing.id} is being cancelled")
+                raise NotYetError(f"{existing.id} is still being cancelled. Hint: delete it again")
         images.delete(existing.id)
         return ()
