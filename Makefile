@@ -1,4 +1,4 @@
-# What each target is for: make help
+# `make help` describes the targets.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 CDK := node_modules/.bin/cdk
 SETUP := $(VENV)/.installed $(CDK)
 
-# Lines before a recipe's own: no bytecode of the handler beside its sources, and Node's
-# end-of-life notice, which says nothing about this project, stays out of what people read.
+# Python must not write bytecode next to the handler's sources, because the asset would contain it.
+# Node's end-of-life notice is not about this project.
 export PYTHONDONTWRITEBYTECODE := 1
 
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
@@ -15,52 +15,52 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types pytest slow soak mutate bench disks format lock clean
 
-help: ## show this
+help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SETUP) ## install everything into .venv and node_modules
 
-demo: $(SETUP) ## deploy a VM image and a recipe on it, on an AWS on this machine
+demo: $(SETUP) ## deploy a VM image and its recipe to a simulated AWS
 	@$(BIN)/python -m local_aws.client.demo
 
-test: $(SETUP) lint types pytest ## lint, types and tests
+test: $(SETUP) lint types pytest ## run lint, types and the tests of make pytest
 
-check: lint types ## lint and types alone
+check: lint types ## run only lint and types
 
-lint: $(SETUP) ## ruff: rules and format
+lint: $(SETUP) ## check rules and format with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(SETUP) ## mypy, strict
+types: $(SETUP) ## check types with mypy --strict
 	$(BIN)/mypy
 
-pytest: $(SETUP) ## the tests (some: make pytest ARGS='tests/handler -k token')
+pytest: $(SETUP) ## run the tests (some: make pytest ARGS='tests/handler -k token')
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
-slow: $(SETUP) ## the tests that make test leaves out (about half an hour)
+slow: $(SETUP) ## run the slow tests, which make test does not run (about half an hour)
 	$(BIN)/pytest --numprocesses auto --dist loadfile -m slow $(ARGS)
 
-soak: $(SETUP) ## 10,000 random lives of an image (one batch again: make soak ARGS='--seed N')
+soak: $(SETUP) ## run 10,000 random lifecycles of an image (repeat a batch: make soak ARGS='--seed N')
 	PYTHONPATH=.:lambda/vm_import $(BIN)/python -m tests.lifecycle.soak $(ARGS)
 
-mutate: $(SETUP) ## deliberate faults in the handler; the tests must notice each
+mutate: $(SETUP) ## insert faults into the handler; the tests must detect each
 	$(BIN)/python -m tests.lifecycle.mutations
 
-bench: $(SETUP) ## looks, AWS calls and delays of the wait, beside other ways
+bench: $(SETUP) ## compare polls, AWS calls and delays of the wait with other solutions
 	PYTHONPATH=lambda/vm_import $(BIN)/python -m benchmarks.waiting
 
-disks: $(SETUP) ## the disks of the tests, anew (needs qemu-img)
+disks: $(SETUP) ## create the disks of the tests again (needs qemu-img)
 	$(BIN)/python -m tests.disks.make_disks
 
-format: $(SETUP) ## format, and mend what ruff can mend
+format: $(SETUP) ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(SETUP) ## renew requirements.lock and package-lock.json
+lock: $(SETUP) ## update requirements.lock and package-lock.json
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --quiet --upgrade --output-file requirements.lock
 	npm install --package-lock-only
 
-clean: ## remove all that make made
+clean: ## remove everything that make created
 	rm -rf $(VENV) node_modules cdk.out dist .local_aws .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

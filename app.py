@@ -1,14 +1,15 @@
-"""The example app: a virtual machine becomes an image, and a recipe builds on that image.
+"""The example app: imports a virtual machine as an image, and creates a recipe on that image.
 
     cdk deploy -c disk=path/to/disk.vmdk
     cdk deploy -c vm_import_task_id=import-ami-0123456789abcdef0
 
-The first uploads a disk of this machine and has EC2 import it; the second takes an import task
-that was started elsewhere.
+The first command uploads a disk from this machine, and EC2 imports it. The second command uses an
+import task that was started elsewhere.
 
-Further context, all optional: image_name, semantic_version, platform (Windows, Linux or macOS),
+Optional context values: image_name, semantic_version, platform (Windows, Linux or macOS),
 removal_policy (destroy, retain or retain_on_update_or_delete), tags (key=value,key2=value2) and
-timeout_minutes (how long to wait until the image is AVAILABLE, up to 720; 0: not at all).
+timeout_minutes (how long the deployment waits until the image is AVAILABLE, 1 to 720 minutes;
+0 if it does not wait).
 """
 
 import sys
@@ -29,16 +30,16 @@ REMOVAL_POLICIES = {
     "destroy": cdk.RemovalPolicy.DESTROY,
     "retain": cdk.RemovalPolicy.RETAIN,
 }
-# Whose licence the system of a disk runs under.
+# The licence of the operating system on a disk.
 LICENSES = {Platform.LINUX: LicenseType.BYOL, Platform.WINDOWS: LicenseType.AWS}
-# Amazon's components that bring the operating system up to date; there is none for macOS.
+# Amazon's components that update the operating system. There is none for macOS.
 UPDATES = {Platform.LINUX: "update-linux", Platform.WINDOWS: "update-windows"}
 
 
 class GoldenImageStack(cdk.Stack):
     """An imported image and a recipe on it."""
 
-    def __init__(  # noqa: PLR0913 - one a context value
+    def __init__(  # noqa: PLR0913 - one for each context value
         self,
         scope: Construct,
         construct_id: str,
@@ -52,7 +53,7 @@ class GoldenImageStack(cdk.Stack):
         image_tags: dict[str, str],
         timeout_minutes: int,
     ) -> None:
-        """Import the disk, if one is given, make the image, and build the recipe on it."""
+        """Import the disk, if one is given, then the image, and create the recipe."""
         super().__init__(scope, construct_id)
         task = None
         if disk:
@@ -80,8 +81,8 @@ class GoldenImageStack(cdk.Stack):
         recipe = imagebuilder.CfnImageRecipe(
             self,
             "Recipe",
-            # A recipe cannot change, nor two have one name and version: a new image, a new version.
-            # Not the name of the image: what the recipe builds is an image of the recipe's name.
+            # Image Builder cannot change a recipe, so a new image needs a new version of it. The
+            # recipe's builds are images with the recipe's name, so it differs from the image's.
             name=f"{image_name}-updated",
             version=semantic_version,
             parent_image=image.image_arn,
@@ -98,11 +99,11 @@ class GoldenImageStack(cdk.Stack):
 
 
 def main(app: cdk.App) -> None:
-    """Read the app's context and synthesize the stack."""
+    """Read the context values and synthesize the stack."""
     context = app.node.try_get_context
     disk, task_id = context("disk") or None, context("vm_import_task_id") or None
     if (disk is None) is (task_id is None):
-        stop("give either -c disk=path/to/disk.vmdk or -c vm_import_task_id=import-ami-...")
+        stop("use either -c disk=path/to/disk.vmdk or -c vm_import_task_id=import-ami-...")
     GoldenImageStack(
         app,
         "GoldenImage",
@@ -123,9 +124,9 @@ def main(app: cdk.App) -> None:
 
 
 def choose(argument: str, choices: Mapping[str, T], value: str) -> T:
-    """Look up what a context value stands for."""
+    """Return what a context value stands for."""
     if value.lower() not in choices:
-        stop(f"{argument} {value!r} is none of {', '.join(choices)}: -c {argument}=...")
+        stop(f"{argument} {value!r} is not valid: use one of {', '.join(choices)}.")
     return choices[value.lower()]
 
 
@@ -133,19 +134,19 @@ def parse_tags(value: str) -> dict[str, str]:
     """Read key=value,key2=value2."""
     pairs = [pair.partition("=") for pair in value.split(",") if pair]
     if not all(equals for _, equals, _ in pairs):
-        stop(f"tags {value!r} are not key=value,key2=value2: -c tags=...")
+        stop(f"tags {value!r} is not valid: use key=value,key2=value2.")
     return {key: tag for key, _, tag in pairs}
 
 
 def parse_minutes(value: str) -> int:
-    """Read a whole number; what is possible is the construct's to say."""
+    """Read a whole number. The construct checks the limits."""
     if not value.isdecimal():
-        stop(f"timeout_minutes {value!r} is no whole number: -c timeout_minutes=...")
+        stop(f"timeout_minutes {value!r} is not valid: use a whole number.")
     return int(value)
 
 
 def stop(message: str) -> NoReturn:
-    """End with one line, in place of a stack trace."""
+    """End the app with one line instead of a stack trace."""
     sys.exit(f"app.py: {message}")
 
 

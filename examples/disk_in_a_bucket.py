@@ -1,4 +1,4 @@
-"""A disk in a bucket becomes an image, and a recipe builds on it, in one deployment.
+"""Import a disk from a bucket as an image, and create a recipe on it, in one deployment.
 
 cdk deploy --app "python3 examples/disk_in_a_bucket.py" -c bucket=my-vm-disks -c key=rhel9.vmdk
 """
@@ -12,10 +12,10 @@ from cdk_vm_import import ImportedVmImage, LicenseType, Platform, VmDisk, VmImpo
 
 
 class DiskInABucket(cdk.Stack):
-    """An import, its image, and a recipe."""
+    """A stack with an import task, its image and a recipe."""
 
     def __init__(self, scope: Construct, construct_id: str, *, bucket_name: str, key: str) -> None:
-        """Import the disk, and build a recipe on it."""
+        """Import the disk and create the recipe."""
         super().__init__(scope, construct_id)
         bucket = s3.Bucket.from_bucket_name(self, "Disks", bucket_name)
         task = VmImportTask(
@@ -32,7 +32,7 @@ class DiskInABucket(cdk.Stack):
             semantic_version="1.0.0",
             platform=Platform.LINUX,
             vm_import_task=task,
-            # Another disk, another image: and nothing of the old one stays.
+            # A new disk replaces the image. Then nothing of the old one remains.
             removal_policy=cdk.RemovalPolicy.DESTROY,
             delete_ami=True,
         )

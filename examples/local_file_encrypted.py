@@ -1,8 +1,9 @@
-"""A disk on this machine becomes an AMI that is encrypted with a key of one's own.
+"""Import a disk from this machine as an AMI that is encrypted with your own KMS key.
 
 cdk deploy --app "python3 examples/local_file_encrypted.py" -c disk=build/rhel9.vmdk
 
-The deployment uploads the file, like any asset. Another content is another import.
+The deployment uploads the file as an asset. If the content of the file changes, the next deployment
+imports it again.
 """
 
 import aws_cdk as cdk
@@ -13,10 +14,10 @@ from cdk_vm_import import ImportedVmImage, LicenseType, Platform, VmDisk, VmImpo
 
 
 class LocalFileEncrypted(cdk.Stack):
-    """A key, an import and its image."""
+    """A stack with a KMS key, an import task and its image."""
 
     def __init__(self, scope: Construct, construct_id: str, *, disk: str) -> None:
-        """Import the disk, encrypted."""
+        """Import the disk and encrypt the AMI."""
         super().__init__(scope, construct_id)
         key = kms.Key(self, "Key", description="Golden images", enable_key_rotation=True)
         task = VmImportTask(

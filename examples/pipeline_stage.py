@@ -1,9 +1,10 @@
-"""From a disk in the repository to a recipe, in a stage of CDK Pipelines.
+"""Import a disk of the repository and create a recipe, in a stage of CDK Pipelines.
 
 cdk deploy --app "python3 examples/pipeline_stage.py" -c repository=my-org/images \
     -c connection=arn:aws:codeconnections:... -c disk=disks/rhel9.vmdk
 
-Every commit runs the pipeline; only one that changes the disk, or what describes it, imports.
+Every commit runs the pipeline. Only a commit that changes the disk or the description of the image
+starts an import.
 """
 
 import aws_cdk as cdk
@@ -15,12 +16,12 @@ from cdk_vm_import import ImportedVmImage, LicenseType, Platform, VmDisk, VmImpo
 
 
 class GoldenImages(cdk.Stage):
-    """All that one account and Region gets."""
+    """What the pipeline deploys to one account and Region."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, disk: str, env: cdk.Environment | None = None
     ) -> None:
-        """Make a stack of the import, its image and a recipe."""
+        """Create a stack with an import task, its image and a recipe."""
         super().__init__(scope, construct_id, env=env)
         stack = cdk.Stack(self, "GoldenImage")
         task = VmImportTask(
@@ -48,12 +49,12 @@ class GoldenImages(cdk.Stage):
 
 
 class Pipeline(cdk.Stack):
-    """The pipeline, which deploys itself too."""
+    """The pipeline, which also updates itself."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, repository: str, connection: str, disk: str
     ) -> None:
-        """Make the pipeline."""
+        """Create the pipeline."""
         super().__init__(scope, construct_id)
         source = pipelines.CodePipelineSource.connection(
             repository, "main", connection_arn=connection

@@ -1,4 +1,4 @@
-"""A Windows server with a disk for the system and one for the data; the import may take hours.
+"""Import a Windows server with a system disk and a data disk, which may take hours.
 
 cdk deploy --app "python3 examples/two_disk_windows_server.py" -c bucket=my-vm-disks
 """
@@ -19,7 +19,7 @@ from cdk_vm_import import (
 
 
 class TwoDiskWindowsServer(cdk.Stack):
-    """An import of two disks, and its image."""
+    """A stack with an import task of two disks and its image."""
 
     def __init__(self, scope: Construct, construct_id: str, *, bucket_name: str) -> None:
         """Import both disks as one machine."""
@@ -35,7 +35,7 @@ class TwoDiskWindowsServer(cdk.Stack):
             platform=Platform.WINDOWS,
             architecture=Architecture.X86_64,
             boot_mode=BootMode.UEFI,
-            # AWS's licence in place of the one that it came with; BYOL keeps that.
+            # AWS's licence replaces the one that the system came with. With BYOL that one remains.
             license_type=LicenseType.AWS,
         )
         ImportedVmImage(

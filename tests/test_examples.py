@@ -1,4 +1,4 @@
-"""Each example is an app that synthesizes, and imports what it says."""
+"""Each example is an app that synthesizes and imports what its docstring describes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def disk(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def synthesize(tmp_path: Path) -> Callable[..., Resources]:
-    """Runs an example; gives the properties of its resources, by type."""
+    """Runs an example and returns the properties of its resources, by type."""
 
     def synthesize(name: str, **context: str) -> Resources:
         folder = tmp_path / "cdk.out"
-        # as the CDK CLI runs an app
+        # The CDK CLI passes these to an app.
         cdk = {"CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": json.dumps(context)}
         command = [sys.executable, str(EXAMPLES / f"{name}.py")]
         subprocess.run(command, env={**os.environ, **cdk}, check=True)
@@ -76,7 +76,7 @@ def test_the_two_disk_windows_server(synthesize: Callable[..., Resources]) -> No
 
     (task,) = resources[TASK]
     assert [disk["DeviceName"] for disk in task["DiskContainers"]] == ["/dev/sda1", "/dev/sdf"]
-    assert len(resources["AWS::CloudFormation::WaitCondition"]) == 1
+    assert len(resources["Custom::VmImageWait"]) == 5
 
 
 def test_the_pipeline_stage(synthesize: Callable[..., Resources], disk: Path) -> None:

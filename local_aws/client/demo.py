@@ -115,7 +115,7 @@ class Demo:
         self.check(self.status(third) is not None, f"{third} exists")
 
         started = self.aws.calls("ImportImage")
-        self.check(len(started) == 1, "EC2 imported the disk only once for all three images")
+        self.check(len(started) == 1, "EC2 imported the disk once for all three images")
 
         self.heading("cdk destroy")
         self.destroy()

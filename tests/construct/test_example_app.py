@@ -147,13 +147,16 @@ def test_a_context_value_sets_the_timeout(
 @pytest.mark.parametrize(
     ("context", "problem"),
     [
-        ({"platform": "Solaris"}, "platform 'Solaris' is none of windows, linux, macos"),
+        (
+            {"platform": "Solaris"},
+            "platform 'Solaris' is not valid: use one of windows, linux, macos",
+        ),
         (
             {"removal_policy": "keep"},
-            "removal_policy 'keep' is none of retain_on_update_or_delete, destroy",
+            "removal_policy 'keep' is not valid: use one of retain_on_update_or_delete, d",
         ),
-        ({"tags": "team"}, "tags 'team' are not key=value,key2=value2"),
-        ({"timeout_minutes": "1h"}, "timeout_minutes '1h' is no whole number"),
+        ({"tags": "team"}, "tags 'team' is not valid: use key=value,key2=value2"),
+        ({"timeout_minutes": "1h"}, "timeout_minutes '1h' is not valid: use a whole number"),
     ],
 )
 def test_an_invalid_context_value_ends_the_app_with_one_line(
@@ -183,7 +186,7 @@ def test_the_app_requires_either_a_disk_or_a_task(
     assert run.returncode == 1
     assert run.stdout == ""
     assert run.stderr.splitlines()[-1] == (
-        "app.py: give either -c disk=path/to/disk.vmdk or -c vm_import_task_id=import-ami-..."
+        "app.py: use either -c disk=path/to/disk.vmdk or -c vm_import_task_id=import-ami-..."
     )
 
 

@@ -24,7 +24,7 @@ def properties(stack: cdk.Stack) -> dict[str, Any]:
     return {key: value for key, value in image["Properties"].items() if key != "ServiceToken"}
 
 
-def test_the_required_arguments_alone_give_only_their_properties(
+def test_an_image_with_the_required_arguments_has_only_their_properties(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     import_image(stack, wait_for_available=False)
@@ -35,11 +35,11 @@ def test_the_required_arguments_alone_give_only_their_properties(
         "Platform": "Linux",
         "VmImportTaskId": "import-ami-0123456789abcdef0",
         "Retain": True,
-        "Waiter": {"Ref": "VmImportProviderWaiterF6FCE749"},
+        "StateMachineArn": {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
     }
 
 
-def test_the_handler_is_told_whether_images_are_retained(
+def test_a_property_says_whether_cloudformation_retains_the_image(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     import_image(stack, wait_for_available=False, removal_policy=cdk.RemovalPolicy.DESTROY)
@@ -74,7 +74,7 @@ def test_every_argument_becomes_a_property(stack: cdk.Stack) -> None:
         "Tags": {"team": "platform", "cost center": ""},
         "ClientToken": "a-token-of-my-own",
         "Retain": True,
-        "Waiter": {"Ref": "VmImportProviderWaiterF6FCE749"},
+        "StateMachineArn": {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
     }
 
 
@@ -82,7 +82,7 @@ def test_every_argument_becomes_a_property(stack: cdk.Stack) -> None:
     ("platform", "value"),
     [(Platform.WINDOWS, "Windows"), (Platform.LINUX, "Linux"), (Platform.MACOS, "macOS")],
 )
-def test_each_platform_is_spelled_as_the_api_spells_it(
+def test_each_platform_has_the_name_that_the_api_uses(
     stack: cdk.Stack, import_image: ImportImage, platform: Platform, value: str
 ) -> None:
     import_image(stack, platform=platform)
@@ -90,7 +90,7 @@ def test_each_platform_is_spelled_as_the_api_spells_it(
     assert properties(stack)["Platform"] == value
 
 
-def test_tokens_reach_the_template(stack: cdk.Stack, import_image: ImportImage) -> None:
+def test_tokens_are_resolved_in_the_template(stack: cdk.Stack, import_image: ImportImage) -> None:
     def token(name: str) -> str:
         return cdk.CfnParameter(stack, name).value_as_string
 
@@ -115,7 +115,7 @@ def test_tokens_reach_the_template(stack: cdk.Stack, import_image: ImportImage) 
     assert found["Tags"] == {"owner": {"Ref": "Owner"}}
 
 
-def test_a_log_group_of_the_same_stack_is_named_by_reference(
+def test_a_log_group_of_the_same_stack_is_referenced(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     log_group = logs.LogGroup(stack, "Log", log_group_name="/aws/imagebuilder/golden")
@@ -140,7 +140,7 @@ def test_a_log_group_of_the_same_stack_is_named_by_reference(
         ("image_id", "ImageId"),
     ],
 )
-def test_each_attribute_is_asked_of_the_resource(
+def test_each_attribute_comes_from_the_resource(
     stack: cdk.Stack, import_image: ImportImage, name: str, attribute: str
 ) -> None:
     image = import_image(stack)
@@ -155,7 +155,6 @@ def test_a_recipe_builds_on_the_image(stack: cdk.Stack, import_image: ImportImag
         name="recipe",
         version="1.0.0",
         parent_image=import_image(stack).image_arn,
-        components=[],
     )
 
     assertions.Template.from_stack(stack).has_resource_properties(
@@ -190,7 +189,7 @@ def test_an_export_name_exports_the_arn(stack: cdk.Stack, import_image: ImportIm
         ({"removal_policy": cdk.RemovalPolicy.RETAIN}, "Retain", "Retain"),
     ],
 )
-def test_the_removal_policy_says_what_becomes_of_the_image(
+def test_the_removal_policy_sets_the_deletion_policies_of_the_image(
     stack: cdk.Stack,
     import_image: ImportImage,
     resources_of: ResourcesOf,
@@ -204,7 +203,7 @@ def test_the_removal_policy_says_what_becomes_of_the_image(
     assert (image["DeletionPolicy"], image["UpdateReplacePolicy"]) == (on_delete, on_replace)
 
 
-def test_apply_removal_policy_of_the_whole_stack_reaches_the_image(
+def test_a_removal_policy_for_the_whole_stack_reaches_the_image(
     stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
 ) -> None:
     import_image(stack)
@@ -223,21 +222,23 @@ def test_tags_of_the_app_reach_the_image(
     assert properties(stack)["Tags"] == {"team": "platform"}
 
 
-def test_tags_of_a_scope_win_over_the_argument(stack: cdk.Stack, import_image: ImportImage) -> None:
+def test_tags_of_a_scope_take_precedence_over_the_argument(
+    stack: cdk.Stack, import_image: ImportImage
+) -> None:
     image = import_image(stack, tags={"team": "platform", "stage": "test"})
     cdk.Tags.of(image).add("stage", "live")
 
     assert properties(stack)["Tags"] == {"team": "platform", "stage": "live"}
 
 
-def test_a_tag_that_a_scope_removes_is_gone(stack: cdk.Stack, import_image: ImportImage) -> None:
+def test_a_scope_can_remove_a_tag(stack: cdk.Stack, import_image: ImportImage) -> None:
     import_image(stack, tags={"team": "platform", "stage": "test"})
     cdk.Tags.of(stack).remove("stage")
 
     assert properties(stack)["Tags"] == {"team": "platform"}
 
 
-def test_tags_can_leave_the_image_out_by_its_type(
+def test_tags_can_exclude_images_by_their_resource_type(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     import_image(stack)
@@ -246,7 +247,7 @@ def test_tags_can_leave_the_image_out_by_its_type(
     assert "Tags" not in properties(stack)
 
 
-@pytest.fixture(params=["imported by this stack", "taken from its ARN"])
+@pytest.fixture(params=["imported by this stack", "from an ARN"])
 def any_image(
     request: pytest.FixtureRequest, stack: cdk.Stack, import_image: ImportImage
 ) -> IVmImage:
@@ -255,7 +256,7 @@ def any_image(
     return ImportedVmImage.from_image_arn(stack, "Image", BUILD_ARN)
 
 
-def test_a_grant_allows_its_actions_on_the_image_alone(
+def test_a_grant_allows_its_actions_on_this_image_only(
     stack: cdk.Stack, any_image: IVmImage
 ) -> None:
     grant = any_image.grant(iam.User(stack, "User"), "imagebuilder:GetImage", "imagebuilder:Get*")
@@ -267,20 +268,21 @@ def test_a_grant_allows_its_actions_on_the_image_alone(
     }
 
 
-def test_grant_read_allows_to_get_the_image(stack: cdk.Stack, any_image: IVmImage) -> None:
+def test_grant_read_allows_get_image(stack: cdk.Stack, any_image: IVmImage) -> None:
     grant = any_image.grant_read(iam.User(stack, "User"))
 
     assert grant.principal_statements[0].actions == ["imagebuilder:GetImage"]
     assert grant.success
 
 
-def test_an_image_taken_from_its_arn_adds_nothing_to_the_template(stack: cdk.Stack) -> None:
+def test_an_image_from_an_arn_adds_nothing_to_the_template(stack: cdk.Stack) -> None:
+    cdk.CfnResource(stack, "Topic", type="AWS::SNS::Topic")
     ImportedVmImage.from_image_arn(stack, "Image", BUILD_ARN)
 
-    assert "Resources" not in assertions.Template.from_stack(stack).to_json()
+    assert list(assertions.Template.from_stack(stack).to_json()["Resources"]) == ["Topic"]
 
 
-def test_an_image_taken_from_a_literal_arn_has_literal_attributes(stack: cdk.Stack) -> None:
+def test_an_image_from_a_literal_arn_has_literal_attributes(stack: cdk.Stack) -> None:
     image = ImportedVmImage.from_image_arn(stack, "Image", BUILD_ARN)
 
     prefix = "arn:aws-cn:imagebuilder:cn-north-1:123456789012:image"
@@ -291,7 +293,7 @@ def test_an_image_taken_from_a_literal_arn_has_literal_attributes(stack: cdk.Sta
     assert image.image_version == "1.2.3"
 
 
-def test_an_image_taken_from_a_token_takes_it_apart_at_deploy_time(stack: cdk.Stack) -> None:
+def test_cloudformation_splits_an_arn_that_is_a_token(stack: cdk.Stack) -> None:
     image = ImportedVmImage.from_image_arn(stack, "Image", cdk.Fn.import_value("golden-image"))
 
     def part(index: int) -> object:
@@ -317,12 +319,12 @@ def test_an_image_taken_from_a_token_takes_it_apart_at_deploy_time(stack: cdk.St
         "ami-0123456789abcdef0",
     ],
 )
-def test_only_the_arn_of_an_image_build_is_taken(stack: cdk.Stack, image_arn: str) -> None:
+def test_only_the_arn_of_an_image_build_is_accepted(stack: cdk.Stack, image_arn: str) -> None:
     with pytest.raises(ValueError, match=r"Stack/Image: image_arn .* is not the ARN of an image"):
         ImportedVmImage.from_image_arn(stack, "Image", image_arn)
 
 
-def test_another_stack_reads_the_image_by_an_export(
+def test_another_stack_can_be_granted_access_to_the_image(
     app: cdk.App, stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     image = import_image(stack)
@@ -339,7 +341,7 @@ def warnings(stack: cdk.Stack) -> list[str]:
     return [entry.id for entry in found]
 
 
-def test_a_second_image_of_the_same_name_and_version_is_warned_of(
+def test_a_second_image_with_the_same_name_and_version_causes_a_warning(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     import_image(stack, "First", image_name="RHEL9_golden")
@@ -348,7 +350,7 @@ def test_a_second_image_of_the_same_name_and_version_is_warned_of(
     assert warnings(stack) == ["/Stack/Second"]
 
 
-def test_images_that_differ_in_version_or_stack_are_not_warned_of(
+def test_images_with_another_version_or_stack_cause_no_warning(
     app: cdk.App, stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     import_image(stack, "First")
@@ -358,7 +360,7 @@ def test_images_that_differ_in_version_or_stack_are_not_warned_of(
     assert warnings(stack) == []
 
 
-def test_names_that_are_known_at_deploy_time_only_are_not_warned_of(
+def test_names_that_are_tokens_cause_no_warning(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     name = cdk.CfnParameter(stack, "Name").value_as_string
@@ -368,12 +370,12 @@ def test_names_that_are_known_at_deploy_time_only_are_not_warned_of(
     assert warnings(stack) == []
 
 
-def test_an_image_uses_the_provider_that_it_is_given(
+def test_an_image_uses_the_given_provider(
     stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
 ) -> None:
     provider = VmImportProvider(stack, "Mine")
     import_image(stack, provider=provider)
 
     (image,) = resources_of(stack, IMAGE).values()
-    assert image["Properties"]["ServiceToken"] == stack.resolve(provider.service_token)
+    assert image["Properties"]["ServiceToken"] == stack.resolve(provider.function.function_arn)
     assert len(resources_of(stack, "AWS::Lambda::Function")) == 1

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aws_cdk as cdk
 import botocore.session
 import botocore.validate
 import pytest
@@ -14,18 +15,20 @@ from aws_cdk import assertions
 from aws_cdk import aws_logs as logs
 
 import cdk_vm_import
-import image_properties
+import contract
 from cdk_vm_import import (
     ImportedVmImage,
     IVmImage,
     Platform,
+    VmDisk,
     VmImportProvider,
-    _contract,
+    VmImportRole,
+    VmImportTask,
 )
+from identity import Owner
+from image.properties import ImageProperties
 
 if TYPE_CHECKING:
-    import aws_cdk as cdk
-
     from tests.construct.conftest import ImportImage
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -43,6 +46,21 @@ FIELDS = {
     "clientToken": ("client_token", "ClientToken"),
 }
 
+# One for each hour after the first, up to twelve hours.
+LINKS = [
+    "ImageWait2A14E77CC",
+    "ImageWait3F6D85905",
+    "ImageWait4D992BE71",
+    "ImageWait507D8A844",
+    "ImageWait691DAEF4A",
+    "ImageWait7F19EF108",
+    "ImageWait8B3DA79AC",
+    "ImageWait9BDA29437",
+    "ImageWait10BD84503C",
+    "ImageWait1102022A44",
+    "ImageWait123A313879",
+]
+
 
 @pytest.fixture(scope="session")
 def request_model() -> Any:
@@ -59,6 +77,7 @@ def full_image(stack: cdk.Stack, import_image: ImportImage) -> ImportedVmImage:
         log_group=logs.LogGroup.from_log_group_name(stack, "Log", "/aws/imagebuilder/golden"),
         tags={"team": "platform"},
         client_token="a-token-of-my-own",
+        timeout=cdk.Duration.hours(12),
     )
 
 
@@ -90,12 +109,26 @@ def test_each_member_of_the_request_is_an_argument_and_a_property(
     assert name in image_properties_of(full_image.stack)
 
 
-@pytest.mark.usefixtures("full_image")
-def test_the_handler_makes_a_request_of_the_properties_that_the_model_accepts(
-    stack: cdk.Stack, request_model: Any
+def test_each_property_of_a_template_is_in_the_contract(
+    stack: cdk.Stack, full_image: ImportedVmImage
 ) -> None:
-    properties = image_properties.ImageProperties.parse(image_properties_of(stack))
-    request = properties.request(image_properties.Owner("stack", "Image"), "a-token-of-my-own")
+    cloudformation = {"ServiceToken", "ServiceTimeout"}
+    names = {
+        contract.ResourceType.IMAGE: contract.ImageProperty,
+        contract.ResourceType.WAIT: contract.WaitProperty,
+    }
+    for resource_type, allowed in names.items():
+        resources = assertions.Template.from_stack(stack).find_resources(resource_type.value)
+        assert resources, full_image
+        for resource in resources.values():
+            assert resource["Properties"].keys() - cloudformation <= set(allowed)
+
+
+def test_the_handler_makes_a_request_from_the_template_that_the_model_accepts(
+    full_image: ImportedVmImage, request_model: Any
+) -> None:
+    properties = ImageProperties.read(image_properties_of(full_image.stack))
+    request = properties.request(Owner("stack", "Image"), "a-token-of-my-own")
 
     assert not botocore.validate.ParamValidator().validate(request, request_model).has_errors()
     assert request == {
@@ -116,25 +149,16 @@ def test_the_handler_makes_a_request_of_the_properties_that_the_model_accepts(
     }
 
 
-def test_construct_and_handler_name_the_same_tags() -> None:
-    assert {str(tag) for tag in _contract.OwnTag} == {
-        image_properties.TOKEN_TAG,
-        image_properties.STACK_TAG,
-        image_properties.RESOURCE_TAG,
-    }
-    assert image_properties.TAG_PREFIX == _contract.RESERVED_TAG_PREFIX
+def test_the_resource_types_are_pinned() -> None:
+    assert [str(name) for name in contract.ResourceType] == [
+        "Custom::ImportedVmImage",
+        "Custom::VmImportTask",
+        "Custom::VmImageWait",
+    ]
 
 
-@pytest.mark.parametrize("name", ["RHEL9_golden", "Amazon Linux 2 ARM64", "dev_env-e243ad8"])
-def test_construct_and_handler_spell_names_alike(name: str) -> None:
-    properties = image_properties.ImageProperties(name, "1.0.0", "Linux", "import-ami-01234567")
-
-    assert _contract.slug(name) == properties.slug
-
-
-def test_the_names_of_the_resource_are_pinned() -> None:
-    assert _contract.RESOURCE_TYPE == "Custom::ImportedVmImage"
-    assert [str(name) for name in _contract.Property] == [
+def test_the_names_of_the_image_resource_are_pinned() -> None:
+    assert [str(name) for name in contract.ImageProperty] == [
         "Name",
         "SemanticVersion",
         "Description",
@@ -144,14 +168,14 @@ def test_the_names_of_the_resource_are_pinned() -> None:
         "LoggingConfiguration",
         "Tags",
         "ClientToken",
-        "Waiter",
+        "StateMachineArn",
         "TimeoutSeconds",
-        "WaitHandle",
+        "ContinueAfterTimeout",
         "DeleteAmi",
         "Retain",
     ]
-    assert _contract.LOG_GROUP_NAME == "LogGroupName"
-    assert [str(name) for name in _contract.Attribute] == [
+    assert contract.LOG_GROUP_NAME == "LogGroupName"
+    assert [str(name) for name in contract.ImageAttribute] == [
         "ImageArn",
         "ImageVersionArn",
         "LatestImageArn",
@@ -161,7 +185,47 @@ def test_the_names_of_the_resource_are_pinned() -> None:
         "VmImportTaskId",
         "RequestId",
         "ImageId",
+        "ImportFailed",
     ]
+
+
+def test_the_names_of_the_links_are_pinned() -> None:
+    assert [str(name) for name in contract.WaitProperty] == [
+        "ImageArn",
+        "VmImportTaskId",
+        "ImportFailed",
+        "StateMachineArn",
+        "TimeoutSeconds",
+        "ContinueAfterTimeout",
+    ]
+    assert [str(name) for name in contract.WaitAttribute] == ["ImageArn", "ImageId"]
+
+
+def test_the_tag_keys_are_pinned() -> None:
+    assert contract.TAG_PREFIX == "cdk-vm-import:"
+    assert [str(tag) for tag in contract.OwnTag] == [
+        "cdk-vm-import:token",
+        "cdk-vm-import:stack",
+        "cdk-vm-import:resource",
+    ]
+    assert contract.MAX_TAGS == 47
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("RHEL9_golden", "rhel9-golden"),
+        ("Amazon Linux 2 ARM64", "amazon-linux-2-arm64"),
+        ("dev_env-e243ad8", "dev-env-e243ad8"),
+    ],
+)
+def test_the_slug_of_a_name_is_pinned(name: str, slug: str) -> None:
+    assert contract.slug(name) == slug
+
+
+def test_the_members_of_the_state_machines_data_are_pinned() -> None:
+    assert [str(name) for name in contract.Step] == ["Event", "State", "Seconds"]
+    assert contract.UNDELIVERED_RESPONSE == "UndeliveredResponseError"
 
 
 def test_the_names_of_the_package_are_pinned() -> None:
@@ -235,30 +299,31 @@ def test_the_members_are_pinned() -> None:
         "to_machine_image",
         "vm_import_task_id",
     }
-    assert own_members(VmImportProvider) == {
-        "allow_deletion_of_amis",
-        "allow_imports",
-        "function",
-        "get_or_create",
-        "grant_principal",
-        "service_token",
-        "waiter",
+    assert own_members(VmImportProvider) == {"function", "get_or_create", "grant_principal"}
+    assert own_members(VmImportTask) == {"cdk_tag_manager", "import_task_id", "platform", "role"}
+    assert own_members(VmImportRole) == set()
+    assert own_members(VmDisk) == {
+        "format",
+        "from_asset",
+        "from_bucket",
+        "from_snapshot",
+        "is_snapshot",
     }
 
 
 def test_the_logical_ids_are_pinned(stack: cdk.Stack, import_image: ImportImage) -> None:
-    import_image(stack)
+    import_image(stack, timeout=cdk.Duration.hours(12))
 
     template = assertions.Template.from_stack(stack).to_json()
     assert {name: resource["Type"] for name, resource in template["Resources"].items()} == {
         "Image9D742C96": "Custom::ImportedVmImage",
+        "VmImportProviderEventStateMachine79B5AC06": "AWS::StepFunctions::StateMachine",
+        "VmImportProviderEventStateMachineRole179D9F4F": "AWS::IAM::Role",
         "VmImportProviderHandlerD6951CDD": "AWS::Lambda::Function",
         "VmImportProviderHandlerEventInvokeConfig182A4BAE": "AWS::Lambda::EventInvokeConfig",
         "VmImportProviderLogGroup884847F1": "AWS::Logs::LogGroup",
         "VmImportProviderRole84245795": "AWS::IAM::Role",
-        "VmImportProviderWaiterF6FCE749": "AWS::StepFunctions::StateMachine",
-        "VmImportProviderWaiterRole9786AFE0": "AWS::IAM::Role",
-    }
+    } | dict.fromkeys(LINKS, "Custom::VmImageWait")
     assert list(template["Outputs"]) == ["ImageImageArnCD42D5A5"]
 
 
@@ -268,8 +333,8 @@ def test_the_logical_ids_are_pinned(stack: cdk.Stack, import_image: ImportImage)
 def test_a_stack_of_each_released_version_keeps_its_resources(
     path: Path, stack: cdk.Stack, import_image: ImportImage
 ) -> None:
-    """CloudFormation refuses a changed ServiceToken, so a new id would brick the stack."""
-    import_image(stack, "First", tags={"team": "platform"})
+    """CloudFormation refuses a changed ServiceToken, so a new id would break the stack."""
+    import_image(stack, "First", tags={"team": "platform"}, timeout=cdk.Duration.hours(12))
     import_image(stack, "Second", semantic_version="2.0.0")
     old = json.loads(path.read_text())["Resources"]
     new = assertions.Template.from_stack(stack).to_json()["Resources"]
@@ -277,9 +342,10 @@ def test_a_stack_of_each_released_version_keeps_its_resources(
     assert {name: new[name]["Type"] for name in old} == {
         name: resource["Type"] for name, resource in old.items()
     }
-    images = [name for name in old if old[name]["Type"] == "Custom::ImportedVmImage"]
+    own = {str(name) for name in contract.ResourceType}
+    images = [name for name in old if old[name]["Type"] in own]
     for name in images:
-        # What is new may only be added: it must not change what an image is.
+        # A property may be added, but none may change.
         assert old[name]["Properties"].items() <= new[name]["Properties"].items()
     assert {json.dumps(new[name]["Properties"]["ServiceToken"]) for name in images} == {
         '{"Fn::GetAtt": ["VmImportProviderHandlerD6951CDD", "Arn"]}'

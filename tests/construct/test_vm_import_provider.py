@@ -20,7 +20,7 @@ from cdk_vm_import import VmImportProvider
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.construct.conftest import ImportImage, ResourcesOf
+    from tests.construct.conftest import ImportImage, NewApp, ResourcesOf
 
 FUNCTION = "AWS::Lambda::Function"
 ROLE = "AWS::IAM::Role"
@@ -43,10 +43,15 @@ def is_own(policy: dict[str, Any]) -> bool:
 
 
 def policies(role: dict[str, Any]) -> str:
-    # the name of the state machine is made of the path of the stack
+    # The name of the state machine derives from the path of the stack.
     return re.sub(
         "vm-import-[0-9a-f]{8}-", "vm-import-", json.dumps(role["Properties"]["Policies"])
     )
+
+
+def vpc(stack: cdk.Stack) -> ec2.Vpc:
+    # CDK restricts the default security group with a function and a role of its own.
+    return ec2.Vpc(stack, "Vpc", max_azs=1, restrict_default_security_group=False)
 
 
 def arn(service: str, resource: str, region: str = "${AWS::Region}") -> object:
@@ -95,7 +100,9 @@ def test_a_nested_stack_has_a_function_of_its_own(
     assert len(resources_of(nested, FUNCTION)) == 1
 
 
-def test_images_in_stages_find_the_same_code(app: cdk.App, import_image: ImportImage) -> None:
+def test_images_in_several_stages_use_the_same_asset(
+    app: cdk.App, import_image: ImportImage
+) -> None:
     stacks = [cdk.Stack(cdk.Stage(app, name), "Stack") for name in ("Test", "Live")]
     for stack in stacks:
         import_image(stack)
@@ -104,7 +111,7 @@ def test_images_in_stages_find_the_same_code(app: cdk.App, import_image: ImportI
     assert test == live
 
 
-def test_a_provider_made_first_under_the_shared_id_is_the_one_that_images_use(
+def test_images_use_a_provider_that_was_created_first_with_the_shared_id(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     provider = VmImportProvider(stack, "VmImportProvider", memory_size=512)
@@ -114,12 +121,12 @@ def test_a_provider_made_first_under_the_shared_id_is_the_one_that_images_use(
     assert function(stack)["MemorySize"] == 512
 
 
-def test_something_else_under_the_shared_id_is_told(
+def test_another_construct_with_the_shared_id_is_an_error(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
     Construct(stack, "VmImportProvider")
 
-    with pytest.raises(ValueError, match="Stack/VmImportProvider is no VmImportProvider, but has"):
+    with pytest.raises(ValueError, match=r"^Stack/VmImportProvider: this construct is not a"):
         import_image(stack)
 
 
@@ -136,7 +143,7 @@ def test_the_function_runs_the_handler(stack: cdk.Stack) -> None:
     assert "KmsKeyArn" not in found
 
 
-def test_an_event_that_cloudformation_has_given_up_is_not_delivered_any_more(
+def test_lambda_discards_events_that_cloudformation_no_longer_waits_for(
     stack: cdk.Stack,
 ) -> None:
     VmImportProvider(stack, "Provider")
@@ -152,7 +159,7 @@ def test_an_event_that_cloudformation_has_given_up_is_not_delivered_any_more(
     )
 
 
-def test_architecture_memory_and_retention_can_be_chosen(stack: cdk.Stack) -> None:
+def test_architecture_memory_and_log_retention_can_be_set(stack: cdk.Stack) -> None:
     VmImportProvider(
         stack,
         "Provider",
@@ -169,7 +176,7 @@ def test_architecture_memory_and_retention_can_be_chosen(stack: cdk.Stack) -> No
     )
 
 
-def test_the_log_is_kept_three_months_and_goes_with_the_stack(
+def test_the_log_is_retained_for_three_months_and_deleted_with_the_stack(
     stack: cdk.Stack, resources_of: ResourcesOf
 ) -> None:
     VmImportProvider(stack, "Provider")
@@ -180,7 +187,7 @@ def test_the_log_is_kept_three_months_and_goes_with_the_stack(
     assert function(stack)["LoggingConfig"] == {"LogGroup": {"Ref": logical_id}}
 
 
-def test_the_role_may_do_just_this(stack: cdk.Stack) -> None:
+def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
     provider = VmImportProvider(stack, "Provider")
 
     images = arn("imagebuilder", "image/*")
@@ -191,7 +198,7 @@ def test_the_role_may_do_just_this(stack: cdk.Stack) -> None:
     log_group = provider.node.find_child("LogGroup")
     assert isinstance(log_group, logs.LogGroup)
     found = statements(stack)
-    del found["StartWaits"], found["EndWaits"]  # see test_waiting.py
+    del found["StartExecutions"], found["StopExecutions"]  # see test_event_state_machine.py
     assert found == {
         "ImportImagesOfThisStack": {
             "Effect": "Allow",
@@ -261,10 +268,8 @@ def test_the_role_may_do_just_this(stack: cdk.Stack) -> None:
     }
 
 
-def test_there_are_no_managed_policies_and_no_policies_beside_the_role(
-    stack: cdk.Stack, resources_of: ResourcesOf
-) -> None:
-    VmImportProvider(stack, "Provider", vpc=ec2.Vpc(stack, "Vpc"))
+def test_the_roles_have_inline_policies_only(stack: cdk.Stack, resources_of: ResourcesOf) -> None:
+    VmImportProvider(stack, "Provider", vpc=vpc(stack))
 
     for role in resources_of(stack, ROLE).values():
         assert "ManagedPolicyArns" not in role["Properties"]
@@ -272,7 +277,7 @@ def test_there_are_no_managed_policies_and_no_policies_beside_the_role(
     assert resources_of(stack, "AWS::IAM::ManagedPolicy") == {}
 
 
-def test_the_policy_is_as_long_for_forty_images_as_for_one(
+def test_the_policy_has_the_same_size_for_forty_images_as_for_one(
     app: cdk.App, import_image: ImportImage, resources_of: ResourcesOf
 ) -> None:
     one, forty = cdk.Stack(app, "One"), cdk.Stack(app, "Forty")
@@ -286,17 +291,15 @@ def test_the_policy_is_as_long_for_forty_images_as_for_one(
     assert all(len(policies(role)) < 10_240 for role in roles)
 
 
-def test_the_partition_is_never_taken_for_granted(
-    stack: cdk.Stack, import_image: ImportImage
-) -> None:
-    VmImportProvider(stack, "VmImportProvider", vpc=ec2.Vpc(stack, "Vpc"))
+def test_no_arn_contains_a_fixed_partition(stack: cdk.Stack, import_image: ImportImage) -> None:
+    VmImportProvider(stack, "VmImportProvider", vpc=vpc(stack))
     import_image(stack)
 
     assert "arn:aws" not in json.dumps(assertions.Template.from_stack(stack).to_json())
 
 
-def test_in_a_vpc_the_role_may_manage_its_network_interfaces(stack: cdk.Stack) -> None:
-    VmImportProvider(stack, "Provider", vpc=ec2.Vpc(stack, "Vpc", max_azs=1))
+def test_in_a_vpc_the_role_may_manage_network_interfaces(stack: cdk.Stack) -> None:
+    VmImportProvider(stack, "Provider", vpc=vpc(stack))
 
     assert statements(stack)["RunInVpc"] == {
         "Effect": "Allow",
@@ -312,29 +315,29 @@ def test_in_a_vpc_the_role_may_manage_its_network_interfaces(stack: cdk.Stack) -
     }
 
 
-def test_the_function_runs_in_the_subnets_and_security_groups_it_is_given(
+def test_the_function_runs_in_the_given_subnets_and_security_groups(
     stack: cdk.Stack,
 ) -> None:
-    vpc = ec2.Vpc(stack, "Vpc", max_azs=1)
-    group = ec2.SecurityGroup(stack, "Group", vpc=vpc)
+    own_vpc = vpc(stack)
+    group = ec2.SecurityGroup(stack, "Group", vpc=own_vpc)
     VmImportProvider(
         stack,
         "Provider",
-        vpc=vpc,
-        vpc_subnets=ec2.SubnetSelection(subnets=vpc.private_subnets),
+        vpc=own_vpc,
+        vpc_subnets=ec2.SubnetSelection(subnets=own_vpc.private_subnets),
         security_groups=[group],
     )
 
     assert function(stack)["VpcConfig"] == {
         "SecurityGroupIds": [stack.resolve(group.security_group_id)],
-        "SubnetIds": [stack.resolve(vpc.private_subnets[0].subnet_id)],
+        "SubnetIds": [stack.resolve(own_vpc.private_subnets[0].subnet_id)],
     }
 
 
-def test_subnets_without_their_vpc_are_refused(stack: cdk.Stack) -> None:
+def test_subnets_without_a_vpc_are_refused(stack: cdk.Stack) -> None:
     subnets = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC)
 
-    with pytest.raises(ValueError, match="Stack/Provider: vpc_subnets and security_groups are of"):
+    with pytest.raises(ValueError, match=r"^Stack/Provider: vpc_subnets and security_groups need"):
         VmImportProvider(stack, "Provider", vpc_subnets=subnets)
 
 
@@ -349,7 +352,7 @@ def test_a_key_encrypts_the_log_and_the_function(
     assert function(stack)["KmsKeyArn"] == stack.resolve(key.key_arn)
 
 
-def test_a_key_of_the_app_lets_cloudwatch_logs_use_it(
+def test_the_policy_of_a_key_of_this_app_allows_cloudwatch_logs_to_use_it(
     stack: cdk.Stack, resources_of: ResourcesOf
 ) -> None:
     VmImportProvider(stack, "Provider", encryption_key=kms.Key(stack, "Key"))
@@ -377,7 +380,7 @@ def test_a_key_of_the_app_lets_cloudwatch_logs_use_it(
     }
 
 
-def test_an_imported_key_is_used_as_it_is(stack: cdk.Stack) -> None:
+def test_an_imported_key_is_used_without_a_change(stack: cdk.Stack) -> None:
     key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
     VmImportProvider(stack, "Provider", encryption_key=kms.Key.from_key_arn(stack, "Key", key_arn))
 
@@ -396,7 +399,7 @@ def test_a_permissions_boundary_reaches_the_role(
     assert [role["Properties"]["PermissionsBoundary"] for role in roles] == [boundary_arn] * 2
 
 
-def test_a_grant_to_the_provider_is_one_to_its_role(
+def test_a_grant_to_the_provider_goes_to_the_functions_role(
     stack: cdk.Stack, resources_of: ResourcesOf
 ) -> None:
     provider = VmImportProvider(stack, "Provider")
@@ -408,7 +411,7 @@ def test_a_grant_to_the_provider_is_one_to_its_role(
     assert policy["Properties"]["Roles"] == [{"Ref": own}]
 
 
-def test_the_function_is_there_for_alarms(stack: cdk.Stack) -> None:
+def test_an_alarm_can_use_the_metrics_of_the_function(stack: cdk.Stack) -> None:
     provider = VmImportProvider(stack, "Provider")
     provider.function.metric_errors().create_alarm(
         stack, "Alarm", threshold=1, evaluation_periods=1
@@ -417,11 +420,11 @@ def test_the_function_is_there_for_alarms(stack: cdk.Stack) -> None:
     assertions.Template.from_stack(stack).resource_count_is("AWS::CloudWatch::Alarm", 1)
 
 
-def test_cdk_nag_finds_nothing_that_has_no_reason(
-    tmp_path: Path, import_image: ImportImage
+def test_every_finding_of_cdk_nag_is_documented(
+    tmp_path: Path, new_app: NewApp, import_image: ImportImage
 ) -> None:
-    """A library must not acknowledge these itself: CDK applies that to the whole app."""
-    app = cdk.App(outdir=str(tmp_path))
+    """A library must not acknowledge findings, because CDK applies that to the whole app."""
+    app = new_app(outdir=str(tmp_path))
     stack = cdk.Stack(app, "Stack")
     VmImportProvider(
         stack,
@@ -445,20 +448,20 @@ def test_cdk_nag_finds_nothing_that_has_no_reason(
     images = "arn:<AWS::Partition>:imagebuilder:<AWS::Region>:<AWS::AccountId>:image/*"
     executions = (
         "arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>:execution:"
-        'vm-import-834f052d-{"Fn::Select":[2,{"Fn::Split":["/",{"Ref":"AWS::StackId"}]}]}:*'
+        'vm-import-9d07aa69-{"Fn::Select":[2,{"Fn::Split":["/",{"Ref":"AWS::StackId"}]}]}:*'
     )
     reasons = {
-        f"AwsSolutions-IAM5[Resource::{images}]": "writes are fenced by the tag of the stack",
-        f"AwsSolutions-IAM5[Resource::{executions}]": "those of the provider's own state machine",
+        f"AwsSolutions-IAM5[Resource::{images}]": "writes are restricted by the tag of the stack",
+        f"AwsSolutions-IAM5[Resource::{executions}]": "the provider's own executions",
         **{
             f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:<AWS::Region>::{kind}/*]": (
-                "only what has no other stack's tag gets tags"
+                "only resources without the tag of another stack are tagged"
             )
             for kind in ("image", "snapshot")
         },
-        "AwsSolutions-IAM5[Resource::*]": "these actions of EC2 know no resources",
-        "AwsSolutions-SF1": "the executions' data hold signed URLs, which belong in no log",
-        "AwsSolutions-SF2": "X-Ray's permissions know no resources, and each step logs itself",
+        "AwsSolutions-IAM5[Resource::*]": "these actions of EC2 support only the resource *",
+        "AwsSolutions-SF1": "the executions' data contain signed URLs, which must not be logged",
+        "AwsSolutions-SF2": "actions of X-Ray support only the resource *; each step is logged",
         "AwsSolutions-L1": "python3.13 is the newest runtime that the handler is tested on",
     }
     assert found == reasons.keys()

@@ -35,7 +35,7 @@ def bucket(stack: cdk.Stack) -> s3.IBucket:
     return s3.Bucket.from_bucket_arn(stack, "Disks", BUCKET_ARN)
 
 
-def test_only_vm_import_may_assume_it_for_this_account(
+def test_only_vm_import_may_assume_the_role_and_only_for_this_account(
     stack: cdk.Stack, bucket: s3.IBucket
 ) -> None:
     VmImportRole(stack, "Role", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
@@ -54,12 +54,14 @@ def test_only_vm_import_may_assume_it_for_this_account(
     }
 
 
-def test_it_reads_the_named_objects_and_no_others(stack: cdk.Stack, bucket: s3.IBucket) -> None:
+def test_the_role_may_read_the_objects_of_the_disks_and_no_others(
+    stack: cdk.Stack, bucket: s3.IBucket
+) -> None:
     disks = [VmDisk.from_bucket(bucket, key) for key in ("a.vmdk", "b.vmdk", "a.vmdk")]
     VmImportRole(stack, "Role", disks=disks)
 
     found = statements(stack)
-    assert found.keys() == {"ReadDisks", "FindDisks", "MakeAmi"}
+    assert found.keys() == {"ReadDisks", "FindDisks", "CreateAmi"}
     assert found["ReadDisks"] == {
         "Sid": "ReadDisks",
         "Effect": "Allow",
@@ -72,7 +74,7 @@ def test_it_reads_the_named_objects_and_no_others(stack: cdk.Stack, bucket: s3.I
         "Action": ["s3:GetBucketLocation", "s3:ListBucket"],
         "Resource": BUCKET_ARN,
     }
-    assert found["MakeAmi"]["Action"] == [
+    assert found["CreateAmi"]["Action"] == [
         "ec2:CopySnapshot",
         "ec2:Describe*",
         "ec2:ModifySnapshotAttribute",
@@ -80,13 +82,13 @@ def test_it_reads_the_named_objects_and_no_others(stack: cdk.Stack, bucket: s3.I
     ]
 
 
-def test_of_a_snapshot_it_reads_no_bucket(stack: cdk.Stack) -> None:
+def test_the_role_for_a_snapshot_may_read_no_bucket(stack: cdk.Stack) -> None:
     VmImportRole(stack, "Role", disks=[VmDisk.from_snapshot("snap-01234567")])
 
-    assert statements(stack).keys() == {"MakeAmi"}
+    assert statements(stack).keys() == {"CreateAmi"}
 
 
-def test_it_may_decrypt_the_disks_with_the_keys_of_bucket_and_snapshot(stack: cdk.Stack) -> None:
+def test_the_role_may_decrypt_disks_with_the_keys_of_bucket_and_snapshot(stack: cdk.Stack) -> None:
     of_bucket, of_snapshot = kms.Key(stack, "A"), kms.Key(stack, "B")
     bucket = s3.Bucket(stack, "Disks", encryption_key=of_bucket)
     disks = [
@@ -103,7 +105,7 @@ def test_it_may_decrypt_the_disks_with_the_keys_of_bucket_and_snapshot(stack: cd
     }
 
 
-def test_it_may_encrypt_the_ami_with_the_key_that_is_given(
+def test_the_role_may_encrypt_the_ami_with_the_given_key(
     stack: cdk.Stack, bucket: s3.IBucket
 ) -> None:
     key = kms.Key(stack, "Key")
@@ -125,7 +127,9 @@ def test_it_may_encrypt_the_ami_with_the_key_that_is_given(
     }
 
 
-def test_it_attaches_licenses_only_if_there_are_some(stack: cdk.Stack, bucket: s3.IBucket) -> None:
+def test_the_role_may_attach_licenses_only_if_license_configurations_are_given(
+    stack: cdk.Stack, bucket: s3.IBucket
+) -> None:
     disks = [VmDisk.from_bucket(bucket, "a.vmdk")]
     VmImportRole(stack, "Role", disks=disks, license_configurations=["arn:aws:license-manager:x"])
 
@@ -136,18 +140,18 @@ def test_it_attaches_licenses_only_if_there_are_some(stack: cdk.Stack, bucket: s
     ]
 
 
-def test_wrong_disks_are_told(stack: cdk.Stack, bucket: s3.IBucket) -> None:
-    with pytest.raises(ValueError, match=r"for the role Stack/Role:\n- disk 'a[.]iso'"):
+def test_a_disk_that_is_not_valid_is_an_error(stack: cdk.Stack, bucket: s3.IBucket) -> None:
+    with pytest.raises(ValueError, match=r"^Stack/Role: disk 'a[.]iso' has a name without"):
         VmImportRole(stack, "Role", disks=[VmDisk.from_bucket(bucket, "a.iso")])
 
 
-def test_a_given_role_is_used_as_it_is(
+def test_a_given_role_is_used_without_a_change(
     stack: cdk.Stack, bucket: s3.IBucket, resources_of: ResourcesOf
 ) -> None:
     given = iam.Role.from_role_name(stack, "Role", "vmimport")
     VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")], role=given)
 
-    assert len(resources_of(stack, ROLE)) == 2  # the function's, the state machine's
+    assert len(resources_of(stack, ROLE)) == 2  # of the function and of the state machine
     assert resources_of(stack, "AWS::IAM::Policy") == {}
 
 
@@ -162,7 +166,7 @@ def test_one_role_may_serve_several_tasks(
     assert len(resources_of(stack, ROLE)) == 3
 
 
-def test_the_partition_is_never_taken_for_granted(stack: cdk.Stack) -> None:
+def test_no_arn_contains_a_fixed_partition(stack: cdk.Stack) -> None:
     bucket = s3.Bucket(stack, "Disks")
     VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
 

@@ -57,7 +57,7 @@ def test_the_demo_ends_well_on_its_own() -> None:
     assert process.returncode == 0, printed
     assert "28 %  converting" in printed
     assert "EC2 imported the disk once" in printed
-    assert "All as said" in printed
+    assert "All checks passed" in printed
     assert "Traceback" not in printed
     assert left_behind() == []
 

@@ -1,4 +1,4 @@
-"""An account of its own on the shared server, with what most tests need in it."""
+"""An account of the shared server, with the resources and calls that most tests need."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def policy(*statements: dict[str, Any]) -> str:
 
 
 def refused(call: Callable[[], object]) -> tuple[str, int, str]:
-    """Code, HTTP status and message that a call is refused with."""
+    """Return code, HTTP status and message of the error of a call."""
     try:
-        answer = call()
+        response = call()
     except ClientError as error:
         metadata = error.response["ResponseMetadata"]
         return (
@@ -57,7 +57,7 @@ def refused(call: Callable[[], object]) -> tuple[str, int, str]:
             metadata["HTTPStatusCode"],
             error.response["Error"]["Message"],
         )
-    raise AssertionError(f"answered {answer}")
+    raise AssertionError(f"the call succeeded: {response}")
 
 
 class Account:
@@ -87,8 +87,8 @@ class Account:
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=data, **encryption)
 
     def start(self, data: bytes = RAW, disk_format: str = "RAW", **more: Any) -> str:
-        """Upload a disk and start its import, with a role that may; the task id."""
-        with suppress(ClientError):  # there already
+        """Upload a disk, start its import with the role vmimport, and return the task id."""
+        with suppress(ClientError):  # the role exists
             self.make_role()
         self.put_disk(data)
         place = {"S3Bucket": self.bucket, "S3Key": "disk.raw"}
@@ -96,7 +96,7 @@ class Account:
         return self.ec2.import_image(**{"DiskContainers": disks, **more})["ImportTaskId"]
 
     def finish(self) -> None:
-        """Let all that is under way end."""
+        """Move the clock forward until all imports have ended."""
         self.server.advance(3600)
 
     def task(self, task_id: str) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Account:
         return dict(found["ImportImageTasks"][0])
 
     def import_image(self, task_id: str | None = None, **more: Any) -> str:
-        """Import a task, by default a new one, as an image; the image's ARN."""
+        """Import a task, by default a new one, as an image, and return the image's ARN."""
         wanted: Any = {"name": "golden", "semanticVersion": "1.0.0", "platform": "Linux", **more}
         wanted["vmImportTaskId"] = task_id or self.start()
         return self.images.import_vm_image(**wanted)["imageArn"]

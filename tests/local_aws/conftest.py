@@ -1,4 +1,4 @@
-"""One server for all tests; each test has an account of its own there."""
+"""One server for all tests, and an account for each test."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def server() -> Iterator[LocalAws]:
 
 @pytest.fixture(scope="session")
 def enforcing() -> Iterator[LocalAws]:
-    """A server that enforces IAM, and where a minute is a tenth of a second."""
+    """Start a server that enforces IAM, where a minute of AWS time is a tenth of a second."""
     with LocalAws.start(speed=600, auth=True) as running:
-        # ends by `finish`, not by itself while a slow machine is at a test
+        # Imports end by `finish`, and not by themselves if the machine is slow.
         running.knobs(import_seconds=3500)
         yield running
 

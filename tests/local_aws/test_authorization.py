@@ -1,4 +1,4 @@
-"""What each operation asks of IAM: aws-facts section 2."""
+"""The permissions that each operation requires."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def admin(enforcing: LocalAws) -> Account:
-    """The root of an account of its own, who may do all."""
+    """Return the root user of a new account."""
     return Account(enforcing, enforcing.session(), f"7{next(_numbers):011d}")
 
 
@@ -32,7 +32,7 @@ def allow(*actions: str, on: str = "*", when: object = None) -> dict[str, Any]:
 
 
 def user(admin: Account, *statements: dict[str, Any]) -> Account:
-    """Someone who may do just that."""
+    """Create a user with only these permissions."""
     name = f"user-{next(_numbers)}"
     admin.iam.create_user(UserName=name)
     if statements:
@@ -54,7 +54,7 @@ def arn(admin: Account, resource: str) -> str:
 
 
 def denied(call: Callable[[], object], action: str, resource: str = "") -> None:
-    """That a call of Image Builder is denied, and for what."""
+    """Check that a call of Image Builder is denied, and for which action and resource."""
     code, status, message = refused(call)
     assert (code, status) == ("AccessDeniedException", 403)
     assert f"is not authorized to perform: {action} on resource: {resource}" in message
@@ -79,7 +79,7 @@ def test_a_wrong_signature_is_refused_before_all_else(admin: Account) -> None:
         forged.list_images()
 
 
-def test_an_import_is_authorised_on_the_image_version(admin: Account) -> None:
+def test_importing_an_image_is_authorized_on_its_version(admin: Account) -> None:
     version = arn(admin, "image/golden/1.0.0")
     more = allow(*READ_TASKS, "iam:CreateServiceLinkedRole")
     task = admin.start()
@@ -88,7 +88,7 @@ def test_an_import_is_authorised_on_the_image_version(admin: Account) -> None:
     denied(lambda: other.import_image(task), "imagebuilder:ImportVmImage", version)
 
 
-def test_tags_of_an_import_are_authorised_as_tag_resource_too(admin: Account) -> None:
+def test_importing_an_image_with_tags_needs_tag_resource_too(admin: Account) -> None:
     may = allow("imagebuilder:ImportVmImage", "iam:CreateServiceLinkedRole", *READ_TASKS)
     task = admin.start()
     tags = {"stack": STACK}
@@ -107,13 +107,15 @@ def test_tags_of_an_import_are_authorised_as_tag_resource_too(admin: Account) ->
 
 
 @pytest.mark.parametrize("action", READ_TASKS)
-def test_an_import_reads_the_task_and_its_ami_as_the_caller(admin: Account, action: str) -> None:
+def test_importing_an_image_needs_permission_to_read_its_task_and_ami(
+    admin: Account, action: str
+) -> None:
     others = {"imagebuilder:ImportVmImage", "iam:CreateServiceLinkedRole", *READ_TASKS} - {action}
     task = admin.start()
     denied(lambda: user(admin, allow(*others)).import_image(task), action, "*")
 
 
-def test_the_first_import_of_an_account_makes_the_service_linked_role(admin: Account) -> None:
+def test_the_first_import_of_an_account_creates_the_service_linked_role(admin: Account) -> None:
     task = admin.start()
     path = "aws-service-role/imagebuilder.amazonaws.com/AWSServiceRoleForImageBuilder"
     role = f"arn:aws:iam::{admin.account_id}:role/{path}"
@@ -143,7 +145,7 @@ def test_the_first_import_of_an_account_makes_the_service_linked_role(admin: Acc
         ("cancel_image_creation", "CancelImageCreation"),
     ],
 )
-def test_reading_and_ending_an_image_is_authorised_on_the_build_and_its_tags(
+def test_get_delete_and_cancel_are_authorized_on_the_build_and_its_tags(
     admin: Account, operation: str, action: str
 ) -> None:
     task = admin.start()
@@ -159,7 +161,7 @@ def test_reading_and_ending_an_image_is_authorised_on_the_build_and_its_tags(
     call(imageBuildVersionArn=mine)
 
 
-def test_what_is_gone_has_no_tags_to_be_allowed_by(admin: Account) -> None:
+def test_a_policy_that_requires_a_tag_denies_a_deleted_resource(admin: Account) -> None:
     owned = {"StringEquals": {"aws:ResourceTag/stack": STACK}}
     someone = user(admin, allow("imagebuilder:DeleteImage", when=owned))
     gone = arn(admin, "image/golden/1.0.0/1")
@@ -170,7 +172,7 @@ def test_what_is_gone_has_no_tags_to_be_allowed_by(admin: Account) -> None:
     )
 
 
-def test_tagging_is_authorised_by_request_resource_and_keys(admin: Account) -> None:
+def test_tagging_is_authorized_by_request_tags_resource_tags_and_tag_keys(admin: Account) -> None:
     image = admin.import_image(tags={"stack": STACK})
     keys = {"ForAllValues:StringEquals": {"aws:TagKeys": ["a"]}}
     someone = user(
@@ -192,7 +194,7 @@ def test_tagging_is_authorised_by_request_resource_and_keys(admin: Account) -> N
     )
 
 
-def test_builds_are_listed_on_all_builds_of_the_version(admin: Account) -> None:
+def test_listing_builds_is_authorized_on_all_builds_of_the_version(admin: Account) -> None:
     version = arn(admin, "image/golden/1.0.0")
     action = "imagebuilder:ListImageBuildVersions"
     someone = user(admin, allow(action, on=f"{version}/*"))
@@ -205,14 +207,14 @@ def test_builds_are_listed_on_all_builds_of_the_version(admin: Account) -> None:
     )
 
 
-def test_describe_knows_no_resources(admin: Account) -> None:
+def test_describe_calls_have_no_resource_types(admin: Account) -> None:
     user(admin, allow("ec2:DescribeImportImageTasks")).ec2.describe_import_image_tasks()
     someone = user(admin, allow("ec2:DescribeImportImageTasks", on="arn:aws:ec2:*:*:*/*"))
     refusal = refused(someone.ec2.describe_import_image_tasks)
     assert refusal[0] == "UnauthorizedOperation"
 
 
-def test_an_import_task_is_authorised_on_image_and_task_and_tags(admin: Account) -> None:
+def test_import_image_is_authorized_on_image_and_task_and_tags(admin: Account) -> None:
     admin.make_role()
     role = allow("iam:PassRole")
     image, task = "arn:aws:ec2:*::image/*", "arn:aws:ec2:*:*:import-image-task/*"
@@ -235,7 +237,7 @@ def start(someone: Account, **more: Any) -> str:
     return str(someone.ec2.import_image(DiskContainers=disks, **more)["ImportTaskId"])
 
 
-def test_an_import_task_passes_the_role_on(admin: Account) -> None:
+def test_import_image_needs_permission_to_pass_the_role(admin: Account) -> None:
     admin.make_role()
     code, _, message = refused(lambda: start(user(admin, allow("ec2:ImportImage"))))
     assert code == "InvalidParameter"
@@ -245,7 +247,7 @@ def test_an_import_task_passes_the_role_on(admin: Account) -> None:
     start(user(admin, allow("ec2:ImportImage"), allow("iam:PassRole", on=role, when=to_vm_import)))
 
 
-def test_a_task_is_cancelled_by_its_tags(admin: Account) -> None:
+def test_cancelling_a_task_is_authorized_by_its_tags(admin: Account) -> None:
     specification = {"ResourceType": "import-image-task", "Tags": [{"Key": "a", "Value": "b"}]}
     mine, other = admin.start(TagSpecifications=[specification]), admin.start()
     owned = {"StringEquals": {"aws:ResourceTag/a": "b"}}
@@ -274,20 +276,22 @@ def test_amis_and_snapshots_have_no_account_in_their_arns(admin: Account) -> Non
     someone.ec2.delete_snapshot(SnapshotId=snapshot)
 
 
-def test_snapshots_that_may_not_be_deleted_stay_when_their_ami_goes(admin: Account) -> None:
+def test_snapshots_without_permission_to_delete_are_retained_when_the_ami_is_deregistered(
+    admin: Account,
+) -> None:
     task_id = admin.start()
     admin.finish()
     task = admin.task(task_id)
     snapshot = task["SnapshotDetails"][0]["SnapshotId"]
     someone = user(admin, allow("ec2:DeregisterImage"))
-    answer = someone.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
-    assert answer["DeleteSnapshotResults"] == [
+    result = someone.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
+    assert result["DeleteSnapshotResults"] == [
         {"SnapshotId": snapshot, "ReturnCode": "missing-permissions"}
     ]
     assert len(admin.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 1
 
 
-def test_a_recipe_is_authorised_by_its_own_name(admin: Account) -> None:
+def test_creating_a_recipe_is_authorized_on_the_recipe(admin: Account) -> None:
     recipe = arn(admin, "image-recipe/my-recipe/1.0.0")
     someone = user(
         admin, allow("imagebuilder:CreateImageRecipe", on=recipe), allow("ec2:DescribeImages")

@@ -116,7 +116,7 @@ def function(server: LocalAws) -> Iterator[Function]:
     created.delete()
 
 
-def test_a_function_has_the_time_of_the_server(server: LocalAws, function: Function) -> None:
+def test_a_function_reads_aws_time(server: LocalAws, function: Function) -> None:
     for _ in range(2):  # the second time in the same process
         begin = server.now()
         measured = function.invoke("sleep", 0)["after"]
@@ -125,36 +125,36 @@ def test_a_function_has_the_time_of_the_server(server: LocalAws, function: Funct
 
 
 def test_a_sleeping_function_wakes_when_the_clock_is_moved_forward(function: Function) -> None:
-    answer = function.invoke_and_advance("sleep", TIMEOUT - 60, by=TIMEOUT)
-    before, after = answer["before"], answer["after"]
+    result = function.invoke_and_advance("sleep", TIMEOUT - 60, by=TIMEOUT)
+    before, after = result["before"], result["after"]
     assert after["time"] - before["time"] >= TIMEOUT - 60
     assert after["monotonic"] - before["monotonic"] >= TIMEOUT - 60
 
 
 def test_sleep_takes_from_the_time_that_a_function_has_left(function: Function) -> None:
-    answer = function.invoke_and_advance("sleep", TIMEOUT - 60, by=TIMEOUT)
-    taken = answer["before"]["remaining"] - answer["after"]["remaining"]
-    assert TIMEOUT - 60 - ROUNDED <= taken <= TIMEOUT - 60 + answer["real"] + ROUNDED
+    result = function.invoke_and_advance("sleep", TIMEOUT - 60, by=TIMEOUT)
+    taken = result["before"]["remaining"] - result["after"]["remaining"]
+    assert TIMEOUT - 60 - ROUNDED <= taken <= TIMEOUT - 60 + result["real"] + ROUNDED
 
 
-def test_moving_the_clock_takes_no_time_from_a_function_that_works(function: Function) -> None:
-    answer = function.invoke_and_advance("work_until_the_clock_is_moved", HOUR, by=2 * HOUR)
-    before, after = answer["before"], answer["after"]
+def test_moving_the_clock_forward_takes_no_time_from_a_working_function(function: Function) -> None:
+    result = function.invoke_and_advance("work_until_the_clock_is_moved", HOUR, by=2 * HOUR)
+    before, after = result["before"], result["after"]
     assert after["time"] - before["time"] >= HOUR
-    assert before["remaining"] - after["remaining"] <= answer["real"] + ROUNDED
-    assert after["monotonic"] - before["monotonic"] <= answer["real"]
+    assert before["remaining"] - after["remaining"] <= result["real"] + ROUNDED
+    assert after["monotonic"] - before["monotonic"] <= result["real"]
 
 
 def test_a_function_that_sleeps_beyond_its_timeout_is_ended(function: Function) -> None:
-    answer = function.invoke_and_advance("sleep", 2 * TIMEOUT, by=TIMEOUT)
-    assert answer["error"] == "Unhandled"
+    result = function.invoke_and_advance("sleep", 2 * TIMEOUT, by=TIMEOUT)
+    assert result["error"] == "Unhandled"
 
 
-def test_sleep_is_as_much_shorter_as_aws_time_is_faster(enforcing: LocalAws) -> None:
+def test_a_function_sleeps_in_fast_aws_time(enforcing: LocalAws) -> None:
     function = Function(enforcing)
-    answer = function.invoke("sleep", 600)
+    result = function.invoke("sleep", 600)
     function.delete()
-    before, after = answer["before"], answer["after"]
+    before, after = result["before"], result["after"]
     assert after["time"] - before["time"] >= 600
     # It did not wait for so many real seconds: it would have timed out.
     assert after["remaining"] > 0

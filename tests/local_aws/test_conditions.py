@@ -1,4 +1,4 @@
-"""Conditions of templates."""
+"""Conditions of CloudFormation templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _numbers = itertools.count()
 
 
 def output(session: boto3.Session, joined: Any, **values: str) -> str:
-    """What a stack says of whether something joined is empty."""
+    """Return the output of a stack that depends on whether joined values are empty."""
     template = {
         "Parameters": {name: {"Type": "CommaDelimitedList", "Default": ""} for name in "AB"},
         "Conditions": {"Empty": {"Fn::Equals": ["", {"Fn::Join": ["", joined]}]}},
@@ -41,7 +41,7 @@ def output(session: boto3.Session, joined: Any, **values: str) -> str:
         (["a"], {}, "full"),
     ],
 )
-def test_a_condition_may_join_a_list(
+def test_a_condition_can_join_a_list(
     session: boto3.Session, joined: Any, values: dict[str, str], is_: str
 ) -> None:
     assert output(session, joined, **values) == is_

@@ -1,4 +1,4 @@
-"""Faults, knobs, the clock and the record of calls, by the control interface."""
+"""Faults, knobs, the clock and recorded calls, by the control API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from local_aws.server.knobs import Knobs
 from tests.local_aws.account import Account, refused
 
 
-def test_a_fault_answers_an_error_as_often_as_it_says(aws: Account) -> None:
+def test_a_fault_returns_an_error_as_many_times_as_requested(aws: Account) -> None:
     error = {"code": "ServiceException", "message": "out of order", "status": 500}
     aws.server.fault("imagebuilder", "ListImages", times=2, error=error)
     for _ in range(2):
@@ -21,13 +21,13 @@ def test_a_fault_answers_an_error_as_often_as_it_says(aws: Account) -> None:
     assert aws.images.list_images()["imageVersionList"] == []
 
 
-def test_an_error_takes_its_status_from_the_model(aws: Account) -> None:
+def test_an_error_has_the_http_status_of_the_model(aws: Account) -> None:
     error = {"code": "ServiceQuotaExceededException", "message": "too many"}
     aws.server.fault("imagebuilder", "ListImages", error=error)
     assert refused(aws.images.list_images)[:2] == ("ServiceQuotaExceededException", 402)
 
 
-def test_a_throttled_operation_answers_the_throttling_error_of_its_service(aws: Account) -> None:
+def test_a_throttled_operation_returns_the_throttling_error_of_its_service(aws: Account) -> None:
     aws.server.fault("imagebuilder", "GetImage", throttle=True)
     aws.server.fault("ec2", "DescribeImportImageTasks", throttle=True)
     arn = "arn:aws:imagebuilder:us-east-1:123456789012:image/golden/1.0.0/1"
@@ -37,7 +37,7 @@ def test_a_throttled_operation_answers_the_throttling_error_of_its_service(aws: 
     assert refusal[:2] == ("RequestLimitExceeded", 503)
 
 
-def test_a_lost_answer_is_of_a_request_that_was_done(aws: Account) -> None:
+def test_a_request_whose_response_is_lost_is_performed(aws: Account) -> None:
     task_id = aws.start()
     aws.server.fault("imagebuilder", "ImportVmImage", lose_answer=True)
     with pytest.raises(ClientError):
@@ -46,7 +46,7 @@ def test_a_lost_answer_is_of_a_request_that_was_done(aws: Account) -> None:
     assert aws.import_image(task_id, clientToken="t") == build["arn"]
 
 
-def test_a_delayed_answer_takes_that_long(aws: Account) -> None:
+def test_a_response_can_be_delayed(aws: Account) -> None:
     aws.server.fault("imagebuilder", "ListImages", delay=0.3)
     begun = time.monotonic()
     aws.images.list_images()
@@ -67,7 +67,7 @@ def test_faults_can_be_cleared(aws: Account) -> None:
         ("ListImages", {"error": {"cod": "x"}}),
     ],
 )
-def test_a_fault_that_makes_no_sense_is_refused(
+def test_a_fault_that_is_not_valid_is_refused(
     aws: Account, operation: str, what: dict[str, object]
 ) -> None:
     with pytest.raises(LocalAwsError):
@@ -95,7 +95,7 @@ def test_calls_are_recorded_with_request_and_error(aws: Account) -> None:
     assert aws.server.calls("DeleteImage")[-1] == deleted
 
 
-def test_knobs_are_shown_and_changed(aws: Account) -> None:
+def test_knobs_can_be_read_and_changed(aws: Account) -> None:
     assert aws.server.knobs() == Knobs().as_dict()
     assert aws.server.knobs(import_seconds=5)["import_seconds"] == 5
 
@@ -111,14 +111,12 @@ def test_knobs_are_shown_and_changed(aws: Account) -> None:
     ],
     ids=str,
 )
-def test_a_knob_that_does_not_exist_or_fit_is_refused(
-    aws: Account, changes: dict[str, object]
-) -> None:
+def test_an_unknown_knob_or_value_is_refused(aws: Account, changes: dict[str, object]) -> None:
     with pytest.raises(LocalAwsError):
         aws.server.knobs(**changes)
 
 
-def test_what_is_due_happens_in_order_and_at_its_time() -> None:
+def test_due_actions_run_in_order_and_at_their_time() -> None:
     clock = Clock()
     begun = clock.now()
     seen: list[tuple[str, int]] = []
@@ -138,7 +136,7 @@ def test_what_is_due_happens_in_order_and_at_its_time() -> None:
     assert seen == [("first", 5), ("follower", 15), ("last", 60)]
 
 
-def test_aws_time_runs_as_much_faster_as_asked() -> None:
+def test_aws_time_runs_at_the_speed_of_the_clock() -> None:
     clock = Clock(speed=3600)
     begun = clock.now()
     time.sleep(0.02)

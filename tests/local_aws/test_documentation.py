@@ -1,4 +1,4 @@
-"""docs/local-aws.md and the tests name the same things."""
+"""docs/local-aws.md and the tests list the same behaviours, faults and knobs."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ TESTS = [
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_of_the_table_is_the_name_of_a_test(row: str) -> None:
+def test_each_row_of_the_documentation_is_part_of_a_test_name(row: str) -> None:
     assert any(row in name for name in TESTS)
 
 
 @pytest.mark.parametrize("row", re.findall(r"`(\w+)`(?: \|$|\))", FAULTS, re.MULTILINE))
-def test_a_fault_of_the_table_has_its_test(row: str) -> None:
+def test_each_fault_of_the_documentation_has_a_test(row: str) -> None:
     assert any(row in name for name in TESTS)
 
 
-def test_no_row_stands_twice() -> None:
+def test_no_row_of_the_documentation_is_repeated() -> None:
     assert sorted(set(ROWS)) == sorted(ROWS)
 
 
-def test_each_knob_is_named() -> None:
+def test_each_knob_is_documented() -> None:
     assert re.findall(r"^\| `(\w+)` \|", KNOBS, re.MULTILINE) == list(Knobs().as_dict())

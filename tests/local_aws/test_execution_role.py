@@ -1,4 +1,4 @@
-"""CloudFormation acts by the role of a stack, or else as its caller."""
+"""CloudFormation uses the execution role of a stack, or the permissions of its caller."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _numbers = itertools.count()
 CODE = """
 import json, urllib.request
 def handler(event, context):
-    answer = {"Status": "SUCCESS", "PhysicalResourceId": "thing"}
-    answer |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
+    result = {"Status": "SUCCESS", "PhysicalResourceId": "thing"}
+    result |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
     urllib.request.urlopen(urllib.request.Request(
-        event["ResponseURL"], json.dumps(answer).encode(), method="PUT"))
+        event["ResponseURL"], json.dumps(result).encode(), method="PUT"))
 """
 
 
@@ -73,7 +73,7 @@ ACTIONS = {
 
 @dataclass
 class Deployer:
-    """An account's administrator, a role for CloudFormation, and a stack."""
+    """The administrator of an account, a role for CloudFormation, and a stack."""
 
     server: LocalAws
     name: str = field(default_factory=lambda: f"by-role-{next(_numbers)}")
@@ -84,7 +84,7 @@ class Deployer:
         self.s3 = session.client("s3")
 
     def role(self, actions: Iterable[str], trusted: str = "cloudformation") -> str:
-        """Make a role that may do these things, or change what it may; its ARN."""
+        """Create or change a role with permissions for these actions, and return its ARN."""
         statement = {"Effect": "Allow", "Action": sorted(actions), "Resource": "*"}
         return self.role_by(statement, trusted)
 
@@ -99,7 +99,7 @@ class Deployer:
         return arn
 
     def user(self, *statements: dict[str, Any]) -> Any:
-        """Make a user who may do these things; its CloudFormation client."""
+        """Create a user with these permissions, and return its CloudFormation client."""
         self.iam.create_user(UserName=self.name)
         document = json.dumps({"Version": "2012-10-17", "Statement": statements})
         self.iam.put_user_policy(UserName=self.name, PolicyName="p", PolicyDocument=document)
@@ -112,7 +112,7 @@ class Deployer:
         )
 
     def create(self, resources: dict[str, Any], client: Any = None, **more: Any) -> str:
-        """Create the stack; its status."""
+        """Create the stack and return its status."""
         (client or self.cloudformation).create_stack(**self.request(resources), **more)
         return self.status()
 
@@ -133,7 +133,7 @@ class Deployer:
         return self.status()
 
     def status(self) -> str:
-        """The status of the stack, once its operation is over."""
+        """Wait until the operation of the stack ends, and return its status."""
         while True:
             time.sleep(0.05)
             found = self.cloudformation.describe_stacks(StackName=self.id())["Stacks"]
@@ -156,7 +156,7 @@ def deployer(enforcing: LocalAws) -> Deployer:
     return Deployer(enforcing)
 
 
-def test_a_role_that_may_do_what_the_resources_need_makes_and_removes_them(
+def test_a_role_with_the_permissions_of_its_resources_can_create_and_delete_them(
     deployer: Deployer,
 ) -> None:
     assert deployer.create(ALL, RoleARN=deployer.role(ACTIONS)) == "CREATE_COMPLETE"
@@ -164,7 +164,7 @@ def test_a_role_that_may_do_what_the_resources_need_makes_and_removes_them(
 
 
 @pytest.mark.parametrize("action", sorted(a for a in ACTIONS if "Delete" not in a))
-def test_a_role_that_lacks_an_action_fails_the_resource_naming_it(
+def test_a_resource_fails_with_the_name_of_the_action_that_the_role_lacks(
     deployer: Deployer, action: str
 ) -> None:
     role = deployer.role(ACTIONS - {action})
@@ -175,14 +175,14 @@ def test_a_role_that_lacks_an_action_fails_the_resource_naming_it(
     assert "AccessDenied" in deployer.reasons()
 
 
-def test_a_role_that_may_not_delete_fails_the_deletion(deployer: Deployer) -> None:
+def test_a_deletion_fails_if_the_role_may_not_delete(deployer: Deployer) -> None:
     role = deployer.role(ACTIONS - {"lambda:DeleteFunction"})
     assert deployer.create(ALL, RoleARN=role) == "CREATE_COMPLETE"
     assert deployer.delete() == "DELETE_FAILED"
     assert "lambda:DeleteFunction" in deployer.reasons()
 
 
-def test_a_role_is_asked_for_what_an_update_changes(deployer: Deployer) -> None:
+def test_an_update_needs_permissions_for_what_it_changes(deployer: Deployer) -> None:
     actions = ACTIONS | {"lambda:UpdateFunctionConfiguration"}
     deployer.create(ALL, RoleARN=deployer.role(actions))
     code = {**FUNCTION["Properties"], "Code": {"ZipFile": CODE + "# changed"}}  # type: ignore[dict-item]
@@ -195,7 +195,7 @@ def test_a_role_is_asked_for_what_an_update_changes(deployer: Deployer) -> None:
     assert deployer.update(changed) == "UPDATE_COMPLETE"
 
 
-def test_a_role_may_be_limited_to_resources_by_their_names(deployer: Deployer) -> None:
+def test_a_role_can_be_limited_to_resource_names(deployer: Deployer) -> None:
     mine = [f"arn:aws:iam::123456789012:role/{deployer.name}-*"]
     role = deployer.role_by({"Effect": "Allow", "Action": "iam:*", "Resource": mine})
     assert deployer.create({"Role": ROLE}, RoleARN=role) == "CREATE_COMPLETE"
@@ -203,7 +203,7 @@ def test_a_role_may_be_limited_to_resources_by_their_names(deployer: Deployer) -
     assert deployer.update({"Role": ROLE, "Named": named}) == "UPDATE_ROLLBACK_COMPLETE"
 
 
-def test_a_role_is_passed_on_to_the_service_that_takes_it_alone(deployer: Deployer) -> None:
+def test_pass_role_is_limited_to_the_service_that_uses_the_role(deployer: Deployer) -> None:
     to_lambda = {
         "Effect": "Allow",
         "Action": sorted(ACTIONS),
@@ -220,13 +220,13 @@ def test_a_role_is_passed_on_to_the_service_that_takes_it_alone(deployer: Deploy
     }
 
 
-def test_the_role_of_a_stack_is_kept_for_its_later_operations(deployer: Deployer) -> None:
+def test_a_stack_keeps_its_role_for_later_operations(deployer: Deployer) -> None:
     deployer.create({"Role": ROLE}, RoleARN=deployer.role({"iam:CreateRole"}))
     assert deployer.delete() == "DELETE_FAILED"
     assert "iam:DeleteRole" in deployer.reasons()
 
 
-def test_the_role_of_a_change_set_acts_when_it_is_executed(deployer: Deployer) -> None:
+def test_the_role_of_a_change_set_is_used_when_it_is_executed(deployer: Deployer) -> None:
     client, role = deployer.cloudformation, deployer.role({"iam:DeleteRole"})
     request = {**deployer.request({"Role": ROLE}), "ChangeSetName": "first", "RoleARN": role}
     client.create_change_set(**request, ChangeSetType="CREATE")
@@ -235,7 +235,7 @@ def test_the_role_of_a_change_set_acts_when_it_is_executed(deployer: Deployer) -
     assert "iam:CreateRole" in deployer.reasons()
 
 
-def test_a_stack_without_a_role_acts_as_its_caller(deployer: Deployer) -> None:
+def test_a_stack_without_a_role_uses_the_permissions_of_its_caller(deployer: Deployer) -> None:
     client = deployer.user({"Effect": "Allow", "Action": "cloudformation:*", "Resource": "*"})
     assert deployer.create({"Role": ROLE}, client) == "ROLLBACK_COMPLETE"
     user = f"arn:aws:iam::123456789012:user/{deployer.name}"
@@ -261,7 +261,7 @@ def test_a_caller_that_may_not_pass_the_role_is_denied(deployer: Deployer) -> No
         deployer.create({"Role": ROLE}, client, RoleARN=role)
 
 
-def test_a_nested_stack_acts_by_the_role_of_its_parent(deployer: Deployer) -> None:
+def test_a_nested_stack_uses_the_role_of_its_parent(deployer: Deployer) -> None:
     deployer.s3.create_bucket(Bucket=deployer.name)
     nested = json.dumps({"Resources": {"Role": ROLE}}).encode()
     deployer.s3.put_object(Bucket=deployer.name, Key="nested.json", Body=nested)
@@ -272,7 +272,7 @@ def test_a_nested_stack_acts_by_the_role_of_its_parent(deployer: Deployer) -> No
     assert "iam:CreateRole" in deployer.reasons()
 
 
-def test_image_builder_asks_the_role_itself(deployer: Deployer) -> None:
+def test_image_builder_checks_the_role_of_the_stack(deployer: Deployer) -> None:
     properties = {"Name": deployer.name, "InstanceProfileName": "none"}
     configuration = {
         "Type": "AWS::ImageBuilder::InfrastructureConfiguration",
@@ -283,8 +283,8 @@ def test_image_builder_asks_the_role_itself(deployer: Deployer) -> None:
     assert "imagebuilder:CreateInfrastructureConfiguration" in deployer.reasons()
 
 
-def test_a_type_that_is_not_known_to_ask_anything_is_refused(deployer: Deployer) -> None:
+def test_a_resource_type_with_unknown_permissions_is_refused(deployer: Deployer) -> None:
     queue = {"Type": "AWS::SQS::Queue"}
     role = deployer.role({"*"})
     assert deployer.create({"Queue": queue}, RoleARN=role) == "ROLLBACK_COMPLETE"
-    assert "does not know what AWS::SQS::Queue asks of an execution role" in deployer.reasons()
+    assert "does not know the permissions that AWS::SQS::Queue needs" in deployer.reasons()

@@ -1,6 +1,6 @@
-"""Whatever is sent to an operation, made from botocore's model and slightly wrong, is answered.
+"""Send random requests, built from botocore's model and sometimes invalid, to each operation.
 
-With an answer of the model, never a 500; and the server has nothing to say about it in its log.
+Each response must conform to the model and not be a 500, and the server must log nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ FUZZ = settings(
 
 @dataclass
 class Fuzzed:
-    """A server, its log, and what is there already to be named in requests."""
+    """A server, its log, and existing resources that requests can name."""
 
     server: LocalAws
     log: Path
@@ -78,12 +78,12 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     ):
         assert process.stdout
         server = LocalAws(int(process.stdout.readline().rpartition(":")[2]))
-        yield Fuzzed(server, log, make_some(Account(server, server.session(), ACCOUNT)))
+        yield Fuzzed(server, log, create_resources(Account(server, server.session(), ACCOUNT)))
         process.terminate()
 
 
-def make_some(aws: Account) -> dict[str, str]:
-    """One of all, and their names, by the members of requests that want them."""
+def create_resources(aws: Account) -> dict[str, str]:
+    """Create one resource of each type; return their names by the members that name them."""
     aws.iam.create_instance_profile(InstanceProfileName="builder")
     images: Any = aws.images
     component = images.create_component(
@@ -124,7 +124,7 @@ def make_some(aws: Account) -> dict[str, str]:
 
 
 def values(shape: Any, real: dict[str, str], member: str = "") -> st.SearchStrategy[Any]:
-    """Values that the shape allows, and now and then one that it does not."""
+    """Return values that the shape allows, and sometimes one that it does not."""
     good: st.SearchStrategy[Any]
     match shape.type_name:
         case "structure":
@@ -151,7 +151,7 @@ def values(shape: Any, real: dict[str, str], member: str = "") -> st.SearchStrat
 
 
 class Sender:
-    """One connection to the server, over which requests go as they are."""
+    """A connection to the server, which sends requests without changing them."""
 
     def __init__(self, server: LocalAws, service: str, operation: str) -> None:
         context = ssl.create_default_context(cafile=server.environment["AWS_CA_BUNDLE"])
@@ -165,21 +165,21 @@ class Sender:
         self.parser = botocore.parsers.create_parser(protocol)
 
     def send(self, method: str, path: str, body: bytes) -> str:
-        """Send a request, check the answer against the model; the code of an error."""
+        """Send a request, check the response against the model, and return the code of an error."""
         self.connection.request(method, path, body, self.headers)
-        answer = self.connection.getresponse()
-        content = answer.read()
+        received = self.connection.getresponse()
+        content = received.read()
         response = {
-            "status_code": answer.status,
-            "headers": {name.lower(): value for name, value in answer.headers.items()},
+            "status_code": received.status,
+            "headers": {name.lower(): value for name, value in received.headers.items()},
             "body": content,
         }
         shape: Any = self.operation.output_shape
         parsed = dict(self.parser.parse(response, shape))
-        assert answer.status < 500, content
+        assert received.status < 500, content
         metadata = parsed.pop("ResponseMetadata")
         assert metadata["RequestId"]
-        if answer.status >= 300:
+        if received.status >= 300:
             assert parsed["Error"]["Message"], content
             return str(parsed["Error"]["Code"])
         assert list(problems(shape, parsed) if shape else ()) == []
@@ -218,7 +218,7 @@ def query_parameters(shape: Any, value: Any, prefix: str = "") -> dict[str, str]
 
 
 @pytest.mark.parametrize("name", IMAGE_BUILDER)
-def test_image_builder_answers_by_its_model_whatever_it_is_asked(fuzzed: Fuzzed, name: str) -> None:
+def test_image_builder_responds_by_its_model_to_any_request(fuzzed: Fuzzed, name: str) -> None:
     sender = Sender(fuzzed.server, "imagebuilder", name)
     requests = values(sender.operation.input_shape, fuzzed.real)
     codes = set()
@@ -228,7 +228,7 @@ def test_image_builder_answers_by_its_model_whatever_it_is_asked(fuzzed: Fuzzed,
     def fuzz(request: dict[str, Any]) -> None:
         method, path, body = rest_json(sender.operation, request)
         if "{" in path:
-            return  # the resource of the path is missing: that is another path
+            return  # without the resource of the path, it is another path
         codes.add(sender.send(method, path, body))
 
     fuzz()
@@ -238,7 +238,7 @@ def test_image_builder_answers_by_its_model_whatever_it_is_asked(fuzzed: Fuzzed,
 
 
 @pytest.mark.parametrize("name", EC2)
-def test_ec2_answers_by_its_model_whatever_it_is_asked(fuzzed: Fuzzed, name: str) -> None:
+def test_ec2_responds_by_its_model_to_any_request(fuzzed: Fuzzed, name: str) -> None:
     sender = Sender(fuzzed.server, "ec2", name)
 
     @FUZZ
@@ -258,12 +258,12 @@ def test_each_operation_is_fuzzed(fuzzed: Fuzzed) -> None:
         for name in names:
             assert (service, name) in served
     for operation in MODELS.get_service_model("imagebuilder").operation_names:
-        answered = unserved(fuzzed.server, operation)
-        assert answered == (operation not in IMAGE_BUILDER), operation
+        is_unserved = unserved(fuzzed.server, operation)
+        assert is_unserved == (operation not in IMAGE_BUILDER), operation
 
 
 def unserved(server: LocalAws, operation: str) -> bool:
-    """Whether an operation of Image Builder is answered with a clear error."""
+    """Return whether the response for an operation of Image Builder is a clear error."""
     sender = Sender(server, "imagebuilder", operation)
     http_ = sender.operation.http
     path = re.sub(r"\{\w+\+?\}", "x", http_["requestUri"])

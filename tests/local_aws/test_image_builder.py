@@ -1,4 +1,4 @@
-"""Image Builder's side: aws-facts sections 1, 3 and 5."""
+"""Images of Image Builder: imports, client tokens, deletion, cancellation, tags and lists."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def version_of(arn: str) -> str:
     return arn.rpartition("/")[0]
 
 
-def test_an_import_answers_the_build_arn_the_token_and_the_request_id(aws: Account) -> None:
-    answer = aws.images.import_vm_image(
+def test_an_import_returns_the_build_arn_the_client_token_and_the_request_id(aws: Account) -> None:
+    result = aws.images.import_vm_image(
         name="Golden Image",
         semanticVersion="1.2.3",
         platform="Linux",
@@ -22,8 +22,8 @@ def test_an_import_answers_the_build_arn_the_token_and_the_request_id(aws: Accou
         clientToken="token",
     )
     arn = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image/golden-image/1.2.3/1"
-    assert (answer["imageArn"], answer["clientToken"]) == (arn, "token")
-    assert answer["requestId"] == answer["ResponseMetadata"]["RequestId"]
+    assert (result["imageArn"], result["clientToken"]) == (arn, "token")
+    assert result["requestId"] == result["ResponseMetadata"]["RequestId"]
 
 
 def test_an_image_is_pending_until_its_task_completes(aws: Account) -> None:
@@ -58,7 +58,7 @@ def test_an_image_is_pending_until_its_task_completes(aws: Account) -> None:
     ]
 
 
-def test_a_task_that_is_complete_already_makes_an_available_image_soon(aws: Account) -> None:
+def test_a_task_that_is_already_completed_makes_the_image_available_soon(aws: Account) -> None:
     task_id = aws.start()
     aws.finish()
     arn = aws.import_image(task_id)
@@ -67,7 +67,7 @@ def test_a_task_that_is_complete_already_makes_an_available_image_soon(aws: Acco
     assert aws.status(arn) == "AVAILABLE"
 
 
-def test_a_task_that_fails_fails_the_image_with_its_message(aws: Account) -> None:
+def test_a_task_that_fails_makes_the_image_fail_with_its_message(aws: Account) -> None:
     arn = aws.import_image(aws.start(b"no disk"))
     aws.finish()
     message = "ClientError: No valid partitions. Not a valid volume."
@@ -75,7 +75,7 @@ def test_a_task_that_fails_fails_the_image_with_its_message(aws: Account) -> Non
 
 
 @pytest.mark.parametrize("wait", [0, 3600], ids=["deleting", "deleted"])
-def test_a_task_that_failed_before_fails_the_image(aws: Account, wait: int) -> None:
+def test_a_task_that_has_already_failed_makes_the_image_fail(aws: Account, wait: int) -> None:
     task_id = aws.start()
     aws.ec2.cancel_import_task(ImportTaskId=task_id)
     aws.server.advance(wait)
@@ -84,7 +84,7 @@ def test_a_task_that_failed_before_fails_the_image(aws: Account, wait: int) -> N
     assert aws.image(arn)["state"] == {"status": "FAILED", "reason": "Cancelled by user"}
 
 
-def test_an_unknown_task_is_refused_or_fails_the_image(aws: Account) -> None:
+def test_an_unknown_task_is_refused_or_makes_the_image_fail(aws: Account) -> None:
     refusal = refused(lambda: aws.import_image("import-ami-0123456789abcdef0"))
     assert refusal[:2] == ("ClientException", 400)
     aws.server.knobs(unknown_task="fail")
@@ -93,7 +93,7 @@ def test_an_unknown_task_is_refused_or_fails_the_image(aws: Account) -> None:
     assert aws.status(arn) == "FAILED"
 
 
-def test_build_numbers_count_by_name_and_version_and_are_never_used_again(aws: Account) -> None:
+def test_build_numbers_increase_and_are_never_reused(aws: Account) -> None:
     task_id = aws.start()
     aws.finish()
     arns = [aws.import_image(task_id), aws.import_image(task_id)]
@@ -134,9 +134,7 @@ def test_names_that_differ_in_case_spaces_or_underscores_are_one_image(aws: Acco
     ],
     ids=str,
 )
-def test_a_request_that_image_builder_refuses_is_a_client_exception(
-    aws: Account, more: dict[str, Any]
-) -> None:
+def test_an_invalid_import_is_a_client_exception(aws: Account, more: dict[str, Any]) -> None:
     assert refused(lambda: aws.import_image("import-ami-0", **more))[:2] == (
         "ClientException",
         400,
@@ -144,21 +142,21 @@ def test_a_request_that_image_builder_refuses_is_a_client_exception(
     assert aws.images.list_image_build_versions()["imageSummaryList"] == []
 
 
-def test_the_log_group_is_kept(aws: Account) -> None:
+def test_an_image_shows_its_log_group(aws: Account) -> None:
     logging = {"logGroupName": "/aws/imagebuilder/golden"}
     assert (
         aws.image(aws.import_image(loggingConfiguration=logging))["loggingConfiguration"] == logging
     )
 
 
-def test_a_client_token_replays_the_first_answer(aws: Account) -> None:
+def test_a_used_client_token_returns_the_first_response(aws: Account) -> None:
     task_id = aws.start()
     first = aws.import_image(task_id, clientToken="token")
     assert aws.import_image(task_id, clientToken="token") == first
     assert len(aws.images.list_image_build_versions()["imageSummaryList"]) == 1
 
 
-def test_a_client_token_replays_the_arn_of_an_image_that_is_gone(aws: Account) -> None:
+def test_a_used_client_token_returns_the_arn_of_a_deleted_image(aws: Account) -> None:
     task_id = aws.start()
     first = aws.import_image(task_id, clientToken="token")
     aws.finish()
@@ -169,7 +167,7 @@ def test_a_client_token_replays_the_arn_of_an_image_that_is_gone(aws: Account) -
     assert aws.import_image(task_id, clientToken="token") == f"{version_of(first)}/2"
 
 
-def test_a_client_token_is_forgotten_after_its_time(aws: Account) -> None:
+def test_a_client_token_expires(aws: Account) -> None:
     task_id = aws.start()
     first = aws.import_image(task_id, clientToken="token")
     aws.server.advance(86401)
@@ -212,7 +210,7 @@ def test_an_unknown_image_is_not_found(aws: Account, operation: str) -> None:
     )
 
 
-def test_deleting_an_image_leaves_ami_and_snapshots(aws: Account) -> None:
+def test_deleting_an_image_retains_ami_and_snapshots(aws: Account) -> None:
     arn = aws.import_image()
     aws.finish()
     assert aws.images.delete_image(imageBuildVersionArn=arn)["imageBuildVersionArn"] == arn
@@ -237,10 +235,10 @@ def test_only_a_build_arn_can_be_deleted(aws: Account) -> None:
     assert refusal[:2] == ("InvalidRequestException", 400)
 
 
-def test_cancelling_ends_in_cancelled_after_a_moment(aws: Account) -> None:
+def test_a_cancelled_image_becomes_cancelled_after_a_while(aws: Account) -> None:
     arn = aws.import_image()
-    answer = aws.images.cancel_image_creation(imageBuildVersionArn=arn, clientToken="c")
-    assert (answer["imageBuildVersionArn"], answer["clientToken"]) == (arn, "c")
+    result = aws.images.cancel_image_creation(imageBuildVersionArn=arn, clientToken="c")
+    assert (result["imageBuildVersionArn"], result["clientToken"]) == (arn, "c")
     aws.images.cancel_image_creation(imageBuildVersionArn=arn, clientToken="d")
     assert aws.status(arn) == "PENDING"
     refusal = refused(lambda: aws.images.delete_image(imageBuildVersionArn=arn))
@@ -252,7 +250,7 @@ def test_cancelling_ends_in_cancelled_after_a_moment(aws: Account) -> None:
     aws.images.delete_image(imageBuildVersionArn=arn)
 
 
-def test_cancelling_an_import_is_refused_if_so_set(aws: Account) -> None:
+def test_cancelling_an_import_is_refused_if_the_knob_says_so(aws: Account) -> None:
     aws.server.knobs(cancel_import="refuse")
     arn = aws.import_image()
     refusal = refused(lambda: aws.cancel(arn))
@@ -265,7 +263,7 @@ def test_cancelling_an_import_is_refused_if_so_set(aws: Account) -> None:
     "code",
     ["InvalidRequestException", "ResourceInUseException", "InvalidParameterValueException"],
 )
-def test_a_terminal_image_cannot_be_cancelled(aws: Account, code: str) -> None:
+def test_an_image_that_has_ended_cannot_be_cancelled(aws: Account, code: str) -> None:
     aws.server.knobs(cancel_terminal_error=code)
     arn = aws.import_image()
     aws.finish()
@@ -273,7 +271,7 @@ def test_a_terminal_image_cannot_be_cancelled(aws: Account, code: str) -> None:
     assert refusal[:2] == (code, 400)
 
 
-def test_tags_are_set_shown_and_removed(aws: Account) -> None:
+def test_tags_can_be_added_read_and_removed(aws: Account) -> None:
     arn = aws.import_image(tags={"a": "1"})
     aws.images.tag_resource(resourceArn=arn, tags={"a": "2", "b": "x"})
     assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {"a": "2", "b": "x"}
@@ -288,7 +286,7 @@ def test_an_image_has_at_most_50_tags(aws: Account) -> None:
     assert refusal[:2] == ("InvalidParameterException", 400)
 
 
-def test_an_image_that_is_gone_has_no_tags(aws: Account) -> None:
+def test_tags_of_a_deleted_image_are_not_found(aws: Account) -> None:
     arn = aws.import_image()
     aws.finish()
     aws.images.delete_image(imageBuildVersionArn=arn)
@@ -321,7 +319,7 @@ def test_builds_of_an_unknown_version_are_none_or_not_found(aws: Account) -> Non
     assert refusal[:2] == ("ResourceNotFoundException", 404)
 
 
-def test_images_are_listed_once_a_version(aws: Account) -> None:
+def test_each_image_version_is_listed_once(aws: Account) -> None:
     task_id = aws.start()
     arns = [aws.import_image(task_id, semanticVersion=f"1.0.{n}") for n in (0, 0, 1)]
     listed = aws.images.list_images()["imageVersionList"]
@@ -335,7 +333,7 @@ def test_images_are_listed_once_a_version(aws: Account) -> None:
     assert refusal[0] == "InvalidRequestException"
 
 
-def test_lists_come_in_pages(aws: Account) -> None:
+def test_lists_are_paginated(aws: Account) -> None:
     task_id = aws.start()
     arns = [aws.import_image(task_id) for _ in range(5)]
     pages: list[list[str]] = []
@@ -349,7 +347,7 @@ def test_lists_come_in_pages(aws: Account) -> None:
     assert refusal[:2] == ("InvalidPaginationTokenException", 400)
 
 
-def test_the_ami_is_tagged_created_by_image_builder_only_if_so_set(aws: Account) -> None:
+def test_the_ami_is_tagged_created_by_image_builder_only_if_the_knob_says_so(aws: Account) -> None:
     for tagged in (False, True):
         aws.server.knobs(tag_imported_ami=tagged)
         arn = aws.import_image()
@@ -360,7 +358,7 @@ def test_the_ami_is_tagged_created_by_image_builder_only_if_so_set(aws: Account)
         assert found.get("Tags", []) == expected
 
 
-def test_accounts_and_regions_see_nothing_of_each_other(aws: Account) -> None:
+def test_accounts_and_regions_are_separate(aws: Account) -> None:
     arn = aws.import_image()
     session = aws.server.session()
     stranger = session.client("imagebuilder", aws_access_key_id="999999999999")

@@ -1,4 +1,4 @@
-"""What AWS does not document: whichever way it is, the handler copes."""
+"""The handler works with each value of each knob, so with each possible behaviour of AWS."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ BOTH: dict[str, tuple[object, ...]] = {
     "import_idempotency_seconds": (0, 86400),
 }
 EACH = [(knob, value) for knob, values in BOTH.items() for value in values]
-# what a lost image has to do with
+# The knobs that affect a lost image.
 OF_TOKENS = [(knob, value) for knob, value in EACH if knob.startswith("idempotency")]
 IDS = [f"{knob}={value}" for knob, value in EACH]
 
 
-def test_each_knob_is_tried() -> None:
+def test_each_knob_is_tested() -> None:
     assert list(BOTH) == list(Knobs().as_dict())
 
 
 @pytest.mark.parametrize(("knob", "value"), EACH, ids=IDS)
-def test_a_resource_lives_and_leaves_nothing_whatever_the_knob(
+def test_a_resource_leaves_nothing_behind_with_any_knob(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -70,7 +70,7 @@ def test_a_resource_lives_and_leaves_nothing_whatever_the_knob(
 
     created = resource.create(properties)
     again = resource.create({**properties, "Tags": {"a": "2"}})
-    assert [answer["Status"] for answer in (created, again)] == ["SUCCESS"] * 2, again["Reason"]
+    assert [response["Status"] for response in (created, again)] == ["SUCCESS"] * 2, again["Reason"]
     assert created["PhysicalResourceId"] == again["PhysicalResourceId"]
     assert aws.all_images(resource) == [created["PhysicalResourceId"]]
 
@@ -84,7 +84,7 @@ def test_a_resource_lives_and_leaves_nothing_whatever_the_knob(
 
 
 @pytest.mark.parametrize(("knob", "value"), OF_TOKENS)
-def test_an_image_that_was_lost_is_made_again_whatever_the_knob(
+def test_a_lost_image_is_created_again_with_any_knob(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -98,29 +98,29 @@ def test_an_image_that_was_lost_is_made_again_whatever_the_knob(
     aws.local.advance(3600)
     aws.delete(lost)
 
-    answer = resource.create(properties)
+    response = resource.create(properties)
 
-    assert answer["Status"] == "SUCCESS", answer["Reason"]
-    assert aws.all_images(resource) == [answer["PhysicalResourceId"]]
-    assert answer["PhysicalResourceId"] != lost
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert aws.all_images(resource) == [response["PhysicalResourceId"]]
+    assert response["PhysicalResourceId"] != lost
 
 
 @pytest.mark.parametrize("value", BOTH["unknown_task"])
-def test_unknown_task_is_told_either_way(
+def test_unknown_task_is_reported_with_either_value(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
     value: str,
 ) -> None:
     knobs(unknown_task=value)
-    answer = resource.create(aws.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
-    assert answer["Status"] == "FAILED"
-    assert "EC2 does not know the import task import-ami-0123456789abcdef0" in answer["Reason"]
+    response = resource.create(aws.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
+    assert response["Status"] == "FAILED"
+    assert "EC2 does not know the import task import-ami-0123456789abcdef0" in response["Reason"]
     assert aws.all_images(resource) == []
 
 
 @pytest.mark.parametrize("code", BOTH["cancel_terminal_error"])
-def test_cancel_terminal_error_of_an_import_that_ended_meanwhile_is_no_failure(
+def test_cancel_terminal_error_of_an_ended_import_is_no_failure(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -135,7 +135,7 @@ def test_cancel_terminal_error_of_an_import_that_ended_meanwhile_is_no_failure(
 
 
 @pytest.mark.parametrize("blocks", BOTH["dependants_block_delete"])
-def test_dependants_block_delete_is_told_or_does_not_matter(
+def test_dependants_block_delete_is_reported_or_has_no_effect(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -146,16 +146,16 @@ def test_dependants_block_delete_is_told_or_does_not_matter(
     arn = resource.create(aws.properties())["PhysicalResourceId"]
     aws.local.advance(3600)
     aws.recipe(arn)
-    answer = resource.delete()
+    response = resource.delete()
     if blocks:
-        assert answer["Status"] == "FAILED"
-        assert "has other resources depended on it" in answer["Reason"]
+        assert response["Status"] == "FAILED"
+        assert "has other resources depended on it" in response["Reason"]
     else:
-        assert answer["Status"] == "SUCCESS"
+        assert response["Status"] == "SUCCESS"
 
 
 @pytest.mark.parametrize("message", BOTH["cancelled_task_message"])
-def test_cancelled_task_message_is_told_if_there_is_one(
+def test_cancelled_task_message_is_reported(
     aws: Aws,  # noqa: F811
     resource: CustomResource,  # noqa: F811
     knobs: Callable[..., None],  # noqa: F811
@@ -165,6 +165,6 @@ def test_cancelled_task_message_is_told_if_there_is_one(
     properties = aws.properties()
     ec2: Any = aws.local.session().client("ec2")
     ec2.cancel_import_task(ImportTaskId=properties["VmImportTaskId"])
-    answer = resource.create(properties)
-    assert answer["Status"] == "FAILED"
-    assert (message or "EC2 gives no reason") in answer["Reason"]
+    response = resource.create(properties)
+    assert response["Status"] == "FAILED"
+    assert (message or "EC2 gives no reason") in response["Reason"]

@@ -1,4 +1,4 @@
-"""Components, configurations and pipelines, by the API and as CloudFormation types."""
+"""Components, configurations and pipelines, by the API and as CloudFormation resources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DISTRIBUTION: Any = {"region": "us-east-1", "amiDistributionConfiguration": {"na
 
 
 class Parts:
-    """One of each in an account, made by the API."""
+    """A pipeline and its parts, created by the API."""
 
     def __init__(self, aws: Account) -> None:
         images: Any = aws.images
@@ -57,7 +57,7 @@ def parts(aws: Account) -> Parts:
     return Parts(aws)
 
 
-def test_pipelines_and_their_parts_show_what_they_were_made_of(parts: Parts, aws: Account) -> None:
+def test_pipelines_and_their_parts_show_their_requests(parts: Parts, aws: Account) -> None:
     prefix = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}"
     assert parts.component == f"{prefix}:component/hello/1.0.0/1"
     assert parts.infrastructure == f"{prefix}:infrastructure-configuration/infra-1"
@@ -102,7 +102,7 @@ def test_x_in_the_arn_of_a_component_finds_the_newest(parts: Parts) -> None:
         ("imageRecipeArn", None, "InvalidParameterCombinationException"),
     ],
 )
-def test_a_pipeline_of_parts_that_do_not_exist_is_refused(
+def test_a_pipeline_with_parts_that_do_not_exist_is_refused(
     parts: Parts, aws: Account, name: str, value: str | None, code: str
 ) -> None:
     arn = value and f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:{value}"
@@ -118,7 +118,7 @@ def test_an_instance_profile_that_does_not_exist_is_refused(aws: Account) -> Non
     assert "instance profile does not exist" in refusal[2]
 
 
-def test_a_part_of_the_same_name_exists_already(parts: Parts) -> None:
+def test_a_second_part_with_the_same_name_is_refused(parts: Parts) -> None:
     for again in (
         lambda: parts.images.create_component(
             name="hello", semanticVersion="1.0.0", platform="Linux", data=DOCUMENT
@@ -159,7 +159,7 @@ def test_parts_in_use_cannot_be_deleted(parts: Parts) -> None:
         assert refusal[:2] == ("ResourceNotFoundException", 404)
 
 
-def test_an_update_replaces_all_but_the_name_and_the_tags(parts: Parts) -> None:
+def test_an_update_replaces_everything_except_name_and_tags(parts: Parts) -> None:
     parts.images.update_infrastructure_configuration(
         infrastructureConfigurationArn=parts.infrastructure,
         instanceProfileName="builder",
@@ -176,7 +176,7 @@ def test_an_update_replaces_all_but_the_name_and_the_tags(parts: Parts) -> None:
 
 
 class PipelineStack(Stack):
-    """A stack with one of each."""
+    """A stack with a pipeline and its parts."""
 
     def act(self, action: str, changes: dict[str, dict[str, Any]]) -> str:
         properties: dict[str, dict[str, Any]] = {
@@ -244,7 +244,7 @@ class PipelineStack(Stack):
         return self.settle()
 
 
-def test_a_stack_makes_changes_and_deletes_a_pipeline_and_its_parts(aws: Account) -> None:
+def test_a_stack_creates_updates_and_deletes_a_pipeline_and_its_parts(aws: Account) -> None:
     images: Any = aws.images
     stack = PipelineStack(aws)
     assert stack.act("create_stack", {}) == "CREATE_COMPLETE", set(stack.reasons())
@@ -287,7 +287,7 @@ def test_a_stack_makes_changes_and_deletes_a_pipeline_and_its_parts(aws: Account
     assert gone[0] == "ResourceNotFoundException"
 
 
-def test_a_stack_with_a_reference_to_nothing_fails(aws: Account) -> None:
+def test_a_stack_with_a_pipeline_of_a_missing_recipe_fails(aws: Account) -> None:
     stack = PipelineStack(aws)
     nothing = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image-recipe/nothing/1.0.0"
     changes = {"ImagePipeline": {"ImageRecipeArn": nothing}}

@@ -19,7 +19,7 @@ class Stack:
         self.api: Any = session.client("cloudformation", aws_access_key_id=aws.account_id)
 
     def settle(self) -> str:
-        """Wait for the end of what is under way; the stack's status."""
+        """Wait until the operation of the stack ends, and return its status."""
         while True:
             status = str(self.describe()["StackStatus"])
             if not status.endswith("_IN_PROGRESS"):
@@ -55,8 +55,8 @@ class Stack:
         return {output["OutputKey"]: output["OutputValue"] for output in found}
 
     def physical_id(self) -> str:
-        answer = self.api.describe_stack_resource(StackName="stack", LogicalResourceId="Recipe")
-        return str(answer["StackResourceDetail"]["PhysicalResourceId"])
+        response = self.api.describe_stack_resource(StackName="stack", LogicalResourceId="Recipe")
+        return str(response["StackResourceDetail"]["PhysicalResourceId"])
 
 
 def create(aws: Account, parent: str, **more: Any) -> str:
@@ -64,12 +64,12 @@ def create(aws: Account, parent: str, **more: Any) -> str:
     return aws.images.create_image_recipe(**wanted)["imageRecipeArn"]
 
 
-def test_a_recipe_shows_what_it_was_made_of(aws: Account) -> None:
+def test_a_recipe_shows_its_request(aws: Account) -> None:
     parent = aws.import_image()
     arn = create(aws, parent, components=[{"componentArn": COMPONENT}], tags={"a": "b"})
     assert arn == (f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image-recipe/my-recipe/1.0.0")
-    answer = aws.images.get_image_recipe(imageRecipeArn=arn)
-    recipe: Any = dict(answer["imageRecipe"])
+    result = aws.images.get_image_recipe(imageRecipeArn=arn)
+    recipe: Any = dict(result["imageRecipe"])
     assert recipe.pop("dateCreated")
     assert recipe == {
         "arn": arn,
@@ -82,10 +82,10 @@ def test_a_recipe_shows_what_it_was_made_of(aws: Account) -> None:
         "parentImage": parent,
         "tags": {"a": "b"},
     }
-    assert answer["latestVersionReferences"]["latestVersionArn"].endswith("/my-recipe/x.x.x")
+    assert result["latestVersionReferences"]["latestVersionArn"].endswith("/my-recipe/x.x.x")
 
 
-def test_a_parent_may_be_any_image_that_exists_or_one_of_someone_else(aws: Account) -> None:
+def test_a_parent_can_be_any_existing_image_or_one_of_another_account(aws: Account) -> None:
     build = aws.import_image()
     version = build.rpartition("/")[0]
     wildcard = version.rpartition("/")[0] + "/x.x.x"
@@ -109,13 +109,13 @@ def test_a_component_of_this_account_that_does_not_exist_is_refused(aws: Account
     assert refusal[0] == "InvalidParameterValueException"
 
 
-def test_a_recipe_of_the_same_name_and_version_exists_already(aws: Account) -> None:
+def test_a_second_recipe_with_the_same_name_and_version_is_refused(aws: Account) -> None:
     create(aws, "ami-0123456789abcdef0")
     refusal = refused(lambda: create(aws, "ami-0123456789abcdef0", name="my_recipe"))
     assert refusal[:2] == ("ResourceAlreadyExistsException", 400)
 
 
-def test_x_in_the_version_takes_the_next_free_number(aws: Account) -> None:
+def test_x_in_a_version_becomes_the_next_free_number(aws: Account) -> None:
     wanted = ["1.x.x", "1.0.x", "1.0.7", "1.0.x", "2.x.x", "x.x.x"]
     made = [
         create(aws, "ami-0123456789abcdef0", semanticVersion=version).rpartition("/")[2]
@@ -134,18 +134,18 @@ def test_x_in_an_arn_finds_the_newest_recipe(aws: Account) -> None:
     assert found["arn"] == arns[1]
 
 
-def test_a_client_token_makes_one_recipe(aws: Account) -> None:
+def test_a_client_token_creates_one_recipe(aws: Account) -> None:
     first = create(aws, "ami-0123456789abcdef0", clientToken="t")
     assert create(aws, "ami-0123456789abcdef0", clientToken="t") == first
 
 
-def test_a_dry_run_makes_no_recipe(aws: Account) -> None:
+def test_a_dry_run_creates_no_recipe(aws: Account) -> None:
     refusal = refused(lambda: create(aws, "ami-0123456789abcdef0", dryRun=True))
     assert refusal[:2] == ("DryRunOperationException", 412)
     create(aws, "ami-0123456789abcdef0")
 
 
-def test_a_recipe_that_is_gone_is_not_found(aws: Account) -> None:
+def test_a_deleted_recipe_is_not_found(aws: Account) -> None:
     arn = create(aws, "ami-0123456789abcdef0")
     assert aws.images.delete_image_recipe(imageRecipeArn=arn)["imageRecipeArn"] == arn
     for call in (aws.images.get_image_recipe, aws.images.delete_image_recipe):
@@ -154,7 +154,7 @@ def test_a_recipe_that_is_gone_is_not_found(aws: Account) -> None:
 
 
 @pytest.mark.parametrize("blocks", [True, False])
-def test_a_recipe_blocks_the_deletion_of_its_parent_unless_so_set(
+def test_a_recipe_blocks_the_deletion_of_its_parent_unless_the_knob_says_so(
     aws: Account, *, blocks: bool
 ) -> None:
     aws.server.knobs(dependants_block_delete=blocks)
@@ -168,7 +168,7 @@ def test_a_recipe_blocks_the_deletion_of_its_parent_unless_so_set(
     aws.images.delete_image(imageBuildVersionArn=parent)
 
 
-def test_a_stack_makes_changes_and_deletes_a_recipe(aws: Account) -> None:
+def test_a_stack_creates_updates_and_deletes_a_recipe(aws: Account) -> None:
     stack = Stack(aws)
     properties: dict[str, Any] = {
         "ParentImage": aws.import_image(),
@@ -229,7 +229,7 @@ def test_a_stack_makes_changes_and_deletes_a_recipe(aws: Account) -> None:
     assert refusal[0] == "ResourceNotFoundException"
 
 
-def test_a_stack_fails_on_a_parent_that_does_not_exist_with_the_words_of_the_service(
+def test_a_stack_with_a_missing_parent_fails_with_the_error_of_image_builder(
     aws: Account,
 ) -> None:
     stack = Stack(aws)
@@ -250,7 +250,7 @@ def test_a_stack_cannot_change_a_recipe_that_keeps_its_name_and_version(aws: Acc
     assert recipe["parentImage"] == first
 
 
-def test_a_stack_is_told_of_properties_that_a_recipe_does_not_have(aws: Account) -> None:
+def test_a_stack_with_unknown_recipe_properties_fails(aws: Account) -> None:
     stack = Stack(aws)
     status = stack.deploy(ParentImage="ami-0123456789abcdef0", Colour="red")
     assert status == "ROLLBACK_COMPLETE"

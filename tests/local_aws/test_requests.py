@@ -1,4 +1,4 @@
-"""Requests and answers are those of botocore's model, in the wire form of the protocol."""
+"""Requests and responses follow botocore's model and protocol."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def send(
     server: LocalAws, service: str, method: str, path: str, body: bytes | None = None
 ) -> tuple[int, Message, bytes]:
-    """A request as it goes over the wire, with nothing of a client in between."""
+    """Send a request without an AWS client, and return status, headers and body."""
     scope = f"Credential=test/20260101/us-east-1/{service}/aws4_request"
     request = Request(
         f"https://127.0.0.1:{server.port}{path}",
@@ -38,8 +38,8 @@ def send(
     )
     context = ssl.create_default_context(cafile=server.environment["AWS_CA_BUNDLE"])
     try:
-        with urlopen(request, context=context) as answer:  # noqa: S310 - our own server
-            return answer.status, answer.headers, answer.read()
+        with urlopen(request, context=context) as response:  # noqa: S310 - our own server
+            return response.status, response.headers, response.read()
     except HTTPError as error:
         return error.code, error.headers, error.read()
 
@@ -89,19 +89,19 @@ def test_a_member_of_another_type_is_refused(server: LocalAws, member: str, valu
     assert f"'{member}" in message
 
 
-def test_members_that_the_model_does_not_know_are_ignored(server: LocalAws) -> None:
+def test_unknown_members_are_ignored(server: LocalAws) -> None:
     status, code, message = put(server, **GOOD, colour="red", description=None)
     assert (status, code) == (400, "ClientException")
     assert "vmImportTaskId" in message
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff"])
-def test_a_body_that_is_no_object_is_refused(server: LocalAws, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(server: LocalAws, body: bytes) -> None:
     status, headers, _ = send(server, "imagebuilder", "PUT", "/ImportVmImage", body)
     assert (status, headers["x-amzn-errortype"]) == (400, "SerializationException")
 
 
-def test_an_arn_in_a_path_is_read_encoded_and_plain(server: LocalAws, aws: Account) -> None:
+def test_an_arn_in_a_path_can_be_encoded_or_plain(server: LocalAws, aws: Account) -> None:
     arn = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:image/golden/1.0.0/1"
     for path in (f"/tags/{quote(arn, safe='')}", f"/tags/{arn}"):
         status, headers, body = send(server, "imagebuilder", "GET", path)
@@ -115,13 +115,13 @@ def test_an_operation_that_is_not_served_is_named_in_a_clear_error(aws: Account)
     assert refusal == ("UnsupportedOperation", 400, message)
 
 
-def test_a_path_of_no_operation_is_named_in_a_clear_error(server: LocalAws) -> None:
+def test_an_unknown_path_is_named_in_a_clear_error(server: LocalAws) -> None:
     status, headers, body = send(server, "imagebuilder", "GET", "/Nothing")
     assert (status, headers["x-amzn-errortype"]) == (400, "UnsupportedOperation")
     assert b"GET /Nothing" in body
 
 
-def test_every_answer_has_a_request_id_and_the_body_agrees(aws: Account) -> None:
+def test_every_response_has_the_same_request_id_in_header_and_body(aws: Account) -> None:
     listed = aws.images.list_images()
     assert listed["requestId"] == listed["ResponseMetadata"]["RequestId"]
     described = aws.ec2.describe_import_image_tasks()["ResponseMetadata"]
@@ -130,8 +130,8 @@ def test_every_answer_has_a_request_id_and_the_body_agrees(aws: Account) -> None
 
 def query(server: LocalAws, **parameters: str) -> tuple[int, str, str]:
     body = urlencode({"Version": "2016-11-15", **parameters}).encode()
-    status, headers, answer = send(server, "ec2", "POST", "/", body)
-    root = ET.fromstring(answer)  # noqa: S314 - our own server
+    status, headers, result = send(server, "ec2", "POST", "/", body)
+    root = ET.fromstring(result)  # noqa: S314 - our own server
     assert root.findtext("RequestID") == headers["x-amzn-requestid"]
     code, message = root.findtext("Errors/Error/Code"), root.findtext("Errors/Error/Message")
     return status, code or "", message or ""
@@ -149,7 +149,7 @@ def query(server: LocalAws, **parameters: str) -> tuple[int, str, str]:
     ],
     ids=str,
 )
-def test_a_query_that_ec2_refuses_is_refused_in_its_xml(
+def test_an_invalid_query_is_refused_in_the_xml_of_ec2(
     server: LocalAws, parameters: dict[str, str], code: str
 ) -> None:
     assert query(server, **parameters)[:2] == (400, code)
@@ -165,7 +165,7 @@ def test_other_operations_of_ec2_are_those_of_ministack(aws: Account) -> None:
     assert aws.ec2.describe_vpcs()["Vpcs"]
 
 
-def test_an_answer_of_ours_that_breaks_the_model_is_our_error() -> None:
+def test_a_response_that_violates_the_model_is_an_internal_error() -> None:
     world: Any = SimpleNamespace(
         operations=set(), calls=[], lock=RLock(), clock=Clock(), take_fault=lambda *_: None
     )
@@ -175,4 +175,4 @@ def test_an_answer_of_ours_that_breaks_the_model_is_our_error() -> None:
     asked = service.handle_request("GET", "/GetImage", {}, b"", {"imageBuildVersionArn": [arn]})
     status, headers, body = asyncio.run(asked)
     assert (status, headers["X-Amzn-Errortype"]) == (500, "InternalFailure")
-    assert b"breaks the model at image.platform: it must be one of" in body
+    assert b"violates the model at image.platform: it must be one of" in body

@@ -1,4 +1,4 @@
-"""Stacks that are deleted while they are made, and what follows a create that fails."""
+"""Stacks that are deleted during their creation, and the Delete after a failed create."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count()
 _NESTED = "AWS::CloudFormation::Stack"
-# Tells its log of each event; answers as and when the resource's properties say, or not at all.
+# Logs each event, and responds as the properties of the resource say: with a status, after a pause,
+# or not at all.
 CODE = """
 import json, logging, time, urllib.request
+import boto3
 def handler(event, context):
-    told = ("RequestType", "LogicalResourceId", "PhysicalResourceId", "ResourceProperties")
-    logging.warning(json.dumps({key: event.get(key) for key in told}))
+    logged = ("RequestType", "LogicalResourceId", "PhysicalResourceId", "ResourceProperties")
+    logging.warning(json.dumps({key: event.get(key) for key in logged}))
     status = "SUCCESS"
     if event["RequestType"] != "Delete":
         status = event["ResourceProperties"].get(event["RequestType"], status)
     if status == "NONE":
         return
-    time.sleep(float(event["ResourceProperties"].get("Pause" + event["RequestType"], 0)))
-    answer = {"Status": status, "PhysicalResourceId": "its-own-id", "Reason": "as told"}
-    answer |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
+    if pause := event["ResourceProperties"].get("Pause" + event["RequestType"]):
+        boto3.client("imagebuilder").list_images()  # the log is only written at the end
+        time.sleep(float(pause))
+    response = {"Status": status, "PhysicalResourceId": "its-own-id", "Reason": "as requested"}
+    response |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
     urllib.request.urlopen(urllib.request.Request(
-        event["ResponseURL"], json.dumps(answer).encode(), method="PUT"))
-    logging.warning("answered " + event["RequestType"])
+        event["ResponseURL"], json.dumps(response).encode(), method="PUT"))
+    logging.warning("responded to " + event["RequestType"])
 """
 TRUST = {
     "Statement": [
@@ -53,6 +57,7 @@ FUNCTION = {
         "Properties": {
             "Runtime": "python3.13",
             "Handler": "index.handler",
+            "Timeout": 900,
             "Code": {"ZipFile": CODE},
             "Role": {"Fn::GetAtt": ["Role", "Arn"]},
             "LoggingConfig": {"LogGroup": {"Ref": "AWS::StackName"}},
@@ -61,12 +66,12 @@ FUNCTION = {
 }
 
 
-def custom(*, policy: str = "Delete", after: tuple[str, ...] = (), **answers: str) -> Any:
-    """A custom resource, with how each kind of event is answered."""
+def custom(*, policy: str = "Delete", after: tuple[str, ...] = (), **responses: str) -> Any:
+    """Return a custom resource, with its response to each type of event."""
     token = {"ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]}}
     return {
         "Type": "Custom::Thing",
-        "Properties": {**token, **answers},
+        "Properties": {**token, **responses},
         "DeletionPolicy": policy,
         "DependsOn": list(after),
     }
@@ -74,7 +79,7 @@ def custom(*, policy: str = "Delete", after: tuple[str, ...] = (), **answers: st
 
 @dataclass
 class Stack:
-    """A stack, and what its function was told."""
+    """A stack, and the events that its function received."""
 
     server: LocalAws
     name: str = field(default_factory=lambda: f"operations-{next(_numbers)}")
@@ -110,7 +115,7 @@ class Stack:
         return str(self.events()[0]["StackId"])
 
     def events(self) -> list[dict[str, Any]]:
-        """Its stack events, oldest first."""
+        """Return the stack events, oldest first."""
         found = self.cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
         return list(reversed(found))
 
@@ -122,16 +127,20 @@ class Stack:
         events = self.logs.filter_log_events(logGroupName=self.name)["events"]
         return [str(event["message"]).rpartition("\t")[2].strip() for event in events]
 
-    def told(self) -> list[dict[str, Any]]:
-        """The events that its function had."""
+    def received(self) -> list[dict[str, Any]]:
+        """Return the events that the function received."""
         return [json.loads(line) for line in self.log() if line.startswith('{"RequestType"')]
 
-    def asked(self) -> list[str]:
-        return [f"{event['RequestType']} {event['LogicalResourceId']}" for event in self.told()]
+    def pauses(self) -> int:
+        """Return how often functions of the server have begun to pause."""
+        return len(self.server.calls("ListImages"))
+
+    def requests(self) -> list[str]:
+        return [f"{event['RequestType']} {event['LogicalResourceId']}" for event in self.received()]
 
 
 def eventually(holds: Callable[[], object]) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while not holds() and time.monotonic() < end:
         time.sleep(0.05)
     return bool(holds())
@@ -142,16 +151,16 @@ def stack(server: LocalAws) -> Stack:
     return Stack(server)
 
 
-def test_a_stack_that_is_deleted_while_it_is_created_sends_delete_with_an_id_made_up(
+def test_a_stack_deleted_during_its_creation_sends_delete_with_a_generated_id(
     stack: Stack,
 ) -> None:
     stack.create({"Slow": custom(Create="NONE"), "Later": custom(after=("Slow",))})
-    assert eventually(lambda: stack.asked() == ["Create Slow"])
+    assert eventually(lambda: stack.requests() == ["Create Slow"])
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    create, delete = stack.told()
+    create, delete = stack.received()
     assert delete["RequestType"] == "Delete"
     assert delete["ResourceProperties"] == create["ResourceProperties"]
     assert re.fullmatch(f"{stack.name}-Slow-[A-Z0-9]{{13}}", delete["PhysicalResourceId"])
@@ -166,17 +175,20 @@ def test_a_stack_that_is_deleted_while_it_is_created_sends_delete_with_an_id_mad
     assert stack.statuses("Function")[-1] == "DELETE_COMPLETE"
 
 
-def test_a_creation_that_was_cancelled_does_not_go_on_when_the_answer_comes(stack: Stack) -> None:
-    slow = custom(PauseCreate="1", PauseDelete="2")
+def test_a_late_response_does_not_continue_a_cancelled_creation(stack: Stack) -> None:
+    slow = custom(PauseCreate="300", PauseDelete="600")
+    before = stack.pauses()
     stack.create({"Slow": slow, "Later": custom(after=("Slow",))})
-    assert eventually(lambda: stack.statuses("Slow"))
-    time.sleep(0.5)
+    assert eventually(lambda: stack.pauses() == before + 1)
 
     stack.delete()
+    assert eventually(lambda: stack.pauses() == before + 2)
+    for line in ("responded to Create", "responded to Delete"):
+        while line not in stack.log():
+            stack.server.advance(60)
 
     assert stack.ends("DELETE_COMPLETE")
-    assert {"answered Create", "answered Delete"} <= set(stack.log())
-    assert stack.asked() == ["Create Slow", "Delete Slow"]
+    assert stack.requests() == ["Create Slow", "Delete Slow"]
 
 
 def test_a_wait_condition_that_waits_is_deleted_with_its_stack(stack: Stack) -> None:
@@ -197,69 +209,71 @@ def test_a_wait_condition_that_waits_is_deleted_with_its_stack(stack: Stack) -> 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert stack.asked() == ["Create Thing", "Delete Thing"]
+    assert stack.requests() == ["Create Thing", "Delete Thing"]
     assert stack.statuses("Condition")[-1] == "DELETE_COMPLETE"
 
 
 @pytest.mark.parametrize(
-    ("policy", "kept_in_flight"),
+    ("policy", "is_retained"),
     [("Delete", False), ("RetainExceptOnCreate", False), ("Retain", True)],
 )
-def test_a_deletion_policy_of_what_was_never_answered_retains_by_retain_alone(
-    stack: Stack, policy: str, *, kept_in_flight: bool
+def test_only_deletion_policy_retain_retains_a_resource_without_a_response(
+    stack: Stack, policy: str, *, is_retained: bool
 ) -> None:
     stack.create({"Slow": custom(Create="NONE", policy=policy)})
-    assert eventually(lambda: stack.asked() == ["Create Slow"])
+    assert eventually(lambda: stack.requests() == ["Create Slow"])
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert ("Delete Slow" in stack.asked()) is not kept_in_flight
-    assert ("DELETE_SKIPPED" in stack.statuses("Slow")) is kept_in_flight
+    assert ("Delete Slow" in stack.requests()) is not is_retained
+    assert ("DELETE_SKIPPED" in stack.statuses("Slow")) is is_retained
 
 
 @pytest.mark.parametrize("policy", ["RetainExceptOnCreate", "Retain"])
-def test_what_was_created_before_the_deletion_is_retained(stack: Stack, policy: str) -> None:
+def test_resources_created_before_the_deletion_are_retained_by_their_policy(
+    stack: Stack, policy: str
+) -> None:
     stack.create({"Made": custom(policy=policy), "Slow": custom(Create="NONE", after=("Made",))})
-    assert eventually(lambda: "Create Slow" in stack.asked())
+    assert eventually(lambda: "Create Slow" in stack.requests())
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert stack.asked() == ["Create Made", "Create Slow", "Delete Slow"]
+    assert stack.requests() == ["Create Made", "Create Slow", "Delete Slow"]
 
 
-def test_a_create_that_fails_is_followed_by_a_delete_with_the_id_of_its_answer(
+def test_a_failed_create_is_followed_by_a_delete_with_the_id_of_its_response(
     stack: Stack,
 ) -> None:
     stack.create({"First": custom(), "Thing": custom(Create="FAILED", after=("First",))})
 
     assert stack.ends("ROLLBACK_COMPLETE")
-    assert stack.asked() == ["Create First", "Create Thing", "Delete Thing", "Delete First"]
-    assert stack.told()[2]["PhysicalResourceId"] == "its-own-id"
+    assert stack.requests() == ["Create First", "Create Thing", "Delete Thing", "Delete First"]
+    assert stack.received()[2]["PhysicalResourceId"] == "its-own-id"
 
 
-def test_a_create_that_fails_and_is_not_rolled_back_is_deleted_with_its_stack(
+def test_a_failed_create_without_rollback_is_deleted_with_its_stack(
     stack: Stack,
 ) -> None:
     stack.create({"Thing": custom(Create="FAILED")}, DisableRollback=True)
     assert stack.ends("CREATE_FAILED")
-    assert stack.asked() == ["Create Thing"]
+    assert stack.requests() == ["Create Thing"]
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert stack.asked() == ["Create Thing", "Delete Thing"]
+    assert stack.requests() == ["Create Thing", "Delete Thing"]
 
 
-def test_a_create_that_fails_in_an_update_is_followed_by_a_delete(stack: Stack) -> None:
+def test_a_failed_create_in_an_update_is_followed_by_a_delete(stack: Stack) -> None:
     stack.create({"First": custom()})
     assert stack.ends("CREATE_COMPLETE")
 
     stack.update({"First": custom(), "Thing": custom(Create="FAILED")})
 
     assert stack.ends("UPDATE_ROLLBACK_COMPLETE")
-    assert stack.asked() == ["Create First", "Create Thing", "Delete Thing"]
+    assert stack.requests() == ["Create First", "Create Thing", "Delete Thing"]
 
 
 def test_a_stack_that_is_being_updated_cannot_be_deleted(stack: Stack) -> None:
@@ -271,17 +285,17 @@ def test_a_stack_that_is_being_updated_cannot_be_deleted(stack: Stack) -> None:
         stack.delete()
 
 
-def test_a_nested_stack_that_is_created_is_deleted_with_its_parent(stack: Stack) -> None:
+def test_a_nested_stack_is_cancelled_and_deleted_with_its_parent(stack: Stack) -> None:
     stack.s3.create_bucket(Bucket=stack.name)
     nested = json.dumps({"Resources": FUNCTION | {"Slow": custom(Create="NONE")}})
     body = nested.replace('{"Ref": "AWS::StackName"}', json.dumps(stack.name))
     stack.s3.put_object(Bucket=stack.name, Key="nested.json", Body=body.encode())
     url = f"{stack.server.environment['AWS_ENDPOINT_URL']}/{stack.name}/nested.json"
     stack.create({"Nested": {"Type": _NESTED, "Properties": {"TemplateURL": url}}})
-    assert eventually(lambda: stack.asked() == ["Create Slow"])
+    assert eventually(lambda: stack.requests() == ["Create Slow"])
 
     stack.delete()
 
     assert stack.ends("DELETE_COMPLETE")
-    assert stack.asked() == ["Create Slow", "Delete Slow"]
+    assert stack.requests() == ["Create Slow", "Delete Slow"]
     assert stack.statuses("Nested")[-1] == "DELETE_COMPLETE"

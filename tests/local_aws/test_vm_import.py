@@ -1,4 +1,4 @@
-"""EC2's side: aws-facts section 6."""
+"""VM Import of EC2: tasks, disks, roles, AMIs and snapshots."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_import_shows_the_observed_progress_and_messages(aws: Account) -> Non
     ]
 
 
-def test_details_of_a_task_appear_as_it_goes_on(aws: Account) -> None:
+def test_details_of_a_task_appear_during_the_import(aws: Account) -> None:
     task_id = aws.start()
     place = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
     first = {"DiskImageSize": 0.0, "Format": "RAW", "Status": "active", "UserBucket": place}
@@ -107,7 +107,7 @@ def test_ami_and_snapshot_of_an_import_are_found_in_ec2(aws: Account) -> None:
     assert task["SnapshotDetails"][0]["SnapshotId"] == snapshot["SnapshotId"]
 
 
-def test_deregistering_the_ami_leaves_its_snapshots(aws: Account) -> None:
+def test_deregistering_the_ami_retains_its_snapshots(aws: Account) -> None:
     task_id = aws.start()
     aws.finish()
     ami = aws.task(task_id)["ImageId"]
@@ -123,17 +123,17 @@ def test_deregistering_the_ami_leaves_its_snapshots(aws: Account) -> None:
     assert gone[0] == "InvalidSnapshot.NotFound"
 
 
-def test_deregistering_the_ami_takes_its_snapshots_along_when_asked(aws: Account) -> None:
+def test_deregistering_the_ami_deletes_its_snapshots_on_request(aws: Account) -> None:
     task_id = aws.start()
     aws.finish()
     task = aws.task(task_id)
-    answer = aws.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
+    result = aws.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=True)
     snapshot = task["SnapshotDetails"][0]["SnapshotId"]
-    assert answer["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "success"}]
+    assert result["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "success"}]
     assert aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
 
 
-def test_an_absent_object_fails_the_task(aws: Account) -> None:
+def test_a_missing_object_makes_the_task_fail(aws: Account) -> None:
     aws.make_role()
     place: Any = {"S3Bucket": aws.bucket, "S3Key": "absent"}
     made = aws.ec2.import_image(DiskContainers=[{"Format": "RAW", "UserBucket": place}])
@@ -160,7 +160,7 @@ def test_an_absent_object_fails_the_task(aws: Account) -> None:
         ("raw", RAW),
     ],
 )
-def test_a_disk_that_is_what_its_format_says_is_imported(
+def test_a_disk_of_the_stated_format_is_imported(
     aws: Account, disk_format: str, data: bytes
 ) -> None:
     task_id = aws.start(data, disk_format)
@@ -181,7 +181,7 @@ def test_a_disk_that_is_what_its_format_says_is_imported(
         ("OVA", ova("a.vmdk"), "ClientError: Disk validation failed [Unsupported OVA format]"),
     ],
 )
-def test_a_disk_that_contradicts_its_format_fails_the_task(
+def test_a_disk_of_another_format_makes_the_task_fail(
     aws: Account, disk_format: str, data: bytes, message: str
 ) -> None:
     task_id = aws.start(data, disk_format)
@@ -197,14 +197,14 @@ def test_an_ova_is_unpacked_into_its_disks(aws: Account) -> None:
     assert (detail["Format"], detail["DiskImageSize"]) == ("VMDK", float(len(VMDK)))
 
 
-def test_a_disk_may_be_named_by_its_url(aws: Account) -> None:
+def test_a_disk_can_be_given_by_url(aws: Account) -> None:
     url = f"s3://{aws.bucket}/disk.raw"
     task_id = aws.start(DiskContainers=[{"Format": "RAW", "Url": url}])
     aws.finish()
     assert aws.task(task_id)["Status"] == "completed"
 
 
-def test_several_disks_make_several_snapshots(aws: Account) -> None:
+def test_each_disk_creates_a_snapshot(aws: Account) -> None:
     place = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
     task_id = aws.start(DiskContainers=[{"Format": "RAW", "UserBucket": place}] * 2)
     aws.finish()
@@ -245,11 +245,11 @@ def test_a_role_that_vm_import_may_not_assume_is_refused(
 
 
 def without(action: str) -> dict[str, Any]:
-    """What the role needs but for one action."""
+    """Return the permissions that the role needs, except one action."""
     return {**REGISTER, "Action": [known for known in REGISTER["Action"] if known != action]}
 
 
-def test_a_role_that_may_not_read_the_disk_fails_the_task(aws: Account) -> None:
+def test_a_role_that_may_not_read_the_disk_makes_the_task_fail(aws: Account) -> None:
     aws.make_role("vmimport", TRUST, {**READ, "Resource": "arn:aws:s3:::other/*"}, REGISTER)
     task_id = aws.start()
     aws.finish()
@@ -257,7 +257,7 @@ def test_a_role_that_may_not_read_the_disk_fails_the_task(aws: Account) -> None:
 
 
 @pytest.mark.parametrize("lacks", READ["Action"])
-def test_a_role_that_may_not_read_all_of_the_disks_bucket_fails_the_task(
+def test_a_role_without_all_permissions_on_the_bucket_makes_the_task_fail(
     aws: Account, lacks: str
 ) -> None:
     actions = [action for action in READ["Action"] if action != lacks]
@@ -267,7 +267,7 @@ def test_a_role_that_may_not_read_all_of_the_disks_bucket_fails_the_task(
     assert aws.task(task_id)["StatusMessage"] == FORBIDDEN
 
 
-def test_a_role_that_may_not_decrypt_the_disk_fails_the_task(aws: Account) -> None:
+def test_a_role_that_may_not_decrypt_the_disk_makes_the_task_fail(aws: Account) -> None:
     aws.make_role("vmimport", TRUST, READ, without("kms:*"))
     key_id = aws.kms.create_key()["KeyMetadata"]["KeyId"]
     aws.put_disk(ServerSideEncryption="aws:kms", SSEKMSKeyId=key_id)
@@ -292,7 +292,7 @@ def test_a_role_that_may_not_use_the_key_is_refused(aws: Account) -> None:
     assert refusal[2].startswith("The service role vmimport does not exist or does not have")
 
 
-def test_another_role_may_be_named(aws: Account) -> None:
+def test_another_role_can_be_given(aws: Account) -> None:
     aws.make_role("importer")
     task_id = aws.start(RoleName="importer")
     aws.finish()
@@ -318,14 +318,14 @@ def test_another_role_may_be_named(aws: Account) -> None:
         ({"DryRun": True}, "DryRunOperation"),
     ],
 )
-def test_an_import_that_ec2_refuses_is_refused(
+def test_an_import_with_invalid_values_is_refused(
     aws: Account, more: dict[str, Any], code: str
 ) -> None:
     assert refused(lambda: aws.start(**more))[0] == code
     assert aws.ec2.describe_import_image_tasks()["ImportImageTasks"] == []
 
 
-def test_the_request_is_echoed_by_the_task(aws: Account) -> None:
+def test_a_task_shows_its_request(aws: Account) -> None:
     asked: dict[str, Any] = {
         "Architecture": "i386",
         "BootMode": "uefi",
@@ -354,7 +354,7 @@ def test_the_same_client_token_starts_one_import(aws: Account) -> None:
     assert aws.start(ClientToken="late") != aws.start(ClientToken="late")
 
 
-def test_a_task_is_forgotten_7_days_after_its_end(aws: Account) -> None:
+def test_a_task_disappears_7_days_after_its_end(aws: Account) -> None:
     task_id = aws.start()
     aws.server.advance(1200 + 7 * 86400 - 60)
     assert aws.task(task_id)["Status"] == "completed"
@@ -368,7 +368,7 @@ def test_an_unknown_task_id_is_malformed(aws: Account) -> None:
     assert refusal[:2] == ("InvalidConversionTaskId.Malformed", 400)
 
 
-def test_tasks_are_listed_by_state_and_in_pages(aws: Account) -> None:
+def test_tasks_are_filtered_by_state_and_paginated(aws: Account) -> None:
     done = [aws.start() for _ in range(3)]
     aws.finish()
     active = aws.start()
@@ -389,8 +389,8 @@ def test_tasks_are_listed_by_state_and_in_pages(aws: Account) -> None:
 
 def test_a_cancelled_task_is_deleting_then_deleted(aws: Account) -> None:
     task_id = aws.start()
-    answer = aws.ec2.cancel_import_task(ImportTaskId=task_id, CancelReason="no need")
-    assert {name: answer[name] for name in ("ImportTaskId", "PreviousState", "State")} == {
+    result = aws.ec2.cancel_import_task(ImportTaskId=task_id, CancelReason="no need")
+    assert {name: result[name] for name in ("ImportTaskId", "PreviousState", "State")} == {
         "ImportTaskId": task_id,
         "PreviousState": "active",
         "State": "deleting",
@@ -401,7 +401,9 @@ def test_a_cancelled_task_is_deleting_then_deleted(aws: Account) -> None:
 
 
 @pytest.mark.parametrize(("knob", "left"), [("keep", 1), ("delete", 0)])
-def test_snapshots_of_a_cancelled_task_stay_or_go(aws: Account, knob: str, left: int) -> None:
+def test_snapshots_of_a_cancelled_task_are_retained_or_deleted(
+    aws: Account, knob: str, left: int
+) -> None:
     aws.server.knobs(snapshots_of_dead_import=knob)
     task_id = aws.start()
     aws.server.advance(1100)
@@ -412,20 +414,20 @@ def test_snapshots_of_a_cancelled_task_stay_or_go(aws: Account, knob: str, left:
     assert len(aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == left
 
 
-def test_a_task_that_is_over_cannot_be_cancelled(aws: Account) -> None:
+def test_a_task_that_has_ended_cannot_be_cancelled(aws: Account) -> None:
     task_id = aws.start()
     aws.finish()
     refusal = refused(lambda: aws.ec2.cancel_import_task(ImportTaskId=task_id))
     assert refusal[0] == "IncorrectState"
 
 
-def test_tags_of_a_task_are_those_of_ec2(aws: Account) -> None:
+def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:
     task_id = aws.start()
     aws.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
     assert aws.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
 
 
-def test_an_import_fails_where_the_control_interface_says(aws: Account) -> None:
+def test_an_import_fails_at_the_progress_given_to_the_control_api(aws: Account) -> None:
     message = "ClientError: Unsupported kernel version 6.1"
     other, task_id = aws.start(), aws.start()
     aws.server.fail_import(message, task_id=task_id, fail_at_progress=58)
@@ -437,7 +439,7 @@ def test_an_import_fails_where_the_control_interface_says(aws: Account) -> None:
     assert aws.task(other)["Status"] == "completed"
 
 
-def test_an_import_never_ends_if_the_control_interface_says_so(aws: Account) -> None:
+def test_an_import_never_ends_if_the_control_api_says_so(aws: Account) -> None:
     task_id = aws.start()
     aws.server.fail_import(None, fail_at_progress=34)
     aws.server.advance(86400)
