@@ -15,7 +15,7 @@ from cloudformation.event import Event
 from cloudformation.response import CfnResource, Outcome
 from cloudformation.step import Done, Pending, State
 from contract import ResourceType, Step
-from errors import PropertyError, VmImportError, tolerated
+from errors import PropertyError, SupersededError, VmImportError, tolerated
 
 logger = logging.getLogger(__name__)
 cfn_resource = CfnResource()
@@ -58,7 +58,7 @@ def on_event(raw: Mapping[str, Any], context: LambdaContext) -> None:
     except VmImportError as error:
         # A stack can always be deleted: the function itself has the time for that.
         logger.warning("the steps are taken without the state machine: %s", error)
-        payload = executions.data(event, State(started=time.time(), in_order=True))
+        payload = executions.data(event, State(started=time.time()))
         while seconds := (payload := on_step(payload, context))[Step.SECONDS]:
             time.sleep(seconds)
 
@@ -126,7 +126,9 @@ def _put_in_order(event: Event) -> None:
     try:
         executions.put_in_order(event)
     except VmImportError as error:
-        # A stack can always be deleted, also where IAM denies what this needs.
-        if event.request_type != "Delete" or not error.is_denied:
+        # A stack can always be deleted, also where IAM denies what this needs, or after the state
+        # machine was deleted. But a superseded Delete would delete what a later event created.
+        is_unknown = not (error.is_transient or isinstance(error, SupersededError))
+        if not (event.request_type == "Delete" and is_unknown):
             raise
         logger.warning("earlier events of the resource may still run: %s", error)

@@ -1,27 +1,26 @@
 """CloudFormation's side of one custom resource: which events it sends, in which order.
 
-Rules of the documented order; sources are sections of CloudFormation's user guide and public issue
-threads, for nobody documents them all:
+Nobody documents all rules. Sources are sections of CloudFormation's user guide and public issues.
 
-1. Delete always follows a failed Create, with the id of the FAILED answer (user guide, crpg-ref).
-2. A Create that is cancelled, or never answered, is deleted by an id that CloudFormation invents,
+1. Delete always follows a failed Create, with the id of the FAILED response (user guide, crpg-ref).
+2. A Create that is cancelled, or gets no response, is deleted by an id that CloudFormation invents,
    while the Create may still run (cloudformation-coverage-roadmap 1814, aws-cdk pull 5525).
-3. An Update that answers another physical id replaces: Delete of the old id, with the old
-   properties, in the clean-up after all else succeeded (resource type Custom::).
-4. A rollback of an Update is an Update with the properties swapped, then Delete of the newcomer's
-   id; a FAILED answer with a new id is a newcomer, too (aws-cdk 30012). Whether the Update back
-   carries the old or the new id then is not said: both are played.
-5. Delete carries the properties that go with the id.
-6. A Delete that fails is tried up to three times, then the resource is let go (AWS's own handler,
+3. An Update whose response has another physical id is a replacement: Delete of the old id, with the
+   old properties, follows in the clean-up after everything else succeeded (resource type Custom::).
+4. A rollback of an Update is an Update with the properties swapped, then Delete of the id that the
+   Update created. A FAILED response with a new id counts as created, too (aws-cdk 30012). Nobody
+   says whether the Update back has the old or the new id: both are played.
+5. Delete has the properties that belong to the id.
+6. A Delete that fails is tried up to three times, then the resource is retained (AWS's own handler,
    DeleteHandler.java of aws-cloudformation-resource-providers-imagebuilder).
-7. Policies: Retain keeps the replaced, the removed and the newcomer of a rollback;
-   RetainExceptOnCreate, with UpdateReplacePolicy Retain, all but the newcomer (user guide,
+7. Policies: Retain retains what was replaced or removed, and what a rolled back operation created;
+   RetainExceptOnCreate, with UpdateReplacePolicy Retain, all but the last (user guide,
    aws-attribute-deletionpolicy).
-8. An event whose answer did not come within the service timeout has failed (crpg-ref).
+8. An event without a response within the service timeout has failed (crpg-ref).
 
 MiniStack 1.5.33 (services/cloudformation/stacks.py) has another order: no Delete after a failed
 Create; after a failed Update an Update back with the old id, and no Delete; after a successful
-Update that is rolled back Delete of the newcomer, and no Update back; Delete is tried once.
+Update that is rolled back Delete of what it created, and no Update back; Delete is tried once.
 """
 
 from __future__ import annotations
@@ -32,25 +31,23 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from contract import ResourceType
+from tests.support.cloudformation import response_url
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Properties = Mapping[str, Any]
-    Answer = dict[str, Any]
+    Response = dict[str, Any]
     Event = dict[str, Any]
 
 _numbers = itertools.count()
-# How long after an event CloudFormation gives it up at the earliest, in seconds.
+# How long after an event CloudFormation cancels it at the earliest, in seconds.
 _IN_FLIGHT: Final = 10
 
 
-def signature_date(seconds: float) -> str:
-    """A time as the signature of a ResponseURL has it."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
-
-
 class Order(enum.Enum):
-    """Whose order of events is played."""
+    """Who decides the order of events."""
 
     DOCUMENTED = "documented"
     DOCUMENTED_OLD_ID = "documented, the old id in an Update back"
@@ -70,26 +67,26 @@ class Resource:
     """One resource of one stack.
 
     Attributes:
-        send: Delivers an event; returns the first answer, or None if none came in time.
+        send: Delivers an event; returns the first response, or None if none came in time.
         send_at_once: Delivers an event, and another one while the first is still handled.
-        physical_id: As CloudFormation knows it; None while the resource is not there.
-        let_go: Ids that CloudFormation retained, or failed to delete, and cares for no more.
-        abandoned: Whether CloudFormation gave up something without an id to tell what.
-        now: The time, in seconds since 1970.
-        repair: What stands between the faults and a rollback that failed because of them.
-        is_beyond_repair: Whether nobody can go back to these properties, as their image is dead,
-            and its import task too.
+        physical_id: The id that CloudFormation knows; None while the resource does not exist.
+        retained_ids: Ids that CloudFormation retained, or failed to delete, and no longer manages.
+        abandoned: Whether CloudFormation stopped to manage something whose id it does not know.
+        now: Returns the time, in seconds since 1970.
+        repair: Ends the faults, before the rollback that failed because of them is continued.
+        is_beyond_repair: Whether no rollback to these properties can succeed, because their image
+            and its import task have failed.
     """
 
-    send: Callable[[Event], Answer | None]
-    send_at_once: Callable[[Event, Event], Answer | None]
+    send: Callable[[Event], Response | None]
+    send_at_once: Callable[[Event, Event], Response | None]
     order: Order
     policy: Policy
     stack_id: str = "arn:aws:cloudformation:us-east-1:123456789012:stack/images/1f"
     logical_id: str = "GoldenImageF00D"
     physical_id: str | None = None
     properties: Properties = field(default_factory=dict)
-    let_go: set[str] = field(default_factory=set)
+    retained_ids: set[str] = field(default_factory=set)
     abandoned: bool = False
     now: Callable[[], float] = time.time
     repair: Callable[[], None] = lambda: None
@@ -98,37 +95,37 @@ class Resource:
     def event(
         self, request_type: str, properties: Properties, *, later: float = 0, **more: Any
     ) -> Event:
-        """An event, as CloudFormation writes it now, or some seconds later."""
-        number, date = next(_numbers), signature_date(self.now() + later)
+        """An event that CloudFormation sends now, or some seconds later."""
+        number = next(_numbers)
         return {
             "RequestType": request_type,
             "RequestId": f"request-{number}",
             "StackId": self.stack_id,
-            "ResponseURL": f"https://cloudformation.invalid/{number}?X-Amz-Date={date}",
-            "ResourceType": "Custom::ImportedVmImage",
+            "ResponseURL": response_url(self.now() + later),
+            "ResourceType": ResourceType.IMAGE.value,
             "LogicalResourceId": self.logical_id,
             "ResourceProperties": dict(properties),
             **more,
         }
 
     def create(self, properties: Properties, *, others_fail: bool = False) -> bool:
-        """Add the resource to the stack; whether it stays."""
-        answer = self.send(self.event("Create", properties))
-        if answer and answer["Status"] == "SUCCESS":
+        """Add the resource to the stack; return whether it stays."""
+        response = self.send(self.event("Create", properties))
+        if response and response["Status"] == "SUCCESS":
             if not others_fail:
-                self.physical_id, self.properties = answer["PhysicalResourceId"], properties
+                self.physical_id, self.properties = response["PhysicalResourceId"], properties
                 return True
-            self._delete_newcomer(answer["PhysicalResourceId"], properties)
+            self._delete_created(response["PhysicalResourceId"], properties)
         elif self.order is not Order.MINISTACK:
-            self._delete_newcomer(
-                answer["PhysicalResourceId"] if answer else self._invented(), properties
+            self._delete_created(
+                response["PhysicalResourceId"] if response else self._invented(), properties
             )
-        elif not answer:
+        elif not response:
             self.abandoned = True
         return False
 
     def create_and_cancel(self, properties: Properties) -> None:
-        """Another resource fails while the Create is in flight."""
+        """Create the resource, and cancel that because another resource fails."""
         create = self.event("Create", properties)
         if self.order is Order.MINISTACK:  # one after the other
             self.create(properties, others_fail=True)
@@ -140,30 +137,30 @@ class Resource:
     def update(
         self, properties: Properties, *, others_fail: bool = False, in_flight: bool = False
     ) -> bool:
-        """Change the resource; whether the change stays.
+        """Change the resource; return whether the change stays.
 
         Args:
-            properties: The new ones.
-            others_fail: Whether another resource fails, so that all is rolled back.
-            in_flight: Whether it does so while this one is still updated.
+            properties: The new properties.
+            others_fail: Whether another resource fails, so that the stack is rolled back.
+            in_flight: Whether it fails while this one is still being updated.
         """
         assert self.physical_id
         old_id, old = self.physical_id, self.properties
         update = self._update(old_id, properties, old)
         if in_flight and self.order is not Order.MINISTACK:
             back = self._update(old_id, old, properties, _IN_FLIGHT)
-            answer = self.send_at_once(update, back)
-            if not answer or answer["Status"] != "SUCCESS":
-                answer = self._continue_rollback(old_id, old, properties)
-            self._come_back(answer, old_id)
+            response = self.send_at_once(update, back)
+            if not response or response["Status"] != "SUCCESS":
+                response = self._continue_rollback(old_id, old, properties)
+            self._come_back(response, old_id)
             return False
-        answer = self.send(update)
-        if answer and answer["Status"] == "SUCCESS" and not (others_fail or in_flight):
-            self.physical_id, self.properties = answer["PhysicalResourceId"], properties
+        response = self.send(update)
+        if response and response["Status"] == "SUCCESS" and not (others_fail or in_flight):
+            self.physical_id, self.properties = response["PhysicalResourceId"], properties
             if self.physical_id != old_id:
                 self._delete(old_id, old, retained=self.policy is not Policy.DESTROY)
             return True
-        self._roll_back(answer, old_id, properties, old)
+        self._roll_back(response, old_id, properties, old)
         return False
 
     def remove(self) -> None:
@@ -174,12 +171,12 @@ class Resource:
         self.physical_id = None
 
     def _roll_back(
-        self, answer: Answer | None, old_id: str, properties: Properties, old: Properties
+        self, response: Response | None, old_id: str, properties: Properties, old: Properties
     ) -> None:
-        new_id = answer["PhysicalResourceId"] if answer else old_id
+        new_id = response["PhysicalResourceId"] if response else old_id
         if self.order is Order.MINISTACK:
-            if answer and answer["Status"] == "SUCCESS" and new_id != old_id:
-                self._delete_newcomer(new_id, properties)
+            if response and response["Status"] == "SUCCESS" and new_id != old_id:
+                self._delete_created(new_id, properties)
                 return
             new_id = old_id
         known_id = old_id if self.order is Order.DOCUMENTED_OLD_ID else new_id
@@ -188,26 +185,28 @@ class Resource:
             back = self._continue_rollback(known_id, old, properties)
         self._come_back(back, old_id)
         if new_id not in {self.physical_id, old_id}:
-            self._delete_newcomer(new_id, properties)
+            self._delete_created(new_id, properties)
 
-    def _continue_rollback(self, known_id: str, old: Properties, properties: Properties) -> Answer:
-        """Somebody mends what made the stack UPDATE_ROLLBACK_FAILED, and goes on.
+    def _continue_rollback(
+        self, known_id: str, old: Properties, properties: Properties
+    ) -> Response:
+        """Continue the rollback of a stack in UPDATE_ROLLBACK_FAILED when the faults are over.
 
-        What nobody can mend is skipped (user guide, ContinueUpdateRollback, ResourcesToSkip).
+        A resource that cannot be rolled back is skipped (user guide, ContinueUpdateRollback, ResourcesToSkip).
         """
         self.repair()
-        answer = self.send(self._update(known_id, old, properties))
-        assert answer
-        if answer["Status"] != "SUCCESS":
-            assert self.is_beyond_repair(old), answer["Reason"]
+        response = self.send(self._update(known_id, old, properties))
+        assert response
+        if response["Status"] != "SUCCESS":
+            assert self.is_beyond_repair(old), response["Reason"]
             self.abandoned = True
             return {"PhysicalResourceId": self.physical_id}
-        return answer
+        return response
 
-    def _come_back(self, answer: Answer, old_id: str) -> None:
-        self.physical_id = answer["PhysicalResourceId"]
+    def _come_back(self, response: Response, old_id: str) -> None:
+        self.physical_id = response["PhysicalResourceId"]
         if self.physical_id != old_id:
-            self.let_go.add(old_id)  # gone, or it had come back to it
+            self.retained_ids.add(old_id)  # deleted, or the rollback returned to another one
 
     def _update(
         self, physical_id: str, properties: Properties, old: Properties, later: float = 0
@@ -215,7 +214,7 @@ class Resource:
         more: Any = {"PhysicalResourceId": physical_id, "OldResourceProperties": dict(old)}
         return self.event("Update", properties, later=later, **more)
 
-    def _delete_newcomer(self, physical_id: str, properties: Properties) -> None:
+    def _delete_created(self, physical_id: str, properties: Properties) -> None:
         self.abandoned |= self.policy is Policy.RETAIN and not physical_id.startswith("arn:")
         self._delete(physical_id, properties, retained=self.policy is Policy.RETAIN)
 
@@ -223,12 +222,12 @@ class Resource:
         if not retained:
             for _ in range(1 if self.order is Order.MINISTACK else 3):
                 event = self.event("Delete", properties, PhysicalResourceId=physical_id)
-                answer = self.send(event)
-                if answer and answer["Status"] == "SUCCESS":
-                    assert answer["PhysicalResourceId"] == physical_id
+                response = self.send(event)
+                if response and response["Status"] == "SUCCESS":
+                    assert response["PhysicalResourceId"] == physical_id
                     return
             self.abandoned = True
-        self.let_go.add(physical_id)
+        self.retained_ids.add(physical_id)
 
     def _invented(self) -> str:
         return f"images-{self.logical_id}-1ABCDEFGHIJKL"

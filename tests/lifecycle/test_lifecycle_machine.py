@@ -20,23 +20,24 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.lifecycle.aws_in_process import ANSWER_FAULTS, FAULTS, SERVICE_TIMEOUT, Aws
 from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
-from tests.lifecycle.step_functions import STATE_MACHINE
+from tests.support.aws import FAULTS, RESPONSE_FAULTS, SERVICE_TIMEOUT, shared_aws
+from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from local_aws.services.imagebuilder.image_builder import Image
-    from tests.lifecycle.cloudformation_driver import Answer, Event
+    from tests.lifecycle.cloudformation_driver import Event, Response
+    from tests.support.local_services import Image
 
 Change = dict[str, Any]
 Trouble = dict[str, Any]
 
 DAY = 86400.0
 LATEST = 3600.0  # for how long Lambda keeps an event of the function
+OTHER_STACK = "arn:aws:cloudformation:us-east-1:123456789012:stack/others/2f"
 DEAD = {"FAILED", "CANCELLED", "DELETED"}
-AWS = Aws()
+AWS = shared_aws()
 
 denials = st.sets(
     st.sampled_from(
@@ -55,8 +56,8 @@ denials = st.sets(
 trouble = st.fixed_dictionaries(
     {
         "wrong": st.dictionaries(st.integers(0, 30), st.sampled_from(FAULTS), max_size=3),
-        "wrong_answers": st.dictionaries(
-            st.integers(0, 3), st.sampled_from(ANSWER_FAULTS), max_size=2
+        "wrong_responses": st.dictionaries(
+            st.integers(0, 3), st.sampled_from(RESPONSE_FAULTS), max_size=2
         ),
         "denied": denials,
         "repeat": st.sampled_from(["", "", "", "after", "at once"]),
@@ -67,8 +68,8 @@ rarely = st.sampled_from([False, False, True])
 WAITING = {"TimeoutSeconds": "600"}
 # An event that overtakes another waits for that as long as it takes with a fault or two. One that
 # Lambda brings again, a minute later, is too late: see test_sequences.py.
-SHORT = {"throttled", "throttled unretried", "failed", "answer lost", "not connected"}
-IN_FLIGHT: Trouble = {"wrong_answers": {}, "denied": set(), "repeat": "", "in_flight": True}
+SHORT = {"throttled", "throttled unretried", "failed", "response lost", "not connected"}
+IN_FLIGHT: Trouble = {"wrong_responses": {}, "denied": set(), "repeat": "", "in_flight": True}
 LONG = {("completed", 1000), ("never", 0)}
 changes = st.sampled_from(
     [
@@ -148,15 +149,15 @@ class LifecycleMachine(RuleBasedStateMachine):
             "Platform": "Linux",
             "VmImportTaskId": self.aws.import_task(),
             "Retain": "false" if policy is Policy.DESTROY else "true",
-            "Waiter": STATE_MACHINE,
+            "StateMachineArn": STATE_MACHINE,
         }
         for stack_id, logical_id in (
             (self.resource.stack_id, "Another"),
-            ("arn:aws:cloudformation:us-east-1:x", self.resource.logical_id),
+            (OTHER_STACK, self.resource.logical_id),
         ):
             neighbour = Resource(self.send, self.send_at_once, order, policy, stack_id, logical_id)
             neighbour.now = self.aws.clock.now
-            assert neighbour.create(self.properties), self.aws.answers
+            assert neighbour.create(self.properties), self.aws.responses
         self.neighbours = {arn: dict(i.tags) for arn, i in self.aws.images.items()}
         self.aws.lag = lag
         if waits:
@@ -164,16 +165,16 @@ class LifecycleMachine(RuleBasedStateMachine):
         if there:
             assert self.resource.create(self.properties)
 
-    def send(self, event: Event) -> Answer | None:
+    def send(self, event: Event) -> Response | None:
         """Deliver an event, as often as drawn."""
-        self.aws.sleep(1)  # since the answer to the one before
+        self.aws.sleep(1)  # since the response to the one before
         self.sent.append((self.aws.clock.now(), event))
         repeat, self.repeat = self.repeat, ""
         if repeat == "at once":
             self.aws.deliver_at_once(event, event, chance=self.chance)
         else:
             self.aws.deliver(event)
-        first = self.answer(event)
+        first = self.response(event)
         if repeat == "after" and first:
             self.aws.deliver(event)
         if "GetImage" in self.aws.denied and self.resource.order is Order.MINISTACK:
@@ -183,7 +184,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.aws.denied = set()  # what made an event fail does not stop the rollback
         return first
 
-    def send_at_once(self, running: Event, event: Event) -> Answer | None:
+    def send_at_once(self, running: Event, event: Event) -> Response | None:
         """Deliver an event while another one is handled, or its image is waited for."""
         now = self.aws.clock.now()
         self.sent += [(now, running), (now, event)]
@@ -194,23 +195,23 @@ class LifecycleMachine(RuleBasedStateMachine):
             head_start=self.chance.randrange(12),
             delay=self.chance.choice([0, 0, 20, 100, 700]),
         )
-        return self.answer(event)
+        return self.response(event)
 
-    def answer(self, event: Event) -> Answer | None:
-        """The answer that CloudFormation took, if there was one in time."""
+    def response(self, event: Event) -> Response | None:
+        """The response that CloudFormation took, if there was one in time."""
         sent = next(sent for sent, known in self.sent if known is event)
-        answered = self.aws.answered.get(event["ResponseURL"])
+        answered = self.aws.responded.get(event["ResponseURL"])
         if answered is None or answered > sent + SERVICE_TIMEOUT:
             self.aws.sleep(max(0.0, sent + SERVICE_TIMEOUT - self.aws.clock.now()))
             return None
-        return self.aws.answers[event["ResponseURL"]][0]
+        return self.aws.responses[event["ResponseURL"]][0]
 
     def perform(
         self,
         operation: Callable[[], object],
         *,
         wrong: dict[int, str],
-        wrong_answers: dict[int, str],
+        wrong_responses: dict[int, str],
         denied: set[str],
         repeat: str,
         chance: int,
@@ -224,23 +225,23 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.repeat, self.chance = repeat, random.Random(chance)  # noqa: S311
         resource.abandoned = False
         sent_before = len(self.sent)
-        self.aws.expect(wrong, wrong_answers, denied)
+        self.aws.expect(wrong, wrong_responses, denied)
         stays = operation()
         self.aws.expect()
         self.aws.work(lambda: False)  # what CloudFormation does not wait for any more
         self.drifted |= self.failed()
         resource.abandoned |= self.had_different_luck(sent_before)
-        self.tagged_otherwise |= resource.let_go
+        self.tagged_otherwise |= resource.retained_ids
         if resource.abandoned or (old_id in self.drifted and not stays):
             # Nobody can tell any more what an update made whose image was taken away before it.
-            resource.let_go |= set(self.own)
+            resource.retained_ids |= set(self.own)
         # what was in order stays, or goes back, to the very image
         in_order = old_id in before and before[old_id] not in DEAD and old_id not in self.drifted
         if resource.physical_id and in_order:
             unchanged = self.identity(resource.properties) == old
             assert (resource.physical_id == old_id) == unchanged
         # what was retained stays; but a rollback may take it for its newcomer while it is young
-        for arn in (resource.let_go & set(before)) - set(self.own):
+        for arn in (resource.retained_ids & set(before)) - set(self.own):
             young = self.aws.clock.now() - self.created[arn] <= DAY
             deleted = resource.policy is Policy.DESTROY or (young and not stays)
             assert deleted or before[arn] in DEAD, f"{arn} was lost"
@@ -254,7 +255,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         That is mended by what CloudFormation sends next, but sometimes nothing comes.
         """
         statuses = [
-            {answer["Status"] for answer in self.aws.answers.get(event["ResponseURL"], [])}
+            {response["Status"] for response in self.aws.responses.get(event["ResponseURL"], [])}
             for _, event in self.sent[sent_before:]
             if event["RequestType"] == "Create"
         ]
@@ -298,7 +299,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     def check(self) -> None:
         """The invariants."""
         own, known = self.own, self.resource.physical_id
-        left = set(own) - self.resource.let_go - self.stripped - {known}
+        left = set(own) - self.resource.retained_ids - self.stripped - {known}
         assert not left, f"left behind: {left}"
         if known and known not in self.drifted:
             assert known in own, "the image is lost"
@@ -312,7 +313,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         for arn, tags in self.neighbours.items():
             assert self.aws.images[arn].tags == tags
             assert self.aws.images[arn].status in {"PENDING", "AVAILABLE"}
-        for event in self.aws.answers.values():
+        for event in self.aws.responses.values():
             assert event
 
     # --- what happens ---
@@ -359,7 +360,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         """Lambda brings an event again, as late as it may, or for the first time."""
         events = self.over()
         before = {arn: (image.status, dict(image.tags)) for arn, image in self.own.items()}
-        self.aws.bring_again(events[which % len(events)])
+        self.aws.deliver_again(events[which % len(events)])
         assert before == {arn: (image.status, image.tags) for arn, image in self.own.items()}
 
     @precondition(lambda self: self.resource.physical_id in self.own)
@@ -390,7 +391,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         before = self.resource.properties or self.properties
         match change:
             case {"VmImportTaskId": (ends, seconds)}:
-                if self.aws.world.knobs.cancel_import == "refuse" and (ends, seconds) in LONG:
+                if self.aws.local.knobs.cancel_import == "refuse" and (ends, seconds) in LONG:
                     # see test_an_import_that_cannot_be_cancelled_and_outlasts_the_function_...
                     ends, seconds = "completed", 60
                 change = {"VmImportTaskId": self.aws.import_task(seconds, ends)}

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lifecycle.aws_in_process import SERVICE_TIMEOUT
 from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
-from tests.lifecycle.step_functions import STATE_MACHINE
+from tests.support.aws import SERVICE_TIMEOUT
+from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
-    from tests.lifecycle.aws_in_process import Aws
-    from tests.lifecycle.cloudformation_driver import Answer, Event
+    from tests.lifecycle.cloudformation_driver import Event, Response
+    from tests.support.aws import Aws
+    from tests.support.step_functions import Execution
 
 DAY = 86400
 INVENTED = "images-GoldenImageF00D-1ABCDEFGHIJKL"
-FIXTURES = Path(__file__).parents[1] / "handler" / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "support" / "fixtures"
 
 
 class Stack(Resource):
@@ -35,27 +36,27 @@ class Stack(Resource):
             "Platform": "Linux",
             "VmImportTaskId": aws.import_task(),
             "Retain": "false" if policy is Policy.DESTROY else "true",
-            "Waiter": STATE_MACHINE,
+            "StateMachineArn": STATE_MACHINE,
         }
-        self.answer: Answer = {}
+        self.response: Response = {}
         self.sent: list[Event] = []
 
     def waits(self) -> None:
         """Have its image waited for from now on."""
         self.properties = self.change(TimeoutSeconds="600")
 
-    def deliver(self, event: Event) -> Answer | None:
+    def deliver(self, event: Event) -> Response | None:
         self.sent.append(event)
         self.aws.deliver(event)
-        self.answer = next(iter(self.aws.answers.get(event["ResponseURL"], [])), {})
-        return self.answer or None
+        self.response = next(iter(self.aws.responses.get(event["ResponseURL"], [])), {})
+        return self.response or None
 
-    def overtake(self, running: Event, event: Event) -> Answer | None:
+    def overtake(self, running: Event, event: Event) -> Response | None:
         chance = random.Random(0)  # noqa: S311
         self.sent += [running, event]
         # the first is handed over, and has begun
         self.aws.deliver_at_once(running, event, chance=chance, head_start=3)
-        return self.aws.answers[event["ResponseURL"]][0]
+        return self.aws.responses[event["ResponseURL"]][0]
 
     def change(self, **changes: Any) -> dict[str, Any]:
         return {**self.properties, **changes}
@@ -123,7 +124,7 @@ def test_a_delete_killed_at_any_call_leaves_nothing_on_its_retry(
 
 def test_an_import_whose_answer_is_lost_for_good_is_found_by_its_token(aws: Aws) -> None:
     stack = Stack(aws)
-    aws.expect(dict.fromkeys(range(2, 6), "answer lost"))
+    aws.expect(dict.fromkeys(range(2, 6), "response lost"))
 
     assert stack.create(stack.properties)
 
@@ -146,30 +147,30 @@ def test_a_fault_of_aws_is_waited_out_where_nothing_can_be_made_twice(aws: Aws) 
     assert stack.create(stack.properties)
 
 
-def test_an_event_that_runs_out_of_time_is_answered_with_what_it_waited_for(
+def test_an_event_that_runs_out_of_time_is_responded_to_with_what_it_waited_for(
     aws: Aws, stack: Stack
 ) -> None:
-    aws.expect(dict.fromkeys(range(1000), "throttled"))
-    start = aws.clock.now()
+    throttled = {"code": "TooManyRequestsException", "message": "Rate exceeded", "status": 429}
+    aws.fault("imagebuilder", "GetImage", times=10**6, error=throttled)
+    start = aws.now()
 
     stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=stack.physical_id))
 
-    assert stack.answer["Status"] == "FAILED"
-    assert "ran out of time waiting for GetImage" in stack.answer["Reason"]
-    assert "TooManyRequestsException" in stack.answer["Reason"]
-    assert 700 < aws.clock.now() - start < 800
+    assert stack.response["Status"] == "FAILED"
+    assert "GetImage failed: TooManyRequestsException" in stack.response["Reason"]
+    assert 3000 < aws.now() - start < SERVICE_TIMEOUT
 
 
 def test_a_rollback_sweeps_what_an_update_made_that_never_answered(aws: Aws, stack: Stack) -> None:
     first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
-    aws.expect(answer_faults=dict.fromkeys(range(300), "500"))
+    aws.expect(response_faults=dict.fromkeys(range(300), "500"))
     assert stack.deliver(stack._update(str(first), newer, stack.properties)) is None
     assert len(images(aws)) == 2
     aws.expect()
 
     stack.deliver(stack._update(str(first), stack.properties, newer))
 
-    assert stack.answer["PhysicalResourceId"] == first
+    assert stack.response["PhysicalResourceId"] == first
     assert images(aws) == [first]
 
 
@@ -185,7 +186,7 @@ def test_a_rollback_waits_for_the_update_that_still_runs(aws: Aws, stack: Stack)
 def test_a_rollback_from_a_placeholder_sweeps_what_it_stands_for(aws: Aws, stack: Stack) -> None:
     first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
     stack.deliver(stack._update(str(first), newer, stack.properties))
-    token = aws.images[stack.answer["PhysicalResourceId"]].tags["cdk-vm-import:token"]
+    token = aws.images[stack.response["PhysicalResourceId"]].tags["cdk-vm-import:token"]
 
     stack.deliver(stack._update(f"rhel-9/2.0.0/{token}", stack.properties, newer))
 
@@ -209,8 +210,8 @@ def test_a_failed_update_of_another_identity_answers_an_id_to_clean_up_by(
 
     stack.deliver(stack._update(str(stack.physical_id), newer, stack.properties))
 
-    assert stack.answer["Status"] == "FAILED"
-    assert stack.answer["PhysicalResourceId"].startswith("rhel-9/2.0.0/")
+    assert stack.response["Status"] == "FAILED"
+    assert stack.response["PhysicalResourceId"].startswith("rhel-9/2.0.0/")
 
 
 def test_a_failed_update_of_the_same_identity_answers_the_id_in_use(aws: Aws, stack: Stack) -> None:
@@ -221,8 +222,8 @@ def test_a_failed_update_of_the_same_identity_answers_the_id_in_use(aws: Aws, st
 
     stack.deliver(stack._update(first, stack.change(Tags={"a": "1"}), stack.properties))
 
-    assert stack.answer["Status"] == "FAILED"
-    assert stack.answer["PhysicalResourceId"] == first
+    assert stack.response["Status"] == "FAILED"
+    assert stack.response["PhysicalResourceId"] == first
 
 
 def test_a_failed_create_answers_an_id_to_clean_up_by(aws: Aws) -> None:
@@ -231,7 +232,7 @@ def test_a_failed_create_answers_an_id_to_clean_up_by(aws: Aws) -> None:
 
     stack.deliver(stack.event("Create", stack.properties))
 
-    assert stack.answer["PhysicalResourceId"].startswith("rhel-9/1.0.0/")
+    assert stack.response["PhysicalResourceId"].startswith("rhel-9/1.0.0/")
 
 
 def test_a_placeholder_is_enough_to_delete_what_it_stands_for(aws: Aws, stack: Stack) -> None:
@@ -246,7 +247,7 @@ def test_a_placeholder_never_stands_for_the_image_in_use(aws: Aws, stack: Stack)
     # whichever properties CloudFormation sends along
     first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
     stack.deliver(stack._update(str(first), newer, stack.properties))
-    token = aws.images[stack.answer["PhysicalResourceId"]].tags["cdk-vm-import:token"]
+    token = aws.images[stack.response["PhysicalResourceId"]].tags["cdk-vm-import:token"]
 
     for sent in (newer, stack.properties):
         event = stack.event("Delete", sent, PhysicalResourceId=f"rhel-9/2.0.0/{token}")
@@ -268,8 +269,8 @@ def test_a_delete_that_aws_refuses_fails(aws: Aws, stack: Stack) -> None:
 
     stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=stack.physical_id))
 
-    assert stack.answer["Status"] == "FAILED"
-    assert "DeleteImage failed: AccessDeniedException" in stack.answer["Reason"]
+    assert stack.response["Status"] == "FAILED"
+    assert "DeleteImage failed: AccessDeniedException" in stack.response["Reason"]
 
 
 def test_the_ami_of_a_kept_image_is_kept(retaining: Stack, aws: Aws) -> None:
@@ -281,7 +282,7 @@ def test_the_ami_of_a_kept_image_is_kept(retaining: Stack, aws: Aws) -> None:
     retaining.create(properties, others_fail=True)
 
     assert aws.images
-    assert len(aws.amis) == 1
+    assert len(aws.local.amis) == 1
 
 
 def test_a_create_that_is_cancelled_in_flight_leaves_nothing(aws: Aws) -> None:
@@ -380,11 +381,11 @@ def test_a_rollback_gives_an_image_that_is_not_listed_yet_its_tags_back(
     aws.sleep(10)
     aws.lag = 1
     stack.deliver(stack._update(first, after, before))
-    made = stack.answer["PhysicalResourceId"]
+    made = stack.response["PhysicalResourceId"]
 
     stack.deliver(stack._update(first, before, after))
 
-    assert stack.answer["PhysicalResourceId"] == made
+    assert stack.response["PhysicalResourceId"] == made
     tags = aws.images[made].tags
     assert {key: tags[key] for key in tags if ":" not in key} == {"a": "2", "b": "1"}
 
@@ -402,7 +403,7 @@ def test_an_image_without_our_tags_is_left_by_a_delete(aws: Aws, stack: Stack) -
 
     stack.remove()
 
-    assert stack.answer["Status"] == "SUCCESS"
+    assert stack.response["Status"] == "SUCCESS"
     assert len(images(aws)) == 1
 
 
@@ -444,29 +445,45 @@ def test_an_image_that_was_deprecated_or_disabled_stays_in_use(
     assert images(aws) == [stack.physical_id] == [first]
 
 
-def test_a_dead_image_goes_when_a_retry_of_its_event_makes_the_next(aws: Aws) -> None:
+def killed_after_its_import(aws: Aws, stack: Stack) -> Execution:
+    """Begin a Create, and have Lambda end the function when the image is created."""
+    event = stack.event("Create", stack.properties)
+    aws.call(event)
+    execution = aws.step_functions.of(event)
+    assert execution
+    for call in range(20):
+        aws.expect({call: "killed after"})
+        aws.step(execution)
+        if aws.images:
+            break
+    aws.expect()
+    return execution
+
+
+def test_a_failed_image_is_deleted_when_a_retry_of_its_step_creates_another(aws: Aws) -> None:
     stack = Stack(aws)
-    # without, a retry is handled whatever was answered
-    event = stack.event("Create", {**stack.properties, "Waiter": ""})
-    stack.deliver(event)
-    aws.images[stack.answer["PhysicalResourceId"]].status = "CANCELLED"
+    execution = killed_after_its_import(aws, stack)
+    (failed,) = aws.images.values()
+    failed.status = "CANCELLED"
 
-    aws.deliver(event)
+    aws.work(lambda: not execution.is_running)
 
-    again = aws.answers[event["ResponseURL"]][1]
-    assert images(aws) == [again["PhysicalResourceId"]]
+    (response,) = aws.responses[execution.event["ResponseURL"]]
+    assert response["Status"] == "SUCCESS"
+    assert images(aws) == [response["PhysicalResourceId"]] != [failed.arn]
 
 
-def test_a_dead_image_goes_when_a_retry_of_its_event_fails(aws: Aws) -> None:
+def test_a_failed_image_is_deleted_when_a_retry_of_its_step_fails(aws: Aws) -> None:
     stack = Stack(aws)
-    # without, a retry is handled whatever was answered
-    event = stack.event("Create", {**stack.properties, "Waiter": ""})
-    stack.deliver(event)
-    aws.images[stack.answer["PhysicalResourceId"]].status = "FAILED"
+    execution = killed_after_its_import(aws, stack)
+    (failed,) = aws.images.values()
+    failed.status = "FAILED"
     aws.expect(denied={"ImportVmImage"})
 
-    aws.deliver(event)
+    aws.work(lambda: not execution.is_running)
 
+    (response,) = aws.responses[execution.event["ResponseURL"]]
+    assert response["Status"] == "FAILED"
     assert images(aws) == []
 
 
@@ -479,7 +496,7 @@ def test_a_sixth_image_is_refused_while_aws_remembers_five_tokens(aws: Aws) -> N
     assert not stack.create(stack.properties)
 
     stack.deliver(stack.event("Create", stack.properties))
-    assert "5 images of this name, version and import task were made" in stack.answer["Reason"]
+    assert "5 images of this identity are gone" in stack.response["Reason"]
     aws.sleep(2 * DAY)  # the tokens are forgotten, the import task is not
     assert stack.create(stack.properties)
     assert images(aws) == [stack.physical_id]
@@ -491,7 +508,7 @@ def test_a_delete_with_the_properties_of_the_image_in_use_leaves_that(
     first = stack.physical_id
     newer = stack.change(Description="golden")
     stack.deliver(stack._update(str(first), newer, stack.properties))
-    newcomer = stack.answer["PhysicalResourceId"]
+    newcomer = stack.response["PhysicalResourceId"]
 
     stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=newcomer))
 
@@ -506,13 +523,13 @@ def test_a_client_token_of_the_users_cannot_stand_for_two_images(aws: Aws) -> No
 
     stack.update({**first, "Description": "golden"})
 
-    assert "this client token was used for another image" in aws_reason(aws)
+    assert "client token 'mine' was used for an image" in aws_reason(aws)
     assert stack.physical_id == arn
     assert images(aws) == [arn]
 
 
 def aws_reason(aws: Aws) -> str:
-    reasons = [answer["Reason"] for answers in aws.answers.values() for answer in answers]
+    reasons = [response["Reason"] for answers in aws.responses.values() for response in answers]
     return " ".join(reasons)
 
 
@@ -536,9 +553,9 @@ def test_the_properties_of_every_release_are_understood(aws: Aws, fixture: Path)
     properties = {
         **json.loads(fixture.read_text()),
         "VmImportTaskId": stack.properties["VmImportTaskId"],
+        "StateMachineArn": STATE_MACHINE,
         "Retain": "false",
     }
-    del properties["Waiter"]  # it would be handed over
     stack.create(properties)
     first = stack.physical_id
     stack.update({**properties, "Tags": {"team": "others"}})
@@ -583,7 +600,7 @@ def test_an_image_that_was_made_a_moment_ago_is_deleted(aws: Aws, by: str) -> No
     aws.lag = 2
     stack.create(stack.properties)
     ((arn, image),) = aws.images.items()
-    aws._lagging = dict.fromkeys(aws._lagging, 2)
+    aws.show_as_before_the_last_write(2)
     placeholder = f"rhel-9/1.0.0/{image.tags['cdk-vm-import:token']}"
 
     by_id = arn if by == "its ARN" else placeholder
@@ -601,13 +618,13 @@ def test_an_image_that_was_made_a_moment_ago_is_deleted(aws: Aws, by: str) -> No
 def test_a_wait_in_vain_leaves_nothing(waiting: Stack, aws: Aws, ends: str, reason: str) -> None:
     # nothing but the Create: the local CloudFormation sends nothing after it; and Image Builder
     # does not tell what only EC2 knows
-    aws.world.knobs = aws.world.knobs.changed({"image_watch_seconds": 10_000.0})
+    aws.local.change_knobs(image_watch_seconds=10_000.0)
     task = aws.import_task(60, ends)
 
     waiting.deliver(waiting.event("Create", waiting.change(VmImportTaskId=task)))
 
-    assert waiting.answer["Status"] == "FAILED"
-    assert reason in waiting.answer["Reason"]
+    assert waiting.response["Status"] == "FAILED"
+    assert reason in waiting.response["Reason"]
     assert images(aws) == []
     assert aws.step_functions.running() == []
 
@@ -638,7 +655,7 @@ def test_a_replacement_in_vain_comes_back_to_the_image_in_use(waiting: Stack, aw
 def test_an_import_that_cannot_be_cancelled_and_outlasts_the_function_is_left_by_a_rollback(
     aws: Aws, stack: Stack
 ) -> None:
-    aws.world.knobs = aws.world.knobs.changed({"cancel_import": "refuse"})
+    aws.local.change_knobs(cancel_import="refuse")
     first = str(stack.physical_id)
 
     stack.update(stack.change(VmImportTaskId=aws.import_task(1000)), in_flight=True)
@@ -674,8 +691,8 @@ def test_an_update_of_an_image_whose_import_failed_fails_if_it_waits(
 
     stack.deliver(stack._update(str(failed), {**stack.properties, **properties}, properties))
 
-    assert stack.answer["Status"] == ("FAILED" if waits else "SUCCESS")
-    assert not waits or f"{failed} is FAILED" in stack.answer["Reason"]
+    assert stack.response["Status"] == ("FAILED" if waits else "SUCCESS")
+    assert not waits or f"{failed} is FAILED" in stack.response["Reason"]
     assert images(aws) == [failed]
 
 
@@ -686,14 +703,14 @@ def test_a_delete_ends_the_wait_even_if_the_state_machine_takes_no_events(
     waiting: Stack, aws: Aws
 ) -> None:
     create = waiting.event("Create", waiting.change(VmImportTaskId=aws.import_task(1, "never")))
-    aws.functions[0].invoke(create)
+    aws.processes[0].invoke(create)
     (wait,) = aws.step_functions.running()
     aws.expect(denied={"StartExecution"})
 
     invented: Any = {"PhysicalResourceId": INVENTED}
     waiting.deliver(waiting.event("Delete", create["ResourceProperties"], **invented))
 
-    assert waiting.answer["Status"] == "SUCCESS"
+    assert waiting.response["Status"] == "SUCCESS"
     assert wait.status == "ABORTED"
 
 
@@ -702,7 +719,7 @@ def test_an_event_ends_the_waits_of_its_own_resource_alone(waiting: Stack, aws: 
     another.waits()
     endless = another.change(VmImportTaskId=aws.import_task(60, "never"))
     create = another.event("Create", endless)
-    aws.functions[0].invoke(create)
+    aws.processes[0].invoke(create)
 
     waiting.create(waiting.properties)
     waiting.remove()
@@ -717,7 +734,7 @@ def test_a_rollback_to_where_nothing_was_waited_for_ends_the_wait(aws: Aws, stac
     before = dict(stack.properties)
     stack.waits()
     newer = stack.change(SemanticVersion="2.0.0")
-    aws.functions[0].invoke(stack._update(str(stack.physical_id), newer, before))
+    aws.processes[0].invoke(stack._update(str(stack.physical_id), newer, before))
     aws.sleep(10)
 
     stack.deliver(stack._update(str(stack.physical_id), before, newer))
@@ -754,7 +771,7 @@ def test_no_event_that_comes_again_is_handled_again(aws: Aws, *, waits: bool) ->
     assert kinds == {("Create", ""), ("Update", "arn"), *deletes}
 
     for event in waiting.sent:
-        aws.bring_again(event)
+        aws.deliver_again(event)
 
     assert before == {arn: image.tags for arn, image in aws.images.items()}
     assert [*before] == [waiting.physical_id]
@@ -768,8 +785,8 @@ def test_a_create_that_comes_after_it_was_given_up_imports_nothing(aws: Aws) -> 
 
     stack.deliver(late)
 
-    assert stack.answer["Status"] == "FAILED"
-    assert "has sent a later" in stack.answer["Reason"]
+    assert stack.response["Status"] == "FAILED"
+    assert "has sent a later" in stack.response["Reason"]
     assert images(aws) == []
 
 
@@ -781,7 +798,7 @@ def test_an_update_that_comes_after_its_rollback_changes_nothing(aws: Aws, stack
 
     stack.deliver(late)
 
-    assert stack.answer["Status"] == "FAILED"
+    assert stack.response["Status"] == "FAILED"
     assert images(aws) == [stack.physical_id]
 
 
@@ -794,16 +811,16 @@ def test_a_delete_that_the_state_machine_did_not_take_and_that_comes_again_delet
     if not cancelled:
         aws.expect(denied={"ImportVmImage"})
         stack.deliver(stack.event("Create", stack.properties))
-        physical_id = stack.answer["PhysicalResourceId"]
+        physical_id = stack.response["PhysicalResourceId"]
     aws.expect(denied={"StartExecution"})
     deletion = stack.event("Delete", stack.properties, PhysicalResourceId=physical_id)
     stack.deliver(deletion)
     aws.expect()
-    assert stack.answer["Status"] == "SUCCESS"
+    assert stack.response["Status"] == "SUCCESS"
     aws.sleep(10)
     stack.create(stack.properties)
 
-    aws.bring_again(deletion)
+    aws.deliver_again(deletion)
 
     assert images(aws) == [stack.physical_id]
 
@@ -816,12 +833,12 @@ def test_a_create_that_the_state_machine_did_not_take_and_that_comes_again_impor
     create = stack.event("Create", stack.properties)
     stack.deliver(create)
     aws.expect()
-    assert stack.answer["Status"] == "FAILED"
+    assert stack.response["Status"] == "FAILED"
     aws.sleep(10)
-    physical_id = stack.answer["PhysicalResourceId"]
+    physical_id = stack.response["PhysicalResourceId"]
     stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=physical_id))
 
-    aws.bring_again(create)
+    aws.deliver_again(create)
 
     assert images(aws) == []
 
@@ -839,14 +856,14 @@ def test_events_whose_urls_tell_no_date_are_taken_in_the_order_in_which_they_com
         "PhysicalResourceId": INVENTED,
         "ResponseURL": "https://cloudformation.invalid/no-date-2",
     }
-    aws.functions[0].invoke(create)
+    aws.processes[0].invoke(create)
     aws.sleep(1)
 
     stack.deliver(delete)
     aws.work(lambda: False)
 
-    assert stack.answer["Status"] == "SUCCESS"
-    assert "has sent a later" in aws.answers[create["ResponseURL"]][0]["Reason"]
+    assert stack.response["Status"] == "SUCCESS"
+    assert "has sent a later" in aws.responses[create["ResponseURL"]][0]["Reason"]
     assert images(aws) == []
 
 
@@ -855,7 +872,7 @@ def test_events_whose_urls_tell_no_date_are_taken_in_the_order_in_which_they_com
 
 def test_under_retain_an_image_that_was_never_answered_is_the_next_ones(aws: Aws) -> None:
     stack = Stack(aws, Policy.RETAIN)
-    aws.expect(answer_faults=dict.fromkeys(range(300), "500"))
+    aws.expect(response_faults=dict.fromkeys(range(300), "500"))
     stack.create(stack.properties)
     aws.sleep(SERVICE_TIMEOUT)
     aws.expect()
@@ -871,11 +888,11 @@ def test_an_update_that_never_answered_leaves_its_image_if_the_one_in_use_was_de
 ) -> None:
     newer = stack.change(SemanticVersion="2.0.0")
     aws.delete(str(stack.physical_id))
-    aws.expect(answer_faults=dict.fromkeys(range(300), "500"))
+    aws.expect(response_faults=dict.fromkeys(range(300), "500"))
     stack.deliver(stack._update(str(stack.physical_id), newer, stack.properties))
     aws.expect()
 
     stack.deliver(stack._update(str(stack.physical_id), stack.properties, newer))
 
-    assert stack.answer["Status"] == "SUCCESS"
+    assert stack.response["Status"] == "SUCCESS"
     assert len(images(aws)) == 2
