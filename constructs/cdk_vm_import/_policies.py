@@ -4,7 +4,7 @@ Statements that change something are restricted to the stack's own resources by 
 `cdk-vm-import:stack`, not by names. So a policy has the same size for 400 images as for one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
@@ -12,12 +12,18 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 
+from cdk_vm_import._disk_access import DiskAccess
 from cdk_vm_import._handler import contract
 
 VM_IMPORT_SERVICE = "vmie.amazonaws.com"
 
 _REQUEST_TAG = {f"aws:RequestTag/{contract.OwnTag.STACK}": Aws.STACK_ID}
 _RESOURCE_TAG = {f"aws:ResourceTag/{contract.OwnTag.STACK}": Aws.STACK_ID}
+# To add the tag of this stack to a resource that has no tag of another stack. IAM cannot see
+# whether a resource is being created, so this also allows to tag a resource of no stack.
+_NEW_OR_OWN = {"StringEquals": _REQUEST_TAG, "StringEqualsIfExists": _RESOURCE_TAG}
+# To change a resource with the tag of this stack, but not into a resource of another stack.
+_OWN = {"StringEquals": _RESOURCE_TAG, "StringEqualsIfExists": _REQUEST_TAG}
 _IMAGES = f"arn:{Aws.PARTITION}:imagebuilder:{Aws.REGION}:{Aws.ACCOUNT_ID}:image/*"
 _IMPORT_TASKS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}:{Aws.ACCOUNT_ID}:import-image-task/*"
 # ARNs of AMIs and snapshots contain no account id.
@@ -28,16 +34,32 @@ _SNAPSHOTS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}::snapshot/*"
 # --- the function ---
 
 
-def import_images() -> list[iam.PolicyStatement]:
-    """Return what the function needs for every image."""
+def manage_images() -> list[iam.PolicyStatement]:
+    """Return what every function needs: to import images, and to clean up whatever it imported.
+
+    CloudFormation updates the role before it deletes what an update removes, and a rollback
+    restores the role before it deletes what the update created. So the permissions to clean up
+    must not depend on what the template contains at present: a template without a VmImportTask,
+    or without `delete_ami`, may follow one with both.
+    """
+    return [*_import_images(), *_clean_up_import_tasks(), *_clean_up_amis()]
+
+
+def _import_images() -> list[iam.PolicyStatement]:
     roles = f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/aws-service-role"
     return [
-        # ImportVmImage sets the image's tags, which IAM authorizes as TagResource.
         iam.PolicyStatement(
             sid="ImportImagesOfThisStack",
-            actions=["imagebuilder:ImportVmImage", "imagebuilder:TagResource"],
+            actions=["imagebuilder:ImportVmImage"],
             resources=[_IMAGES],
             conditions={"StringEquals": _REQUEST_TAG},
+        ),
+        # ImportVmImage sets the image's tags, which IAM authorizes as TagResource.
+        iam.PolicyStatement(
+            sid="TagImagesOfThisStack",
+            actions=["imagebuilder:TagResource"],
+            resources=[_IMAGES],
+            conditions=_NEW_OR_OWN,
         ),
         iam.PolicyStatement(
             sid="ChangeImagesOfThisStack",
@@ -48,7 +70,7 @@ def import_images() -> list[iam.PolicyStatement]:
                 "imagebuilder:UntagResource",
             ],
             resources=[_IMAGES],
-            conditions={"StringEquals": _RESOURCE_TAG},
+            conditions=_OWN,
         ),
         # The function searches for an image by its tags before it imports one. The statement has no
         # tag condition, because the list supports none and an image that is gone has no tags.
@@ -71,13 +93,12 @@ def import_images() -> list[iam.PolicyStatement]:
             resources=[f"{roles}/imagebuilder.amazonaws.com/AWSServiceRoleForImageBuilder"],
             conditions={"StringEquals": {"iam:AWSServiceName": "imagebuilder.amazonaws.com"}},
         ),
-        # ImportImage tags the task only, so the function tags AMI and snapshots afterwards. They
-        # may have no tag of a stack yet, but not the tag of another stack.
+        # ImportImage tags the task only, so the function tags AMI and snapshots afterwards.
         iam.PolicyStatement(
             sid="TagAmisOfThisStack",
             actions=["ec2:CreateTags"],
             resources=[_AMIS, _SNAPSHOTS],
-            conditions={"StringEquals": _REQUEST_TAG, "StringEqualsIfExists": _RESOURCE_TAG},
+            conditions=_NEW_OR_OWN,
         ),
         iam.PolicyStatement(
             sid="UntagAmisOfThisStack",
@@ -88,51 +109,30 @@ def import_images() -> list[iam.PolicyStatement]:
     ]
 
 
-def import_disks() -> list[iam.PolicyStatement]:
-    """Return what the function needs for import tasks that it starts."""
+def _clean_up_import_tasks() -> list[iam.PolicyStatement]:
     return [
-        # ImportImage sets the task's tags, which IAM authorizes as CreateTags.
-        iam.PolicyStatement(
-            sid="ImportDisksOfThisStack",
-            actions=["ec2:ImportImage", "ec2:CreateTags"],
-            resources=[_IMPORT_TASKS],
-            conditions={"StringEquals": _REQUEST_TAG},
-        ),
-        # ImportImage is also authorized on the AMI that it creates and on the snapshots that it
-        # reads. They have no tag of this stack.
-        iam.PolicyStatement(
-            sid="ImportDisks",
-            actions=["ec2:ImportImage"],
-            resources=[_AMIS, _SNAPSHOTS],
-        ),
         iam.PolicyStatement(
             sid="ChangeImportTasksOfThisStack",
             actions=["ec2:CancelImportTask", "ec2:CreateTags", "ec2:DeleteTags"],
             resources=[_IMPORT_TASKS],
-            conditions={"StringEquals": _RESOURCE_TAG},
+            conditions=_OWN,
         ),
-        # A task that is cancelled shortly before its end may leave snapshots.
-        *_delete_snapshots(),
     ]
 
 
-def pass_roles_to_vm_import() -> iam.PolicyStatement:
-    """Return a statement that allows to pass the roles which are added to its resources."""
-    # VM Import reads the disks with the role of the task.
-    return iam.PolicyStatement(
-        sid="PassRolesToVmImport",
-        actions=["iam:PassRole"],
-        conditions={"StringEquals": {"iam:PassedToService": VM_IMPORT_SERVICE}},
-    )
-
-
-def delete_amis() -> list[iam.PolicyStatement]:
-    """Return what the function needs to delete AMIs and their snapshots."""
+def _clean_up_amis() -> list[iam.PolicyStatement]:
     return [
         iam.PolicyStatement(
             sid="DeleteAmisOfThisStack",
             actions=["ec2:DeregisterImage"],
             resources=[_AMIS],
+            conditions={"StringEquals": _RESOURCE_TAG},
+        ),
+        # EC2 itself refuses to delete a snapshot that an AMI uses.
+        iam.PolicyStatement(
+            sid="DeleteSnapshotsOfThisStack",
+            actions=["ec2:DeleteSnapshot"],
+            resources=[_SNAPSHOTS],
             conditions={"StringEquals": _RESOURCE_TAG},
         ),
         # The function does not delete AMIs that another image uses or that are shared. These
@@ -142,24 +142,56 @@ def delete_amis() -> list[iam.PolicyStatement]:
             actions=["ec2:DescribeImageAttribute", "imagebuilder:ListImages"],
             resources=["*"],
         ),
-        *_delete_snapshots(),
-    ]
-
-
-def _delete_snapshots() -> list[iam.PolicyStatement]:
-    # EC2 itself refuses to delete a snapshot that an AMI uses. When a policy contains these
-    # statements twice, CDK renders them once.
-    return [
-        iam.PolicyStatement(
-            sid="DeleteSnapshotsOfThisStack",
-            actions=["ec2:DeleteSnapshot"],
-            resources=[_SNAPSHOTS],
-            conditions={"StringEquals": _RESOURCE_TAG},
-        ),
         iam.PolicyStatement(
             sid="ReadSnapshots", actions=["ec2:DescribeSnapshots"], resources=["*"]
         ),
     ]
+
+
+def start_import_tasks() -> list[iam.PolicyStatement]:
+    """Return what the function needs to start import tasks, besides the roles that it passes."""
+    return [
+        # ImportImage sets the task's tags, which IAM authorizes as CreateTags.
+        iam.PolicyStatement(
+            sid="ImportDisksOfThisStack",
+            actions=["ec2:ImportImage", "ec2:CreateTags"],
+            resources=[_IMPORT_TASKS],
+            conditions=_NEW_OR_OWN,
+        ),
+        # ImportImage is also authorized on the AMI that it creates and on the snapshots that it
+        # reads. They have no tag of this stack.
+        iam.PolicyStatement(
+            sid="ImportDisks",
+            actions=["ec2:ImportImage"],
+            resources=[_AMIS, _SNAPSHOTS],
+        ),
+    ]
+
+
+def check_disks(disks: DiskAccess) -> list[iam.PolicyStatement]:
+    """Return what AWS's guide lists for the caller of ImportImage, besides EC2's actions.
+
+    Whether ImportImage checks these permissions is not documented. The function itself reads no
+    disks.
+    https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
+    """
+    return _on(
+        [*disks.buckets, *disks.objects], "CheckDisks", "s3:GetBucketLocation", "s3:GetObject"
+    )
+
+
+def pass_roles_to_vm_import(roles: Sequence[str]) -> list[iam.PolicyStatement]:
+    """Return what the function needs to let VM Import read the disks with the roles of the tasks.
+
+    Args:
+        roles: ARNs of the roles.
+    """
+    return _on(
+        roles,
+        "PassRolesToVmImport",
+        "iam:PassRole",
+        conditions={"StringEquals": {"iam:PassedToService": VM_IMPORT_SERVICE}},
+    )
 
 
 def write_log(log_group: logs.ILogGroup) -> iam.PolicyStatement:
@@ -273,21 +305,23 @@ def assume_by_vm_import() -> iam.ServicePrincipal:
     )
 
 
-def read_disks(
-    objects: Sequence[str], buckets: Sequence[str], keys: Sequence[str]
-) -> list[iam.PolicyStatement]:
-    """Return what VM Import needs to read disks.
-
-    Args:
-        objects: ARNs of the objects in buckets.
-        buckets: ARNs of the buckets.
-        keys: ARNs of the keys that objects and snapshots are encrypted with.
-    """
+def read_disks(disks: DiskAccess) -> list[iam.PolicyStatement]:
+    """Return what VM Import needs to read disks."""
+    keys = f"arn:{Aws.PARTITION}:kms:{Aws.REGION}:{Aws.ACCOUNT_ID}:key/*"
+    through_s3 = {"kms:ViaService": f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"}
     return [
-        *_on(objects, "ReadDisks", "s3:GetObject"),
+        *_on(disks.objects, "ReadDisks", "s3:GetObject"),
         # VM Import checks the Region of the bucket and lists it.
-        *_on(buckets, "FindDisks", "s3:GetBucketLocation", "s3:ListBucket"),
-        *_on(keys, "DecryptDisks", "kms:Decrypt", "kms:DescribeKey"),
+        *_on(disks.buckets, "FindDisks", "s3:GetBucketLocation", "s3:ListBucket"),
+        *_on(disks.keys, "DecryptDisks", "kms:Decrypt", "kms:DescribeKey"),
+        # The key of a bucket that another app or `cdk bootstrap` created is not known. S3 decrypts
+        # only what the role may read, so this gives access to no other objects.
+        *_on(
+            [keys] if disks.may_have_unknown_keys else [],
+            "DecryptDisksInS3",
+            "kms:Decrypt",
+            conditions={"StringEquals": through_s3},
+        ),
     ]
 
 
@@ -306,11 +340,15 @@ def create_ami() -> iam.PolicyStatement:
     )
 
 
-def encrypt_ami(key: kms.IKey | None) -> list[iam.PolicyStatement]:
-    """Return what VM Import needs to encrypt AMI and snapshots; nothing for the key of EBS."""
+def encrypt_ami(keys: Sequence[str]) -> list[iam.PolicyStatement]:
+    """Return what VM Import needs to encrypt AMIs and snapshots; nothing for the key of EBS.
+
+    Args:
+        keys: ARNs of the keys.
+    """
     # CreateGrant lets EC2 use the key for the volumes and snapshots of the import.
     return _on(
-        [key.key_arn] if key else [],
+        keys,
         "EncryptAmi",
         "kms:CreateGrant",
         "kms:Decrypt",
@@ -335,9 +373,20 @@ def attach_licenses() -> iam.PolicyStatement:
     )
 
 
-def _on(resources: Sequence[str], sid: str, *actions: str) -> list[iam.PolicyStatement]:
+def _on(
+    resources: Sequence[str],
+    sid: str,
+    *actions: str,
+    conditions: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[iam.PolicyStatement]:
     """Return a statement on each resource once, or none: IAM refuses an empty list."""
     if not resources:
         return []
-    unique = list(dict.fromkeys(resources))
-    return [iam.PolicyStatement(sid=sid, actions=list(actions), resources=unique)]
+    return [
+        iam.PolicyStatement(
+            sid=sid,
+            actions=list(actions),
+            resources=list(dict.fromkeys(resources)),
+            conditions=conditions,
+        )
+    ]

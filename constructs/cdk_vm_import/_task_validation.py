@@ -6,18 +6,14 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImportImage.html
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from aws_cdk import Token
 
 from cdk_vm_import.disk_format import DiskFormat
 from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.platform import Platform
+from cdk_vm_import.vm_disk import VmDisk
 
-if TYPE_CHECKING:
-    from cdk_vm_import.vm_disk import VmDisk
-
-_SNAPSHOT = re.compile(r"snap-[0-9a-f]{8,17}")
 _USAGE_OPERATION = re.compile(r"RunInstances(:[0-9a-z]{4})?")
 _LICENSE_CONFIGURATION = re.compile(
     r"arn:aws[^:]*:license-manager:[^:]+:[0-9]{12}:license-configuration:lic-[0-9a-f]+"
@@ -36,13 +32,7 @@ _UNSUPPORTED = {
 }
 
 
-def snapshot_id(value: str) -> Iterator[str]:
-    """Check for the id of a snapshot."""
-    if not (Token.is_unresolved(value) or _SNAPSHOT.fullmatch(value)):
-        yield "is not the id of a snapshot: use snap- and 8 to 17 hexadecimal digits."
-
-
-def disks(value: Sequence["VmDisk"]) -> Iterator[str]:
+def disks(value: Sequence[VmDisk]) -> Iterator[str]:
     """Check each disk, and their combination."""
     if not value:
         yield "disks is empty: use at least one disk."
@@ -114,7 +104,7 @@ def license_configurations(value: Sequence[str]) -> Iterator[str]:
 
 
 def platform_of_snapshot(
-    value: Sequence["VmDisk"], boot_mode: object, platform: object
+    value: Sequence[VmDisk], boot_mode: object, platform: object
 ) -> Iterator[str]:
     """Check that the platform is given where EC2 cannot detect it."""
     if boot_mode is BootMode.UEFI and platform is None and any(disk.is_snapshot for disk in value):

@@ -19,6 +19,7 @@ LOG_GROUP_PREFIX = "/aws/imagebuilder/"
 
 _LOG_GROUP = re.compile(rf"{LOG_GROUP_PREFIX}[-_/.a-zA-Z0-9]+")
 _MAX_LOG_GROUP = 512
+_SNAPSHOT = re.compile(r"snap-[0-9a-f]{8,17}")
 _TAG_KEY = re.compile(r"[a-zA-Z0-9\s_.:/=+\-@]*", re.ASCII)
 _MAX_TAG_KEY = 128
 _MAX_TAG_VALUE = 256
@@ -94,6 +95,12 @@ def vm_import_task_id(value: object) -> Iterator[str]:
             "and 8 to 17 hexadecimal digits, as 'aws ec2 import-image' and "
             "'aws ec2 describe-import-image-tasks' print it."
         )
+
+
+def snapshot_id(value: str) -> Iterator[str]:
+    """Check for the id of a snapshot."""
+    if not (Token.is_unresolved(value) or _SNAPSHOT.fullmatch(value)):
+        yield "is not the id of a snapshot: use snap- and 8 to 17 hexadecimal digits."
 
 
 def text(argument: str, value: object, max_length: int) -> Iterator[str]:

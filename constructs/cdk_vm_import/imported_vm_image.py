@@ -150,7 +150,7 @@ class ImportedVmImage(VmImageBase):
         if vm_import_task:
             vm_import_task_id = vm_import_task._bind(delete_ami=delete_ami)  # noqa: SLF001 - ours
         provider = provider or VmImportProvider.get_or_create(self)
-        config = provider._bind(delete_amis=delete_ami)  # noqa: SLF001 - ours
+        config = provider._bind()  # noqa: SLF001 - ours
         # How long the image resource waits, and each link after it. Empty: nothing waits.
         waits = _wait_chain.split_timeout(int(timeout.to_seconds())) if wait_for_available else []
         names = contract.ImageProperty

@@ -1,9 +1,7 @@
 """A disk of a virtual machine, and where it is stored."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
@@ -11,20 +9,11 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as s3_assets
 from constructs import Construct
 
-from cdk_vm_import import _task_validation, _validation
+from cdk_vm_import import _validation
+from cdk_vm_import._disk_access import StoredDisk
 from cdk_vm_import.disk_format import DiskFormat, format_of_name, problem_of_file
 
 _FORMATS = [disk_format.value for disk_format in DiskFormat]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiskConfig:
-    """What ImportImage and its role need to know about a disk."""
-
-    container: dict[str, Any]
-    object_arn: str | None = None
-    bucket_arn: str | None = None
-    key_arn: str | None = None
 
 
 class VmDisk:
@@ -185,7 +174,7 @@ class VmDisk:
             device_name=device_name,
             description=description,
             encryption_key=encryption_key,
-            problems=[*_task_validation.snapshot_id(snapshot_id)],
+            problems=[*_validation.snapshot_id(snapshot_id)],
         )
 
     @property
@@ -198,28 +187,31 @@ class VmDisk:
         """Whether the disk is an EBS snapshot."""
         return isinstance(self._source, str)
 
-    def _bind(self, scope: Construct) -> DiskConfig:
+    def _bind(self, scope: Construct) -> StoredDisk:
         """Return where the disk is stored. A file becomes an asset of the scope's stack."""
         shared = {
             "Format": self._format and self._format.value,
             "DeviceName": self._device_name,
             "Description": self._description,
         }
-        key_arn = self._encryption_key.key_arn if self._encryption_key else None
         match self._source:
             case str():
-                container = {"SnapshotId": self._source, **shared}
-                return DiskConfig(container=container, key_arn=key_arn)
+                return StoredDisk(
+                    container={"SnapshotId": self._source, **shared},
+                    encryption_key=self._encryption_key,
+                )
             case Path():
                 asset = _asset(cdk.Stack.of(scope), self._source)
-                bucket, key = asset.bucket, asset.s3_object_key
+                # All assets of a stack are in one bucket, but each has a construct for it.
+                bucket, key, bucket_id = asset.bucket, asset.s3_object_key, "assets"
             case (bucket, key):
-                pass
-        return DiskConfig(
+                bucket_id = bucket.node.path
+        return StoredDisk(
             container={"UserBucket": {"S3Bucket": bucket.bucket_name, "S3Key": key}, **shared},
-            object_arn=bucket.arn_for_objects(key),
+            bucket_id=bucket_id,
             bucket_arn=bucket.bucket_arn,
-            key_arn=key_arn,
+            object_arn=bucket.arn_for_objects(key),
+            encryption_key=self._encryption_key,
         )
 
 

@@ -13,8 +13,10 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_vm_import import _policies
+from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._event_state_machine import EventStateMachine
 from cdk_vm_import._handler import handler_code
+from cdk_vm_import._inline_policy import set_inline_policy
 
 # The function's logical id derives from this id. CloudFormation refuses to update a resource whose
 # ServiceToken changed, so another id would break every stack that is deployed.
@@ -100,23 +102,14 @@ class VmImportProvider(Construct):
         )
         if encryption_key:
             encryption_key.add_to_resource_policy(_policies.encrypt_logs())
-        self._policy = iam.PolicyDocument(
-            statements=[
-                *_policies.import_images(),
-                _policies.write_log(log_group),
-                *([_policies.run_in_vpc()] if vpc else []),
-            ]
-        )
-        self._passed_roles: iam.PolicyStatement | None = None
-        self._deletes_amis = False
+        # Of the import tasks that the function starts.
+        self._disks = DiskAccess()
+        self._passed_roles: dict[str, None] = {}
         self._role = iam.Role(
             self,
             "Role",
             description="Permissions of the function that imports VM images into Image Builder",
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            # An inline policy of the role, not a policy resource: every resource that depends on
-            # the function then has the permissions, from its creation to its deletion.
-            inline_policies={"VmImport": self._policy},
         )
         with handler_code(self) as code:
             self._function = lambda_.Function(
@@ -142,10 +135,20 @@ class VmImportProvider(Construct):
         self._state_machine = EventStateMachine(
             self, "EventStateMachine", function=self._function, encryption_key=encryption_key
         )
-        self._policy.add_statements(
+        statements = [
+            *_policies.manage_images(),
+            _policies.write_log(log_group),
+            *([_policies.run_in_vpc()] if vpc else []),
             *_policies.run_executions(
                 self._state_machine.arn_by_name, self._state_machine.executions_arn
-            )
+            ),
+        ]
+        set_inline_policy(
+            self._role,
+            "VmImport",
+            lambda: [*statements, *self._start_import_tasks()],
+            advice="use fewer roles and fewer buckets for the import tasks of the stack, or give "
+            "some of the tasks another provider.",
         )
 
     @classmethod
@@ -185,23 +188,27 @@ class VmImportProvider(Construct):
         return self._role.grant_principal
 
     def _bind(
-        self, *, passed_role: iam.IRole | None = None, delete_amis: bool = False
+        self, *, passed_role: iam.IRole | None = None, disks: Sequence[StoredDisk] = ()
     ) -> ProviderConfig:
         """Allow the function what a resource needs, and return how to reach the function.
 
         Args:
             passed_role: Role of an import task that the function starts. The function may pass no
                 other roles. Default: the resource starts no import task.
-            delete_amis: Whether the function may delete AMIs and snapshots of this stack's imports.
+            disks: Disks of the import task.
         """
         if passed_role is not None:
-            if self._passed_roles is None:
-                self._passed_roles = _policies.pass_roles_to_vm_import()
-                self._policy.add_statements(*_policies.import_disks(), self._passed_roles)
-            self._passed_roles.add_resources(passed_role.role_arn)
-        if delete_amis and not self._deletes_amis:
-            self._deletes_amis = True
-            self._policy.add_statements(*_policies.delete_amis())
+            self._passed_roles[passed_role.role_arn] = None
+        self._disks.add(disks)
         return ProviderConfig(
             service_token=self._function.function_arn, state_machine_arn=self._state_machine.arn
         )
+
+    def _start_import_tasks(self) -> list[iam.PolicyStatement]:
+        if not self._passed_roles:
+            return []
+        return [
+            *_policies.start_import_tasks(),
+            *_policies.check_disks(self._disks),
+            *_policies.pass_roles_to_vm_import(list(self._passed_roles)),
+        ]

@@ -1,20 +1,27 @@
 """The service role that VM Import reads disks and creates AMIs with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_vm_import import _policies, _validation
+from cdk_vm_import._disk_access import DiskAccess, StoredDisk
+from cdk_vm_import._inline_policy import set_inline_policy
 from cdk_vm_import.vm_disk import VmDisk
+
+# Not the name of the class, which users may give to a role of their own.
+_SHARED_ID = "VmImportTaskRole"
 
 
 class VmImportRole(iam.Role):
     """The role that ImportImage requires, usually called vmimport, restricted to certain disks.
 
     Only VM Import may assume the role, and only for this account. The role may read the objects
-    that the disks name, and no others.
+    that the disks name, and no others. If there are more than 20, it may read all objects of the
+    buckets that contain them, because IAM limits the size of policies.
 
     See https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
     """
@@ -44,34 +51,60 @@ class VmImportRole(iam.Role):
             role_name: Name of the role. Default: CloudFormation generates it.
 
         Raises:
-            ValueError: Disks are not valid. The message lists all problems.
+            ValueError: Disks are not valid. The message lists all problems. At synthesis: the
+                policy would exceed the 10,240 characters that IAM allows. 40 buckets always fit.
         """
         _validation.check(
             scope,
             construct_id,
             [problem for disk in disks for problem in disk._problems],  # noqa: SLF001 - ours
         )
-        bound = [disk._bind(scope) for disk in disks]  # noqa: SLF001 - ours
+        self._disks = DiskAccess()
+        self._keys: dict[str, None] = {}
+        self._attaches_licenses = False
         super().__init__(
             scope,
             construct_id,
             description="Permissions of EC2 VM Import to turn disks into an AMI",
             role_name=role_name,
             assumed_by=_policies.assume_by_vm_import(),
-            # An inline policy of the role: every resource that depends on the role then has the
-            # permissions.
-            inline_policies={
-                "VmImport": iam.PolicyDocument(
-                    statements=[
-                        *_policies.read_disks(
-                            [disk.object_arn for disk in bound if disk.object_arn],
-                            [disk.bucket_arn for disk in bound if disk.bucket_arn],
-                            [disk.key_arn for disk in bound if disk.key_arn],
-                        ),
-                        _policies.create_ami(),
-                        *_policies.encrypt_ami(encryption_key),
-                        *([_policies.attach_licenses()] if license_configurations else []),
-                    ]
-                )
-            },
         )
+        set_inline_policy(
+            self,
+            "VmImport",
+            self._statements,
+            advice="use fewer buckets and keys, or give the import tasks several VmImportRoles.",
+        )
+        self._allow(
+            [disk._bind(scope) for disk in disks],  # noqa: SLF001 - ours
+            encryption_key=encryption_key,
+            license_configurations=license_configurations,
+        )
+
+    @classmethod
+    def _get_or_create(cls, scope: Construct) -> "VmImportRole":
+        """Return the role that the import tasks of a stack share."""
+        stack = cdk.Stack.of(scope)
+        child = stack.node.try_find_child(_SHARED_ID)
+        return child if isinstance(child, cls) else cls(stack, _SHARED_ID, disks=[])
+
+    def _allow(
+        self,
+        disks: Iterable[StoredDisk],
+        *,
+        encryption_key: kms.IKey | None,
+        license_configurations: Sequence[str],
+    ) -> None:
+        """Allow VM Import one more task with this role."""
+        self._disks.add(disks)
+        if encryption_key:
+            self._keys[encryption_key.key_arn] = None
+        self._attaches_licenses |= bool(license_configurations)
+
+    def _statements(self) -> list[iam.PolicyStatement]:
+        return [
+            *_policies.read_disks(self._disks),
+            _policies.create_ami(),
+            *_policies.encrypt_ami(list(self._keys)),
+            *([_policies.attach_licenses()] if self._attaches_licenses else []),
+        ]

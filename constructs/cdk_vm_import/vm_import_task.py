@@ -10,6 +10,7 @@ from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_vm_import import _task_validation, _validation
+from cdk_vm_import._disk_access import StoredDisk
 from cdk_vm_import._handler import contract
 from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.platform import Platform
@@ -101,8 +102,8 @@ class VmImportTask(cdk.Resource):
                 EBS.
             description: Description of the task, 1 to 255 characters. Default: none.
             role: Role that VM Import reads the disks with. It must already have the permissions
-                that a `VmImportRole` has; nothing is added to it. Default: a new `VmImportRole`
-                for this task.
+                that a `VmImportRole` has; nothing is added to it. Default: one `VmImportRole` that
+                all tasks of the stack share.
             tags: Tags of the task, at most 47. A key has 1 to 127 letters, digits, spaces or
                 `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A value has at most
                 256 characters. `Tags.of()` adds tags and takes precedence. Default: only tags from
@@ -115,7 +116,10 @@ class VmImportTask(cdk.Resource):
                 Default: the shared provider of the stack, see `VmImportProvider.get_or_create`.
 
         Raises:
-            ValueError: Arguments are not valid. The message lists all problems.
+            ValueError: Arguments are not valid. The message lists all problems. At synthesis: the
+                policy of the function would exceed the 10,240 characters that IAM allows. It grows
+                with the buckets that contain disks and with the roles, not with the tasks. 15
+                buckets or 30 roles always fit.
         """
         _validation.check(
             scope,
@@ -137,16 +141,11 @@ class VmImportTask(cdk.Resource):
         resource_type = contract.ResourceType.IMPORT_TASK.value
         self._tags = cdk.TagManager(cdk.TagType.MAP, resource_type, dict(tags or {}))
         self.node.add_validation(_validation.TagValidation(self._tags))
-        self._role = role or VmImportRole(
-            self,
-            "Role",
-            disks=disks,
-            encryption_key=encryption_key,
-            license_configurations=license_configurations,
-        )
+        stored = [disk._bind(self) for disk in disks]  # noqa: SLF001 - ours
+        self._role = role or _shared_role(self, stored, encryption_key, license_configurations)
         self._platform = platform
-        self._provider = provider or VmImportProvider.get_or_create(self)
-        config = self._provider._bind(passed_role=self._role)  # noqa: SLF001 - ours
+        provider = provider or VmImportProvider.get_or_create(self)
+        config = provider._bind(passed_role=self._role, disks=stored)  # noqa: SLF001 - ours
         names = contract.TaskProperty
         self._resource = cdk.CustomResource(
             self,
@@ -154,10 +153,7 @@ class VmImportTask(cdk.Resource):
             resource_type=resource_type,
             service_token=config.service_token,
             properties={
-                names.DISK_CONTAINERS: [
-                    disk._bind(self).container  # noqa: SLF001 - ours
-                    for disk in disks
-                ],
+                names.DISK_CONTAINERS: [disk.container for disk in stored],
                 names.PLATFORM: platform and platform.value,
                 names.ARCHITECTURE: architecture and architecture.value,
                 names.BOOT_MODE: boot_mode and boot_mode.value,
@@ -207,11 +203,23 @@ class VmImportTask(cdk.Resource):
             delete_ami: Whether the AMI and its snapshots are deleted with the task.
         """
         if delete_ami:
-            self._provider._bind(delete_amis=True)  # noqa: SLF001 - ours
             cast("cdk.CfnResource", self._resource.node.default_child).add_property_override(
                 contract.TaskProperty.DELETE_AMI.value, value=True
             )
         return self.import_task_id
+
+
+def _shared_role(
+    scope: Construct,
+    disks: Sequence[StoredDisk],
+    encryption_key: kms.IKey | None,
+    license_configurations: Sequence[str],
+) -> iam.IRole:
+    role = VmImportRole._get_or_create(scope)  # noqa: SLF001 - ours
+    role._allow(  # noqa: SLF001 - ours
+        disks, encryption_key=encryption_key, license_configurations=license_configurations
+    )
+    return role
 
 
 def _encryption(encrypted: object, encryption_key: kms.IKey | None) -> Iterator[str]:

@@ -190,6 +190,10 @@ def test_the_log_is_retained_for_three_months_and_deleted_with_the_stack(
 def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
     provider = VmImportProvider(stack, "Provider")
 
+    in_request = {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+    on_resource = {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+    new_or_own = {"StringEquals": in_request, "StringEqualsIfExists": on_resource}
+    own = {"StringEquals": on_resource, "StringEqualsIfExists": in_request}
     images = arn("imagebuilder", "image/*")
     amis_and_snapshots = [
         {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, ":ec2:", {"Ref": "AWS::Region"}, of]]}
@@ -202,11 +206,15 @@ def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
     assert found == {
         "ImportImagesOfThisStack": {
             "Effect": "Allow",
-            "Action": ["imagebuilder:ImportVmImage", "imagebuilder:TagResource"],
+            "Action": "imagebuilder:ImportVmImage",
             "Resource": images,
-            "Condition": {
-                "StringEquals": {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
-            },
+            "Condition": {"StringEquals": in_request},
+        },
+        "TagImagesOfThisStack": {
+            "Effect": "Allow",
+            "Action": "imagebuilder:TagResource",
+            "Resource": images,
+            "Condition": new_or_own,
         },
         "ChangeImagesOfThisStack": {
             "Effect": "Allow",
@@ -217,9 +225,7 @@ def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
                 "imagebuilder:UntagResource",
             ],
             "Resource": images,
-            "Condition": {
-                "StringEquals": {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
-            },
+            "Condition": own,
         },
         "ReadImages": {
             "Effect": "Allow",
@@ -245,20 +251,41 @@ def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
             "Effect": "Allow",
             "Action": "ec2:CreateTags",
             "Resource": amis_and_snapshots,
-            "Condition": {
-                "StringEquals": {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}},
-                "StringEqualsIfExists": {
-                    "aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}
-                },
-            },
+            "Condition": new_or_own,
         },
         "UntagAmisOfThisStack": {
             "Effect": "Allow",
             "Action": "ec2:DeleteTags",
             "Resource": amis_and_snapshots,
-            "Condition": {
-                "StringEquals": {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
-            },
+            "Condition": {"StringEquals": on_resource},
+        },
+        "ChangeImportTasksOfThisStack": {
+            "Effect": "Allow",
+            "Action": ["ec2:CancelImportTask", "ec2:CreateTags", "ec2:DeleteTags"],
+            "Resource": arn("ec2", "import-image-task/*"),
+            "Condition": own,
+        },
+        "DeleteAmisOfThisStack": {
+            "Effect": "Allow",
+            "Action": "ec2:DeregisterImage",
+            "Resource": amis_and_snapshots[0],
+            "Condition": {"StringEquals": on_resource},
+        },
+        "DeleteSnapshotsOfThisStack": {
+            "Effect": "Allow",
+            "Action": "ec2:DeleteSnapshot",
+            "Resource": amis_and_snapshots[1],
+            "Condition": {"StringEquals": on_resource},
+        },
+        "ReadUsesOfAmis": {
+            "Effect": "Allow",
+            "Action": ["ec2:DescribeImageAttribute", "imagebuilder:ListImages"],
+            "Resource": "*",
+        },
+        "ReadSnapshots": {
+            "Effect": "Allow",
+            "Action": "ec2:DescribeSnapshots",
+            "Resource": "*",
         },
         "WriteOwnLog": {
             "Effect": "Allow",
@@ -459,6 +486,8 @@ def test_every_finding_of_cdk_nag_is_documented(
             )
             for kind in ("image", "snapshot")
         },
+        "AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:<AWS::Region>:<AWS::AccountId>:"
+        "import-image-task/*]": "only tasks with the tag of the stack are cancelled",
         "AwsSolutions-IAM5[Resource::*]": "these actions of EC2 support only the resource *",
         "AwsSolutions-SF1": "the executions' data contain signed URLs, which must not be logged",
         "AwsSolutions-SF2": "actions of X-Ray support only the resource *; each step is logged",

@@ -61,7 +61,7 @@ def test_the_role_may_read_the_objects_of_the_disks_and_no_others(
     VmImportRole(stack, "Role", disks=disks)
 
     found = statements(stack)
-    assert found.keys() == {"ReadDisks", "FindDisks", "CreateAmi"}
+    assert found.keys() == {"ReadDisks", "FindDisks", "DecryptDisksInS3", "CreateAmi"}
     assert found["ReadDisks"] == {
         "Sid": "ReadDisks",
         "Effect": "Allow",
@@ -97,11 +97,34 @@ def test_the_role_may_decrypt_disks_with_the_keys_of_bucket_and_snapshot(stack: 
     ]
     VmImportRole(stack, "Role", disks=disks)
 
-    assert statements(stack)["DecryptDisks"] == {
+    found = statements(stack)
+    assert "DecryptDisksInS3" not in found
+    assert found["DecryptDisks"] == {
         "Sid": "DecryptDisks",
         "Effect": "Allow",
         "Action": ["kms:Decrypt", "kms:DescribeKey"],
         "Resource": [stack.resolve(key.key_arn) for key in (of_bucket, of_snapshot)],
+    }
+
+
+def test_the_role_may_decrypt_disks_in_a_bucket_whose_key_is_not_known_only_through_s3(
+    stack: cdk.Stack, bucket: s3.IBucket
+) -> None:
+    """For example, the bucket of `cdk bootstrap --bootstrap-customer-key`."""
+    VmImportRole(stack, "Role", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
+
+    assert statements(stack)["DecryptDisksInS3"] == {
+        "Sid": "DecryptDisksInS3",
+        "Effect": "Allow",
+        "Action": "kms:Decrypt",
+        "Resource": stack.resolve(
+            f"arn:{cdk.Aws.PARTITION}:kms:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:key/*"
+        ),
+        "Condition": {
+            "StringEquals": {
+                "kms:ViaService": stack.resolve(f"s3.{cdk.Aws.REGION}.{cdk.Aws.URL_SUFFIX}")
+            }
+        },
     }
 
 

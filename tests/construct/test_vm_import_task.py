@@ -81,7 +81,7 @@ def task_properties(stack: cdk.Stack, resources_of: ResourcesOf) -> Callable[[],
 # The task
 
 
-def test_a_task_without_a_role_gets_its_own_role(
+def test_a_task_without_a_role_gets_the_role_of_the_stack(
     stack: cdk.Stack, import_disks: ImportDisks, task_properties: Callable[[], dict[str, Any]]
 ) -> None:
     task = import_disks(stack)
@@ -248,7 +248,7 @@ def test_the_logical_ids_are_pinned(
     import_disks(stack)
 
     assert list(resources_of(stack, TASK)) == ["Import98530AF4"]
-    assert "ImportRoleDBDBFD64" in resources_of(stack, "AWS::IAM::Role")
+    assert "VmImportTaskRoleCEF30FC9" in resources_of(stack, "AWS::IAM::Role")
 
 
 def test_the_handler_makes_a_request_from_the_template_that_the_model_accepts(
@@ -561,31 +561,60 @@ def test_without_a_task_the_function_may_not_import_disks(
     import_image(stack)
 
     allowed = str(sids(stack, VmImportProvider.get_or_create(stack)))
-    for action in ("ImportImage", "PassRole", "CancelImportTask", "Deregister", "DeleteSnapshot"):
+    for action in ("ImportImage", "PassRole", "GetObject"):
         assert f":{action}'" not in allowed
 
 
-def test_the_function_that_deletes_the_task_may_delete_its_ami(
-    stack: cdk.Stack, import_disks: ImportDisks, import_image: ImportImage
+def test_only_the_start_of_imports_is_denied_after_tasks_and_delete_ami_are_removed(
+    new_stack: Callable[[], cdk.Stack], import_disks: ImportDisks, import_image: ImportImage
 ) -> None:
-    provider = VmImportProvider(stack, "ForTasks")
-    task = import_disks(stack, provider=provider)
-    import_image(stack, vm_import_task=task, vm_import_task_id=None, delete_ami=True)
+    """CloudFormation updates the role first, and then deletes what the update removes."""
+    before, after = new_stack(), new_stack()
+    import_image(before)
+    task = import_disks(before)
+    deleted: dict[str, Any] = {"vm_import_task_id": None, "delete_ami": True}
+    import_image(before, "FromTask", vm_import_task=task, **deleted)
+    import_image(before, "WithAmi", semantic_version="2.0.0", delete_ami=True)
+    import_image(after)
 
-    assert "DeleteAmisOfThisStack" in sids(stack, provider)
+    allowed = sids(before, VmImportProvider.get_or_create(before))
+    for sid in ("ImportDisksOfThisStack", "ImportDisks", "CheckDisks", "PassRolesToVmImport"):
+        del allowed[sid]
+    assert sids(after, VmImportProvider.get_or_create(after)) == allowed
 
 
 def test_the_function_may_pass_only_the_roles_of_its_tasks_and_only_to_vm_import(
     stack: cdk.Stack, import_disks: ImportDisks
 ) -> None:
-    tasks = [import_disks(stack, f"Import{index}") for index in range(2)]
+    roles = [iam.Role.from_role_name(stack, f"Role{index}", f"vmimport{index}") for index in "ab"]
+    for role in [*roles, None]:
+        import_disks(stack, f"Import{role and role.role_name}", role=role)
+    shared = import_disks(stack).role
 
-    assert sids(stack, VmImportProvider.get_or_create(stack))["PassRolesToVmImport"] == {
+    statement = sids(stack, VmImportProvider.get_or_create(stack))["PassRolesToVmImport"]
+    passed = [stack.resolve(role.role_arn) for role in [*roles, shared]]
+    # A feature flag of CDK sorts the ARNs.
+    assert sorted(map(str, statement.pop("Resource"))) == sorted(map(str, passed))
+    assert statement == {
         "Sid": "PassRolesToVmImport",
         "Effect": "Allow",
         "Action": "iam:PassRole",
-        "Resource": [stack.resolve(task.role.role_arn) for task in tasks],
         "Condition": {"StringEquals": {"iam:PassedToService": "vmie.amazonaws.com"}},
+    }
+
+
+def test_the_function_has_what_the_guide_of_vm_import_lists_for_the_disks(
+    stack: cdk.Stack, import_disks: ImportDisks
+) -> None:
+    """https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html"""
+    disks = s3.Bucket.from_bucket_arn(stack, "Disks", "arn:aws:s3:::disks")
+    import_disks(stack, disks=[VmDisk.from_bucket(disks, "rhel9.vmdk")])
+
+    assert sids(stack, VmImportProvider.get_or_create(stack))["CheckDisks"] == {
+        "Sid": "CheckDisks",
+        "Effect": "Allow",
+        "Action": ["s3:GetBucketLocation", "s3:GetObject"],
+        "Resource": ["arn:aws:s3:::disks", "arn:aws:s3:::disks/rhel9.vmdk"],
     }
 
 
@@ -595,21 +624,19 @@ def test_the_function_may_change_only_tasks_and_amis_of_its_own_stack(
     import_image(stack, vm_import_task=import_disks(stack), vm_import_task_id=None, delete_ami=True)
 
     found = sids(stack, VmImportProvider.get_or_create(stack))
-    own = {"StringEquals": {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}}
-    asked = {"StringEquals": {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}}
-    assert found["ImportDisksOfThisStack"]["Condition"] == asked
-    assert found["ChangeImportTasksOfThisStack"]["Condition"] == own
+    on_resource = {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+    in_request = {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+    assert found["ImportDisksOfThisStack"]["Condition"] == {
+        "StringEquals": in_request,
+        "StringEqualsIfExists": on_resource,
+    }
+    assert found["ChangeImportTasksOfThisStack"]["Condition"] == {
+        "StringEquals": on_resource,
+        "StringEqualsIfExists": in_request,
+    }
     for kind, action in (("Ami", "DeregisterImage"), ("Snapshot", "DeleteSnapshot")):
         assert found[f"Delete{kind}sOfThisStack"]["Action"] == f"ec2:{action}"
-        assert found[f"Delete{kind}sOfThisStack"]["Condition"] == own
-
-
-def test_without_delete_ami_the_function_may_not_delete_amis(
-    stack: cdk.Stack, import_disks: ImportDisks, import_image: ImportImage
-) -> None:
-    import_image(stack, vm_import_task=import_disks(stack), vm_import_task_id=None)
-
-    assert "Deregister" not in str(sids(stack, VmImportProvider.get_or_create(stack)))
+        assert found[f"Delete{kind}sOfThisStack"]["Condition"] == {"StringEquals": on_resource}
 
 
 def test_the_policy_grows_only_with_the_number_of_roles(

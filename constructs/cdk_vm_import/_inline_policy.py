@@ -1,0 +1,108 @@
+"""Inline policies of roles, within the limit of IAM."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_iam as iam
+from constructs import IValidation
+
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+MAX_CHARACTERS: Final = 10_240
+
+# The longest values of pseudo parameters, and of references to roles, buckets and keys.
+_LONGEST: Final = {
+    "AWS::AccountId": 12,
+    "AWS::Partition": len("aws-us-gov"),
+    "AWS::Region": len("ap-southeast-1"),
+    "AWS::URLSuffix": len("amazonaws.com.cn"),
+}
+_LONGEST_NAME: Final = 64
+_LONGEST_ARN: Final = len("arn:aws-us-gov:iam::123456789012:role/") + _LONGEST_NAME
+_UUID: Final = 36
+_STACK_ID: Final = len(
+    f"arn:aws-us-gov:cloudformation:ap-southeast-1:123456789012:stack//{'x' * _UUID}"
+)
+
+Statements = Callable[[], Sequence[iam.PolicyStatement]]
+
+
+def set_inline_policy(role: iam.Role, name: str, statements: Statements, *, advice: str) -> None:
+    """Give a role an inline policy whose statements are complete only at synthesis.
+
+    It is part of the role, not a resource of its own. So whatever depends on the role has the
+    permissions, from its creation to its deletion.
+
+    Args:
+        role: The role. It has no other inline policy yet.
+        name: Name of the policy.
+        statements: Returns the statements.
+        advice: What to do if the policy exceeds the limit of IAM.
+    """
+    cfn_role = cast("iam.CfnRole", role.node.default_child)
+    cfn_role.policies = cdk.Lazy.any(cast("cdk.IStableAnyProducer", _Policies(name, statements)))
+    role.node.add_validation(cast("IValidation", _SizeValidation(role, statements, advice)))
+
+
+def size_of(document: Any, stack_name: str) -> int:  # noqa: ANN401, PLR0911 - any JSON
+    """Return the number of characters that IAM counts: without whitespace.
+
+    Args:
+        document: A policy document as in a template. What CloudFormation inserts counts with the
+            longest value that it can have.
+        stack_name: Name of the stack.
+    """
+    match document:
+        case {"Ref": "AWS::StackId"}:
+            return 2 + _STACK_ID + len(stack_name)
+        case {"Ref": str(name)}:
+            return 2 + _LONGEST.get(name, _LONGEST_NAME)
+        case {"Fn::Join": [str(separator), list(parts)]}:
+            texts = sum(size_of(part, stack_name) - 2 for part in parts)
+            return 2 + texts + len(separator) * (len(parts) - 1)
+        case {"Fn::Sub": str(text)}:
+            for name, longest in _LONGEST.items():
+                text = text.replace(f"${{{name}}}", "x" * longest)
+            return 2 + len(text)
+        case {"Fn::Select": _}:
+            return 2 + _UUID
+        case dict() if len(document) == 1 and next(iter(document)).startswith("Fn::"):
+            return 2 + _LONGEST_ARN
+        case dict():
+            return 1 + sum(
+                len(json.dumps(key)) + 2 + size_of(value, stack_name)
+                for key, value in document.items()
+            )
+        case list():
+            return 1 + sum(size_of(value, stack_name) + 1 for value in document)
+    return len(json.dumps(document))
+
+
+@jsii.implements(cdk.IStableAnyProducer)
+class _Policies:
+    def __init__(self, name: str, statements: Statements) -> None:
+        self._name = name
+        self._statements = statements
+
+    def produce(self) -> list[iam.CfnRole.PolicyProperty]:
+        document = iam.PolicyDocument(statements=list(self._statements()))
+        return [iam.CfnRole.PolicyProperty(policy_name=self._name, policy_document=document)]
+
+
+@jsii.implements(IValidation)
+class _SizeValidation:
+    def __init__(self, role: iam.Role, statements: Statements, advice: str) -> None:
+        self._role = role
+        self._statements = statements
+        self._advice = advice
+
+    def validate(self) -> list[str]:
+        stack = self._role.stack
+        document = stack.resolve(iam.PolicyDocument(statements=list(self._statements())))
+        size = size_of(document, stack.stack_name)
+        if size <= MAX_CHARACTERS:
+            return []
+        problem = f"the policy of this role may have {size} characters, but IAM allows"
+        return [f"{problem} {MAX_CHARACTERS}: {self._advice}"]
