@@ -1,12 +1,14 @@
 """The state machine that runs each event of CloudFormation to its end."""
 
+from collections.abc import Sequence
+
 import aws_cdk as cdk
 from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as sfn
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from cdk_vm_import import _policies
 from cdk_vm_import._handler import contract
@@ -28,6 +30,7 @@ class EventStateMachine(Construct):
         *,
         function: lambda_.IFunction,
         encryption_key: kms.IKey | None,
+        dependencies: Sequence[IConstruct] = (),
     ) -> None:
         """Create the state machine and its role.
 
@@ -36,6 +39,7 @@ class EventStateMachine(Construct):
             construct_id: The id of this construct in the scope.
             function: The function that runs a step.
             encryption_key: Key that encrypts the executions. None: a key that AWS owns.
+            dependencies: Other constructs that the first event needs. Default: none.
         """
         super().__init__(scope, construct_id)
         # The policy of the function's role names the state machine. A name that CloudFormation
@@ -75,6 +79,10 @@ class EventStateMachine(Construct):
             if encryption_key
             else None,
         )
+
+        # Each custom resource refers to the state machine. So this one dependency lets all of them
+        # wait for what they do not refer to, such as the maximum age of events.
+        self._machine.node.add_dependency(function, *dependencies)
 
     @property
     def arn(self) -> str:

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImportImage.html
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from aws_cdk import Token
@@ -14,6 +15,8 @@ from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_disk import VmDisk
 
+# https://docs.aws.amazon.com/vm-import/latest/userguide/prerequisites.html
+_MAX_DISKS = 21
 _USAGE_OPERATION = re.compile(r"RunInstances(:[0-9a-z]{4})?")
 _LICENSE_CONFIGURATION = re.compile(
     r"arn:aws[^:]*:license-manager:[^:]+:[0-9]{12}:license-configuration:lic-[0-9a-f]+"
@@ -40,6 +43,15 @@ def disks(value: Sequence[VmDisk]) -> Iterator[str]:
         yield from disk._problems  # noqa: SLF001 - ours
     if len(value) > 1 and any(disk.format is DiskFormat.OVA for disk in value):
         yield "disks has an OVA and other disks: an OVA contains all disks, so use it alone."
+    if len(value) > _MAX_DISKS:
+        yield (
+            f"disks has {len(value)} entries: use at most {_MAX_DISKS}. Import the others with "
+            "'aws ec2 import-snapshot', and attach them to the instances of the AMI."
+        )
+    devices = Counter(disk._device_name for disk in value)  # noqa: SLF001 - ours
+    for device, count in devices.items():
+        if device is not None and not Token.is_unresolved(device) and count > 1:
+            yield f"device_name {device!r} has {count} disks: use another device for each disk."
 
 
 def choices(

@@ -11,7 +11,12 @@ from constructs import Construct
 
 from cdk_vm_import import _validation
 from cdk_vm_import._disk_access import StoredDisk
-from cdk_vm_import.disk_format import DiskFormat, format_of_name, problem_of_file
+from cdk_vm_import.disk_format import (
+    DiskFormat,
+    format_of_name,
+    problem_of_file,
+    problem_of_name,
+)
 
 _FORMATS = [disk_format.value for disk_format in DiskFormat]
 
@@ -86,8 +91,9 @@ class VmDisk:
             device_name: Name of the device for the disk, such as `/dev/sda1`, 1 to 255 characters.
                 Default: EC2 chooses it.
             description: Description of the disk, 1 to 255 characters. Default: none.
-            encryption_key: KMS key that the object is encrypted with. Default: the bucket's key,
-                if it has one and this app knows it.
+            encryption_key: KMS key that the object is encrypted with. Required if the key belongs
+                to another account. Default: the bucket's key, if it has one and this app knows it.
+                Otherwise VM Import may use any key of this account and Region, but only through S3.
 
         Returns:
             The disk. The import task that uses it reports what is not valid.
@@ -125,7 +131,8 @@ class VmDisk:
                 Default: EC2 chooses it.
             description: Description of the disk, 1 to 255 characters. Default: none.
             encryption_key: KMS key of the bootstrap stack's bucket, if the environment was
-                bootstrapped with a customer-managed key. Default: none.
+                bootstrapped with a customer-managed key. Default: VM Import may use any key of this
+                account and Region, but only through S3.
 
         Returns:
             The disk. The import task that uses it reports what is not valid.
@@ -135,7 +142,7 @@ class VmDisk:
         problems = [*_format(file.name, format)]
         if not file.is_file():
             problems = [f"is not a file: there is none at {file.resolve()}."]
-        elif disk_format and (problem := problem_of_file(file, disk_format)):
+        elif not problems and disk_format and (problem := problem_of_file(file, disk_format)):
             problems.append(problem)
         return cls(
             source=file,
@@ -187,6 +194,11 @@ class VmDisk:
         """Whether the disk is an EBS snapshot."""
         return isinstance(self._source, str)
 
+    @property
+    def _bucket(self) -> s3.IBucket | None:
+        """The bucket that was given."""
+        return self._source[0] if isinstance(self._source, tuple) else None
+
     def _bind(self, scope: Construct) -> StoredDisk:
         """Return where the disk is stored. A file becomes an asset of the scope's stack."""
         shared = {
@@ -225,11 +237,13 @@ def _asset(stack: cdk.Stack, file: Path) -> s3_assets.Asset:
 
 def _format(name: str, given: DiskFormat | None) -> list[str]:
     endings = ", ".join(f".{known.lower()}" for known in _FORMATS)
-    if given is None:
-        if cdk.Token.is_unresolved(name):
-            return ["has a name that is known only at deployment: use the argument format."]
-        if format_of_name(name) is None:
-            return [f"has a name without one of the endings {endings}: use the argument format."]
-    elif not isinstance(given, DiskFormat):
+    if given is not None and not isinstance(given, DiskFormat):
         return [f"has the format {given!r}, which is not one of {', '.join(_FORMATS)}."]
+    if cdk.Token.is_unresolved(name):
+        if given is None:
+            return ["has a name that is known only at deployment: use the argument format."]
+    elif problem := problem_of_name(name):
+        return [problem]
+    elif given is None and format_of_name(name) is None:
+        return [f"has a name without one of the endings {endings}: use the argument format."]
     return []

@@ -69,8 +69,9 @@ class VmImportProvider(Construct):
             construct_id: The id of this construct in the scope.
             vpc: VPC that the function runs in. From there it must reach the APIs of Image Builder,
                 EC2, Step Functions and CloudWatch Logs, and S3, where CloudFormation receives
-                responses: through NAT or through VPC endpoints. Default: the function runs in no
-                VPC.
+                responses: through NAT or through VPC endpoints. The resources of the VPC are
+                created first. If its endpoints are constructs elsewhere in the stack, use
+                `provider.node.add_dependency(endpoint)`. Default: the function runs in no VPC.
             vpc_subnets: Subnets of the VPC. Default: the private subnets.
             security_groups: Security groups in the VPC. Default: a new security group that allows
                 all outbound and no inbound traffic.
@@ -133,7 +134,12 @@ class VmImportProvider(Construct):
                 security_groups=security_groups,
             )
         self._state_machine = EventStateMachine(
-            self, "EventStateMachine", function=self._function, encryption_key=encryption_key
+            self,
+            "EventStateMachine",
+            function=self._function,
+            encryption_key=encryption_key,
+            # The function reaches AWS through the routes and the endpoints of the VPC.
+            dependencies=[*([vpc] if vpc else []), *(security_groups or [])],
         )
         statements = [
             *_policies.manage_images(),

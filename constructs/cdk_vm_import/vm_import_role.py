@@ -45,7 +45,7 @@ class VmImportRole(iam.Role):
                 keys that they are encrypted with.
             encryption_key: KMS key that encrypts the AMI and its snapshots. The policy of an
                 imported key must allow IAM policies of this account to grant access, as the policy
-                of a key of this app does. Default: only the account's key for EBS.
+                of a key of this app does. Default: only the AWS managed key for EBS.
             license_configurations: ARNs of the License Manager configurations that are attached to
                 AMIs. Default: none.
             role_name: Name of the role. Default: CloudFormation generates it.

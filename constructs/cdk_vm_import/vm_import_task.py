@@ -12,6 +12,7 @@ from constructs import Construct
 from cdk_vm_import import _task_validation, _validation
 from cdk_vm_import._disk_access import StoredDisk
 from cdk_vm_import._handler import contract
+from cdk_vm_import._policy_order import wait_for_policies
 from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_disk import VmDisk
@@ -81,8 +82,8 @@ class VmImportTask(cdk.Resource):
         Args:
             scope: The construct to create this one in.
             construct_id: The id of this construct in the scope.
-            disks: The disks of the virtual machine, at least one. An OVA contains all disks of a
-                machine and must be the only one.
+            disks: The disks of the virtual machine, 1 to 21. An OVA contains all disks of a machine
+                and must be the only one.
             platform: Operating system of the machine, Linux or Windows. Required for a snapshot
                 with `boot_mode` UEFI. Default: EC2 detects it.
             architecture: Processor architecture of the machine. Default: EC2 detects it.
@@ -98,8 +99,9 @@ class VmImportTask(cdk.Resource):
                 AMI. Default: none.
             encrypted: Whether AMI and snapshots are encrypted. Default: they are encrypted if
                 `encryption_key` is given or if the account encrypts all new volumes.
-            encryption_key: KMS key that encrypts AMI and snapshots. Default: the account's key for
-                EBS.
+            encryption_key: KMS key that encrypts AMI and snapshots. Required if the default key of
+                the account for EBS is customer managed and AMI and snapshots are encrypted: give
+                that key, or VM Import may not use it. Default: the AWS managed key for EBS.
             description: Description of the task, 1 to 255 characters. Default: none.
             role: Role that VM Import reads the disks with. It must already have the permissions
                 that a `VmImportRole` has; nothing is added to it. Default: one `VmImportRole` that
@@ -172,9 +174,8 @@ class VmImportTask(cdk.Resource):
                 names.STATE_MACHINE_ARN: config.state_machine_arn,
             },
         )
-        # VM Import refuses the role until its policies exist, and they may be resources of their
-        # own.
-        self._resource.node.add_dependency(self._role)
+        buckets = [bucket for disk in disks if (bucket := disk._bucket)]  # noqa: SLF001 - ours
+        wait_for_policies(self._resource, self._role, buckets)
 
     @property
     def import_task_id(self) -> str:

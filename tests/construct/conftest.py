@@ -107,3 +107,39 @@ def resources_of() -> ResourcesOf:
         return {logical_id: dict(resource) for logical_id, resource in found.items()}
 
     return call
+
+
+class Predecessors(Protocol):
+    def __call__(self, stack: cdk.Stack, logical_id: str) -> dict[str, list[str]]: ...
+
+
+@pytest.fixture(scope="session")
+def predecessors() -> Predecessors:
+    """Returns the resources that CloudFormation creates before a resource: logical ids by type."""
+
+    def references(value: Any) -> set[str]:
+        match value:
+            case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), *_]}:
+                return {name}
+            case dict():
+                return set().union(*map(references, value.values()))
+            case list():
+                return set().union(*map(references, value))
+        return set()
+
+    def call(stack: cdk.Stack, logical_id: str) -> dict[str, list[str]]:
+        resources = assertions.Template.from_stack(stack).to_json()["Resources"]
+        found: set[str] = set()
+        unseen = {logical_id}
+        while unseen:
+            resource = resources[unseen.pop()]
+            named = references(resource.get("Properties", {})) | {*resource.get("DependsOn", [])}
+            new = named & resources.keys() - found
+            unseen |= new
+            found |= new
+        by_type: dict[str, list[str]] = {}
+        for name in found:
+            by_type.setdefault(resources[name]["Type"], []).append(name)
+        return by_type
+
+    return call

@@ -293,6 +293,14 @@ def test_an_image_from_a_literal_arn_has_literal_attributes(stack: cdk.Stack) ->
     assert image.image_version == "1.2.3"
 
 
+def test_an_image_from_an_arn_has_the_account_and_region_of_the_arn(stack: cdk.Stack) -> None:
+    """CDK needs them, for example to grant access across accounts."""
+    image = ImportedVmImage.from_image_arn(stack, "Image", BUILD_ARN)
+
+    assert isinstance(image, cdk.Resource)
+    assert (image.env.account, image.env.region) == ("123456789012", "cn-north-1")
+
+
 def test_cloudformation_splits_an_arn_that_is_a_token(stack: cdk.Stack) -> None:
     image = ImportedVmImage.from_image_arn(stack, "Image", cdk.Fn.import_value("golden-image"))
 

@@ -20,7 +20,7 @@ from cdk_vm_import import VmImportProvider
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.construct.conftest import ImportImage, NewApp, ResourcesOf
+    from tests.construct.conftest import ImportImage, NewApp, Predecessors, ResourcesOf
 
 FUNCTION = "AWS::Lambda::Function"
 ROLE = "AWS::IAM::Role"
@@ -157,6 +157,44 @@ def test_lambda_discards_events_that_cloudformation_no_longer_waits_for(
             "MaximumRetryAttempts": assertions.Match.absent(),  # Lambda's own: two
         },
     )
+
+
+def test_an_image_waits_for_all_that_its_first_event_needs(
+    stack: cdk.Stack, import_image: ImportImage, predecessors: Predecessors
+) -> None:
+    network = ec2.Vpc(stack, "Vpc", restrict_default_security_group=False)
+    network.add_interface_endpoint(
+        "States", service=ec2.InterfaceVpcEndpointAwsService.STEP_FUNCTIONS
+    )
+    group = ec2.SecurityGroup(stack, "Group", vpc=network, allow_all_outbound=False)
+    group.add_egress_rule(group, ec2.Port.tcp(443))
+    provider = VmImportProvider(stack, "VmImportProvider", vpc=network, security_groups=[group])
+    key = kms.Key(stack, "Key")
+    key.grant_decrypt(provider)
+    import_image(stack)
+
+    found = predecessors(stack, "Image9D742C96")
+    assert {kind: len(found[kind]) for kind in sorted(found) if "EC2" not in kind} == {
+        "AWS::IAM::Policy": 1,  # what the app grants to the function
+        "AWS::IAM::Role": 2,
+        "AWS::KMS::Key": 1,
+        "AWS::Lambda::EventInvokeConfig": 1,
+        "AWS::Lambda::Function": 1,
+        "AWS::Logs::LogGroup": 1,
+        "AWS::StepFunctions::StateMachine": 1,
+    }
+    for kind in ("NatGateway", "Route", "SecurityGroupEgress", "VPCEndpoint"):
+        assert found[f"AWS::EC2::{kind}"]
+
+
+def test_each_image_depends_on_the_provider_through_its_properties_only(
+    stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    """400 images must not repeat a list of dependencies."""
+    import_image(stack)
+
+    (image,) = resources_of(stack, "Custom::ImportedVmImage").values()
+    assert "DependsOn" not in image
 
 
 def test_architecture_memory_and_log_retention_can_be_set(stack: cdk.Stack) -> None:

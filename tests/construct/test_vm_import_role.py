@@ -189,6 +189,53 @@ def test_one_role_may_serve_several_tasks(
     assert len(resources_of(stack, ROLE)) == 3
 
 
+def test_the_role_of_a_stack_allows_what_each_of_its_tasks_needs(
+    stack: cdk.Stack, bucket: s3.IBucket
+) -> None:
+    keys = [kms.Key(stack, name) for name in ("First", "Second")]
+    licence = (
+        "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-0123456789abcdef"
+    )
+    more: list[dict[str, Any]] = [
+        {"encryption_key": keys[0]},
+        {"encryption_key": keys[1], "license_configurations": [licence]},
+        {},
+    ]
+    for index, arguments in enumerate(more):
+        disk = VmDisk.from_bucket(bucket, f"{index}.vmdk")
+        VmImportTask(stack, f"Import{index}", disks=[disk], **arguments)
+
+    template = assertions.Template.from_stack(stack).to_json()
+    (policy,) = template["Resources"]["VmImportTaskRoleCEF30FC9"]["Properties"]["Policies"]
+    found = {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+    assert found.keys() == {
+        "AttachLicenses",
+        "CreateAmi",
+        "DecryptDisksInS3",
+        "EncryptAmi",
+        "FindDisks",
+        "ReadDisks",
+    }
+    assert found["ReadDisks"]["Resource"] == [f"{BUCKET_ARN}/{index}.vmdk" for index in range(3)]
+    arns = [stack.resolve(key.key_arn) for key in keys]
+    assert sorted(map(str, found["EncryptAmi"]["Resource"])) == sorted(map(str, arns))
+
+
+def test_a_stack_without_licences_and_keys_has_a_role_without_permissions_for_them(
+    stack: cdk.Stack, bucket: s3.IBucket
+) -> None:
+    VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
+
+    template = assertions.Template.from_stack(stack).to_json()
+    (policy,) = template["Resources"]["VmImportTaskRoleCEF30FC9"]["Properties"]["Policies"]
+    assert [statement["Sid"] for statement in policy["PolicyDocument"]["Statement"]] == [
+        "ReadDisks",
+        "FindDisks",
+        "DecryptDisksInS3",
+        "CreateAmi",
+    ]
+
+
 def test_no_arn_contains_a_fixed_partition(stack: cdk.Stack) -> None:
     bucket = s3.Bucket(stack, "Disks")
     VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from constructs import Construct
 
-    from tests.construct.conftest import ImportImage, ResourcesOf
+    from tests.construct.conftest import ImportImage, Predecessors, ResourcesOf
 
 TASK = "Custom::VmImportTask"
 IMAGE = "Custom::ImportedVmImage"
@@ -325,7 +325,14 @@ def test_a_vhd_of_fixed_size_is_recognised_by_its_footer(tmp_path: Path) -> None
         ("disk.raw", lzma.compress(bytes(1024)), "is not a RAW disk, and not a disk of another"),
         ("disk.raw", b"QFI\xfb".ljust(512, b"\0"), "is a qcow2 disk, which ImportImage does not"),
         ("disk.vmdk", b"# Disk DescriptorFile\n", "is only the descriptor of a VMDK"),
-        ("disk.qcow2", b"QFI\xfb", "has a name without one of the endings .ova, .vmdk, .vhd"),
+        ("disk.qcow2", b"QFI\xfb", "is a qcow2 disk, which ImportImage does not support: convert"),
+        (
+            "disk.VDI",
+            b"<<< Oracle",
+            "is a vdi disk, which ImportImage does not support: convert it",
+        ),
+        ("disk.iso", b"", "has a name without one of the endings .ova, .vmdk, .vhd"),
+        ("disk.vmdk", b"COWD".ljust(512, b"\0"), "is a VMDK that is not stream-optimized, which"),
     ],
 )
 def test_a_file_with_another_format_than_its_name_is_an_error_at_synthesis(
@@ -343,6 +350,56 @@ def test_a_file_with_another_format_than_its_name_is_an_error_at_synthesis(
         import_disks(stack, disks=[VmDisk.from_asset(str(path))])
 
     assert f"disk {str(path)!r} {problem}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("at", "size"),
+    [
+        pytest.param(10, 1, id="without the flag for compressed grains"),
+        pytest.param(77, 2, id="without a method of compression"),
+    ],
+)
+def test_a_vmdk_that_is_not_stream_optimized_is_an_error_that_says_how_to_convert_it(
+    tmp_path: Path, at: int, size: int
+) -> None:
+    path = tmp_path / "disk.vmdk"
+    disk = real_disk("VMDK")
+    path.write_bytes(disk[:at] + bytes(size) + disk[at + size :])
+
+    (problem,) = VmDisk.from_asset(str(path))._problems
+    assert problem == (
+        f"disk {str(path)!r} is a VMDK that is not stream-optimized, which ImportImage does not "
+        "support: convert it with 'qemu-img convert -O vmdk -o subformat=streamOptimized'."
+    )
+
+
+@pytest.mark.parametrize("disk_format", [None, DiskFormat.RAW])
+def test_a_qcow2_in_a_bucket_is_an_error_by_its_name(
+    stack: cdk.Stack, disk_format: DiskFormat | None
+) -> None:
+    (problem,) = VmDisk.from_bucket(bucket(stack), "a.qcow2", format=disk_format)._problems
+
+    assert problem == (
+        "disk 'a.qcow2' is a qcow2 disk, which ImportImage does not support: convert it with "
+        "'qemu-img convert -f qcow2 -O raw', or with "
+        "'qemu-img convert -O vmdk -o subformat=streamOptimized', which makes a smaller file."
+    )
+
+
+def test_two_files_of_the_same_name_are_two_assets(
+    stack: cdk.Stack,
+    import_disks: ImportDisks,
+    task_properties: Callable[[], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    paths = [tmp_path / folder / "disk.raw" for folder in ("system", "data")]
+    for index, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_bytes(bytes(509) + bytes([index, 0x55, 0xAA]))
+    import_disks(stack, disks=[VmDisk.from_asset(str(path)) for path in paths])
+
+    keys = [container["UserBucket"]["S3Key"] for container in task_properties()["DiskContainers"]]
+    assert len(set(keys)) == 2
 
 
 def test_a_file_becomes_an_asset_that_task_and_role_share(
@@ -378,6 +435,104 @@ def test_a_change_of_the_file_changes_the_disk(
         keys.append(task["Properties"]["DiskContainers"][0]["UserBucket"]["S3Key"])
 
     assert keys[0] != keys[1]
+
+
+# The order of creation
+
+
+@pytest.fixture
+def created_first(
+    stack: cdk.Stack, resources_of: ResourcesOf, predecessors: Predecessors
+) -> Callable[[], dict[str, list[str]]]:
+    """The resources that are created before the task, by type."""
+
+    def call() -> dict[str, list[str]]:
+        (task,) = resources_of(stack, TASK)
+        return predecessors(stack, task)
+
+    return call
+
+
+def vm_import_role(stack: cdk.Stack) -> iam.Role:
+    return iam.Role(stack, "Role", assumed_by=iam.ServicePrincipal("vmie.amazonaws.com"))
+
+
+def grant(stack: cdk.Stack, role: iam.Role) -> None:
+    bucket(stack).grant_read(role)
+
+
+def attach_policy(stack: cdk.Stack, role: iam.Role) -> None:
+    statement = iam.PolicyStatement(actions=["ec2:RegisterImage"], resources=["*"])
+    iam.Policy(stack, "Policy", statements=[statement], roles=[role])
+
+
+def attach_managed_policy(stack: cdk.Stack, role: iam.Role) -> None:
+    statement = iam.PolicyStatement(actions=["ec2:RegisterImage"], resources=["*"])
+    iam.ManagedPolicy(stack, "Policy", statements=[statement], roles=[role])
+
+
+def attach_role_policy(stack: cdk.Stack, role: iam.Role) -> None:
+    iam.CfnRolePolicy(stack, "Policy", policy_name="Policy", role_name=role.role_name)
+
+
+@pytest.mark.parametrize(
+    ("add_policy", "resource_type"),
+    [
+        (grant, "AWS::IAM::Policy"),
+        (attach_policy, "AWS::IAM::Policy"),
+        (attach_managed_policy, "AWS::IAM::ManagedPolicy"),
+        (attach_role_policy, "AWS::IAM::RolePolicy"),
+    ],
+)
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_task_waits_for_each_policy_of_its_role_also_one_that_is_added_later(
+    stack: cdk.Stack,
+    import_disks: ImportDisks,
+    created_first: Callable[[], dict[str, list[str]]],
+    add_policy: Callable[[cdk.Stack, iam.IRole], None],
+    resource_type: str,
+    imported: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    role = iam.Role.from_role_name(stack, "R", "vmimport") if imported else vm_import_role(stack)
+    import_disks(stack, role=role)
+    add_policy(stack, role)
+
+    assert len(created_first()[resource_type]) == 1
+
+
+def test_a_task_waits_for_the_policies_of_the_shared_role(
+    stack: cdk.Stack,
+    import_disks: ImportDisks,
+    created_first: Callable[[], dict[str, list[str]]],
+) -> None:
+    task = import_disks(stack)
+    bucket(stack).grant_read(task.role)
+
+    found = created_first()
+    assert len(found["AWS::IAM::Policy"]) == 1
+    assert "VmImportTaskRoleCEF30FC9" in found["AWS::IAM::Role"]
+
+
+def test_a_task_waits_for_the_policies_of_its_buckets_and_of_no_other_role_or_bucket(
+    stack: cdk.Stack,
+    import_disks: ImportDisks,
+    created_first: Callable[[], dict[str, list[str]]],
+) -> None:
+    import_disks(stack)
+    s3.Bucket(stack, "Other", enforce_ssl=True)
+    other = iam.Role(stack, "OtherRole", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+    bucket(stack).grant_read(other)
+    bucket(stack).add_to_resource_policy(
+        iam.PolicyStatement(
+            actions=["s3:GetObject"],
+            principals=[iam.AnyPrincipal()],
+            resources=[bucket(stack).arn_for_objects("*")],
+        )
+    )
+
+    found = created_first()
+    assert found["AWS::S3::BucketPolicy"] == ["DisksPolicy962B1097"]
+    assert "AWS::IAM::Policy" not in found
 
 
 # What is refused
@@ -420,6 +575,14 @@ NOT_VALID: list[tuple[dict[str, Any], str]] = [
         "disk 'snap-01234567' device_name has 0 characters",
     ),
     ({"disks": [VmDisk.from_asset("no/such.raw")]}, "disk 'no/such.raw' is not a file: there"),
+    (
+        {"disks": [VmDisk.from_snapshot(f"snap-{index:08x}") for index in range(22)]},
+        "disks has 22 entries: use at most 21. Import the others with 'aws ec2 import-snapshot'",
+    ),
+    (
+        {"disks": [VmDisk.from_snapshot(f"snap-0123456{i}", device_name="/dev/sdb") for i in "78"]},
+        "device_name '/dev/sdb' has 2 disks: use another device for each disk.",
+    ),
 ]
 
 
@@ -432,6 +595,45 @@ def test_an_error_names_the_task_the_invalid_value_and_what_is_allowed(
 
     assert problem in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_21_disks_on_different_devices_are_accepted(
+    stack: cdk.Stack, import_disks: ImportDisks
+) -> None:
+    disks = [
+        VmDisk.from_snapshot(f"snap-{index:08x}", device_name=f"/dev/sd{chr(97 + index)}")
+        for index in range(20)
+    ]
+
+    import_disks(stack, disks=[*disks, VmDisk.from_snapshot("snap-01234567")])
+
+
+def test_values_that_are_known_only_at_deployment_are_accepted(
+    stack: cdk.Stack, import_disks: ImportDisks, task_properties: Callable[[], dict[str, Any]]
+) -> None:
+    parameter = cdk.CfnParameter(stack, "Parameter")
+    value = parameter.value_as_string
+    import_disks(
+        stack,
+        disks=[VmDisk.from_snapshot(value, device_name=value) for _ in range(2)],
+        usage_operation=value,
+        license_configurations=[value],
+        description=value,
+        client_token=value,
+    )
+
+    found = task_properties()
+    assert found["LicenseSpecifications"] == [{"LicenseConfigurationArn": {"Ref": "Parameter"}}]
+
+
+def test_tags_of_the_app_are_validated_at_synthesis(
+    app: cdk.App, stack: cdk.Stack, import_disks: ImportDisks
+) -> None:
+    import_disks(stack)
+    cdk.Tags.of(app).add("cdk-vm-import:token", "x")
+
+    with pytest.raises(Exception, match=r"Stack/Import\] tag key .* has a reserved prefix"):
+        app.synth()
 
 
 def test_an_ova_must_be_the_only_disk(stack: cdk.Stack, import_disks: ImportDisks) -> None:
