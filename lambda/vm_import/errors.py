@@ -118,15 +118,18 @@ def failures_name(physical_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def tolerated(consequence: str) -> Iterator[None]:
+def tolerated(consequence: str, *, except_transient: bool = False) -> Iterator[None]:
     """Log an error raised inside, and continue.
 
     Args:
         consequence: What the error means for the user.
+        except_transient: Whether to raise errors that may pass.
     """
     try:
         yield
     except VmImportError as error:
+        if error.is_transient and except_transient:
+            raise
         logger.warning("%s: %s", consequence, error)
 
 

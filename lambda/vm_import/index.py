@@ -114,7 +114,7 @@ def _take(event: Event, state: State, context: LambdaContext) -> Pending | Done:
         if isinstance(outcome, Done) and outcome.follow_up:
             executions.start_follow_up(event, outcome.follow_up)
     except VmImportError as error:
-        elapsed = time.time() - state.started
+        elapsed = state.elapsed
         if elapsed < event.retry_limit and error.may_pass(elapsed):
             logger.info({"repeated after": str(error)})
             return Pending(state, round(min(max(elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)))

@@ -1,5 +1,6 @@
 """What a step of an event returns, and what is kept from step to step."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,11 @@ class State:
     """When a poll first found EC2's import task completed, in seconds since 1970."""
     follow_up: bool = False
     """Whether CloudFormation has its response, and only tags and the log remain to be done."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the execution was started."""
+        return time.time() - self.started
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     properties = ImageProperties.read(event.properties)
     old = ImageProperties.read_known(event.old_properties) if event.old_properties else None
     if not state.image:
-        reconciler = Reconciler(Images(event.owner, aws))
+        reconciler = Reconciler(Images(event.owner, aws), elapsed=state.elapsed)
         if event.request_type == "Create":
             image = reconciler.create(properties)
         else:

@@ -81,7 +81,7 @@ class Wait:
         Raises:
             ImageFailedError: The image can never be AVAILABLE, or was not in time.
         """
-        state, elapsed = self.state, time.time() - self.state.started
+        state, elapsed = self.state, self.state.elapsed
         remaining = (MAX_TIMEOUT if state.follow_up else self.event.wait_limit) - elapsed
         progress, outcome, seconds = Progress(), "failed", 0
         try:
@@ -129,5 +129,5 @@ class Wait:
             Amis(owner, aws).tag(self.task_id, tags, self.previous)
         except VmImportError as error:
             logger.warning("the AMI is not tagged: %s", error)
-            return not error.may_pass(time.time() - self.state.started)
+            return not error.may_pass(self.state.elapsed)
         return True
