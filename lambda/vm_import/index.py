@@ -65,12 +65,12 @@ def on_event(raw: Mapping[str, Any], context: LambdaContext) -> None:
 
 def _start(event: Event) -> None:
     """Start the execution of an event, within the time that IAM and Step Functions may take."""
-    started = time.time()
+    started = time.monotonic()
     while True:
         try:
             return executions.start(event)
         except VmImportError as error:
-            elapsed = time.time() - started
+            elapsed = time.monotonic() - started
             if elapsed > _START_LIMIT or not error.may_pass(elapsed):
                 raise
             logger.info({"repeated after": str(error)})

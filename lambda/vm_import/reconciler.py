@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 # Reads may lag behind writes: attempts, within about 5 seconds.
 READS: Final = 4
-# Another event may be creating it right now: attempts, within 30 to 60 seconds. That is longer than
-# a Create takes that finds four tokens used.
-_READS_WHILE_OTHERS_CREATE: Final = 8
+# Another event, or AWS itself, may need time: attempts, within 30 to 60 seconds. That is longer
+# than a Create takes that finds four tokens used, and shorter than contract.GRACE.
+READS_WHILE_OTHERS_WORK: Final = 8
 
 P = TypeVar("P", bound=Properties)
 E = TypeVar("E", bound=Existing)
@@ -113,7 +113,7 @@ class Reconciler(Generic[P, E]):
             with tolerated("what the failed update created may be left behind"):
                 # It may still run, and create it right now.
                 lookup = old.lookup(self._owner)
-                self._clean_up(self._find(lookup, _READS_WHILE_OTHERS_CREATE), old)
+                self._clean_up(self._find(lookup, READS_WHILE_OTHERS_WORK), old)
         return result
 
     def delete(self, physical_id: str, properties: P | None) -> list[str]:
@@ -138,7 +138,7 @@ class Reconciler(Generic[P, E]):
             to_delete = self._find(lookup, READS)
         elif properties:
             lookup = properties.lookup(self._owner)
-            to_delete = self._find(lookup, _READS_WHILE_OTHERS_CREATE)
+            to_delete = self._find(lookup, READS_WHILE_OTHERS_WORK)
         return [stays for one in to_delete for stays in self._type.delete(one, properties)]
 
     def _find_or_create(

@@ -19,7 +19,7 @@ def output(session: boto3.Session, joined: Any, **values: str) -> str:
     template = {
         "Parameters": {name: {"Type": "CommaDelimitedList", "Default": ""} for name in "AB"},
         "Conditions": {"Empty": {"Fn::Equals": ["", {"Fn::Join": ["", joined]}]}},
-        "Resources": {"Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"}},
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
         "Outputs": {"Is": {"Value": {"Fn::If": ["Empty", "empty", "full"]}}},
     }
     client: Any = session.client("cloudformation")

@@ -191,28 +191,6 @@ def test_a_late_response_does_not_continue_a_cancelled_creation(stack: Stack) ->
     assert stack.requests() == ["Create Slow", "Delete Slow"]
 
 
-def test_a_wait_condition_that_waits_is_deleted_with_its_stack(stack: Stack) -> None:
-    condition = {"Handle": {"Ref": "Handle"}, "Timeout": "3600"}
-    stack.create(
-        {
-            "Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
-            "Thing": custom(),
-            "Condition": {
-                "Type": "AWS::CloudFormation::WaitCondition",
-                "Properties": condition,
-                "DependsOn": ["Thing"],
-            },
-        }
-    )
-    assert eventually(lambda: stack.statuses("Condition"))
-
-    stack.delete()
-
-    assert stack.ends("DELETE_COMPLETE")
-    assert stack.requests() == ["Create Thing", "Delete Thing"]
-    assert stack.statuses("Condition")[-1] == "DELETE_COMPLETE"
-
-
 @pytest.mark.parametrize(
     ("policy", "is_retained"),
     [("Delete", False), ("RetainExceptOnCreate", False), ("Retain", True)],

@@ -24,12 +24,10 @@ from errors import (
 from identity import Lookup, Owner, token_tag
 from image.properties import ImageProperties
 from image.waiting import Wait
-from reconciler import READS, Reconciler, ResourceType
+from reconciler import READS, READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
 
 logger = logging.getLogger(__name__)
 
-# How often a cancelled image is read that has not ended, for about 2 minutes.
-_READS_WHILE_CANCELLING: Final = 12
 # CloudFormation deletes a retained image only in a rollback, because the stack operation created
 # it. An older image existed before, was retained before, and was found instead of created.
 _OLDEST_CREATED_BY_UPDATE: Final = 24 * 3600
@@ -183,7 +181,7 @@ class Images(ResourceType[ImageProperties, Image]):
             images.cancel(existing.id)
             if not read_until_found(
                 lambda: not ((image := images.get(existing.id)) and image.is_running),
-                _READS_WHILE_CANCELLING,
+                READS_WHILE_OTHERS_WORK,
             ):
                 raise NotYetError(f"{existing.id} is still being cancelled. Hint: delete it again")
         images.delete(existing.id)

@@ -5,7 +5,6 @@ It never waits for the import. The image resource does.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
 
 from amis import Amis
 from aws import Aws
@@ -17,10 +16,7 @@ from contract import IMPORT_TASK_ID, OwnTag, TaskAttribute
 from errors import tolerated
 from identity import Lookup, token_tag
 from import_task.properties import ImportTaskProperties
-from reconciler import Reconciler, ResourceType
-
-# How often a task is read whose deletion EC2 has not finished: for about 2 minutes.
-_READS_WHILE_DELETING: Final = 12
+from reconciler import READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
 
 
 def step(event: Event, _state: State, aws: Aws) -> Done:
@@ -104,7 +100,7 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
         if existing.is_active or not existing.is_usable:
             read_until_found(
                 lambda: (task := ec2.task(task_id)) is None or task.status != "deleting",
-                _READS_WHILE_DELETING,
+                READS_WHILE_OTHERS_WORK,
             )
         return Amis(self.owner, self.aws).delete(
             task_id,

@@ -47,8 +47,6 @@ _OPERATIONS: Final = (
 _WITHOUT_CHECKS: Final = {
     "AWS::CDK::Metadata",
     "AWS::CloudFormation::CustomResource",  # checked when it is invoked, like Custom::*
-    "AWS::CloudFormation::WaitCondition",
-    "AWS::CloudFormation::WaitConditionHandle",
 }
 
 

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from local_aws.server.knobs import Knobs
-from tests.handler.conftest import (  # noqa: F401 - the handler's own fixtures
-    authority,
-    aws,
-    knobs,
-    local,
-    prepared,
-    resource,
-    urls,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.handler.cloudformation import CustomResource
-    from tests.handler.conftest import Aws
-
-pytestmark = pytest.mark.slow
+    from tests.support.account import Account
+    from tests.support.cloudformation import CustomResource
 
 BOTH: dict[str, tuple[object, ...]] = {
     "import_seconds": (0, 600),
@@ -59,94 +46,90 @@ def test_each_knob_is_tested() -> None:
 
 @pytest.mark.parametrize(("knob", "value"), EACH, ids=IDS)
 def test_a_resource_leaves_nothing_behind_with_any_knob(
-    aws: Aws,  # noqa: F811
-    resource: CustomResource,  # noqa: F811
-    knobs: Callable[..., None],  # noqa: F811
+    account: Account,
+    image: CustomResource,
     knob: str,
     value: object,
 ) -> None:
-    knobs(**{"import_seconds": 120, knob: value})
-    properties = aws.properties(Tags={"a": "1"})
+    account.knobs(**{"import_seconds": 120, knob: value})
+    properties = account.properties(Tags={"a": "1"})
 
-    created = resource.create(properties)
-    again = resource.create({**properties, "Tags": {"a": "2"}})
+    created = image.create(properties)
+    again = image.create({**properties, "Tags": {"a": "2"}})
     assert [response["Status"] for response in (created, again)] == ["SUCCESS"] * 2, again["Reason"]
     assert created["PhysicalResourceId"] == again["PhysicalResourceId"]
-    assert aws.all_images(resource) == [created["PhysicalResourceId"]]
+    assert account.images_of(image) == [created["PhysicalResourceId"]]
 
-    newer = resource.update({**properties, "SemanticVersion": "2.0.0"})
+    newer = image.update({**properties, "SemanticVersion": "2.0.0"})
     assert newer["Status"] == "SUCCESS", newer["Reason"]
-    assert resource.delete(created["PhysicalResourceId"], properties)["Status"] == "SUCCESS"
-    assert aws.all_images(resource) == [newer["PhysicalResourceId"]]
+    assert image.delete(created["PhysicalResourceId"], properties)["Status"] == "SUCCESS"
+    assert account.images_of(image) == [newer["PhysicalResourceId"]]
 
-    assert resource.delete()["Status"] == "SUCCESS"
-    assert aws.all_images(resource) == []
+    assert image.delete()["Status"] == "SUCCESS"
+    assert account.images_of(image) == []
 
 
 @pytest.mark.parametrize(("knob", "value"), OF_TOKENS)
 def test_a_lost_image_is_created_again_with_any_knob(
-    aws: Aws,  # noqa: F811
-    resource: CustomResource,  # noqa: F811
-    knobs: Callable[..., None],  # noqa: F811
+    account: Account,
+    image: CustomResource,
     knob: str,
     value: object,
 ) -> None:
-    properties = aws.properties()
-    aws.local.advance(3600)
-    knobs(**{"image_watch_seconds": 0, knob: value})
-    lost = resource.create(properties)["PhysicalResourceId"]
-    aws.local.advance(3600)
-    aws.delete(lost)
+    properties = account.properties()
+    account.advance(3600)
+    account.knobs(**{"image_watch_seconds": 0, knob: value})
+    lost = image.create(properties)["PhysicalResourceId"]
+    account.advance(3600)
+    account.delete(lost)
 
-    response = resource.create(properties)
+    response = image.create(properties)
 
     assert response["Status"] == "SUCCESS", response["Reason"]
-    assert aws.all_images(resource) == [response["PhysicalResourceId"]]
+    assert account.images_of(image) == [response["PhysicalResourceId"]]
     assert response["PhysicalResourceId"] != lost
 
 
 @pytest.mark.parametrize("value", BOTH["unknown_task"])
 def test_unknown_task_is_reported_with_either_value(
-    aws: Aws,  # noqa: F811
-    resource: CustomResource,  # noqa: F811
-    knobs: Callable[..., None],  # noqa: F811
+    account: Account,
+    image: CustomResource,
     value: str,
 ) -> None:
-    knobs(unknown_task=value)
-    response = resource.create(aws.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
+    account.knobs(unknown_task=value)
+    response = image.create(account.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
     assert response["Status"] == "FAILED"
     assert "EC2 does not know the import task import-ami-0123456789abcdef0" in response["Reason"]
-    assert aws.all_images(resource) == []
+    assert account.images_of(image) == []
 
 
 @pytest.mark.parametrize("code", BOTH["cancel_terminal_error"])
 def test_cancel_terminal_error_of_an_ended_import_is_no_failure(
-    aws: Aws,  # noqa: F811
-    resource: CustomResource,  # noqa: F811
-    knobs: Callable[..., None],  # noqa: F811
+    account: Account,
+    image: CustomResource,
     code: str,
 ) -> None:
-    knobs(import_seconds=120)
-    assert resource.create(aws.properties())["Status"] == "SUCCESS"
-    ended = {"code": code, "message": "The image is AVAILABLE and cannot be cancelled."}
-    aws.local.fault("imagebuilder", "CancelImageCreation", error=ended)
-    assert resource.delete()["Status"] == "SUCCESS"
-    assert aws.all_images(resource) == []
+    account.knobs(import_seconds=120)
+    assert image.create(account.properties())["Status"] == "SUCCESS"
+    message = "The image is AVAILABLE and cannot be cancelled."
+    ended = {"code": code, "message": message, "status": 400}
+    account.fault("imagebuilder", "CancelImageCreation", error=ended)
+    assert image.delete()["Status"] == "SUCCESS"
+    assert account.images_of(image) == []
 
 
 @pytest.mark.parametrize("blocks", BOTH["dependants_block_delete"])
 def test_dependants_block_delete_is_reported_or_has_no_effect(
-    aws: Aws,  # noqa: F811
-    resource: CustomResource,  # noqa: F811
-    knobs: Callable[..., None],  # noqa: F811
+    account: Account,
+    image: CustomResource,
     *,
     blocks: bool,
 ) -> None:
-    knobs(dependants_block_delete=blocks)
-    arn = resource.create(aws.properties())["PhysicalResourceId"]
-    aws.local.advance(3600)
-    aws.recipe(arn)
-    response = resource.delete()
+    account.knobs(dependants_block_delete=blocks)
+    arn = image.create(account.properties())["PhysicalResourceId"]
+    account.advance(3600)
+    account.add_recipe(arn)
+    response = image.delete()
     if blocks:
         assert response["Status"] == "FAILED"
         assert "has other resources depended on it" in response["Reason"]
@@ -156,15 +139,13 @@ def test_dependants_block_delete_is_reported_or_has_no_effect(
 
 @pytest.mark.parametrize("message", BOTH["cancelled_task_message"])
 def test_cancelled_task_message_is_reported(
-    aws: Aws,  # noqa: F811
-    resource: CustomResource,  # noqa: F811
-    knobs: Callable[..., None],  # noqa: F811
+    account: Account,
+    image: CustomResource,
     message: str,
 ) -> None:
-    knobs(cancelled_task_message=message)
-    properties = aws.properties()
-    ec2: Any = aws.local.session().client("ec2")
-    ec2.cancel_import_task(ImportTaskId=properties["VmImportTaskId"])
-    response = resource.create(properties)
+    account.knobs(cancelled_task_message=message)
+    properties = account.properties()
+    account.ec2.cancel_import_task(ImportTaskId=properties["VmImportTaskId"])
+    response = image.create(properties)
     assert response["Status"] == "FAILED"
     assert (message or "EC2 gives no reason") in response["Reason"]
