@@ -396,7 +396,7 @@ MUTATIONS = (
         "a Delete does not wait for a concurrent Create",
         "reconciler",
         "",
-        assign("_READS_WHILE_OTHERS_CREATE", "1"),
+        assign("READS_WHILE_OTHERS_WORK", "1"),
     ),
     Mutation(
         "a Delete ignores an id that CloudFormation invented",
