@@ -50,8 +50,8 @@ def import_images() -> list[iam.PolicyStatement]:
             resources=[_IMAGES],
             conditions={"StringEquals": _RESOURCE_TAG},
         ),
-        # The function looks for an image by its tags before it imports one. No tag condition: the
-        # list supports none, and an image that no longer exists has no tags.
+        # The function searches for an image by its tags before it imports one. The statement has no
+        # tag condition, because the list supports none and an image that is gone has no tags.
         iam.PolicyStatement(
             sid="ReadImages",
             actions=["imagebuilder:GetImage", "imagebuilder:ListImageBuildVersions"],
