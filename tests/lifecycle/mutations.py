@@ -28,7 +28,7 @@ from pathlib import Path
 
 _CHECKOUT = Path(__file__).parents[2]
 _HANDLER = _CHECKOUT / "lambda" / "vm_import"
-_TESTS = ("tests/unit", "tests/handler", "tests/lifecycle/test_sequences.py", "tests/lifecycle")
+_TESTS = ("tests/unit", "tests/lifecycle/test_sequences.py", "tests/handler", "tests/lifecycle")
 
 Replacement = Callable[[ast.AST], ast.AST | None]
 Change = Callable[[ast.AST], int]
