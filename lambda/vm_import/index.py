@@ -108,7 +108,7 @@ def _take(event: Event, state: State, context: LambdaContext) -> Pending | Done:
         raise PropertyError(f"resource type {resource_type!r} is not known: use one of {known}")
     try:
         if not state.in_order:
-            _put_in_order(event)
+            _put_in_order(event, state.started)
             state = replace(state, in_order=True)
         outcome = step(event, state, Aws(context))
         if isinstance(outcome, Done) and outcome.follow_up:
@@ -122,9 +122,9 @@ def _take(event: Event, state: State, context: LambdaContext) -> Pending | Done:
     return outcome
 
 
-def _put_in_order(event: Event) -> None:
+def _put_in_order(event: Event, started: float) -> None:
     try:
-        executions.put_in_order(event)
+        executions.put_in_order(event, started)
     except VmImportError as error:
         # A stack can always be deleted, also where IAM denies what this needs, or after the state
         # machine was deleted. But a superseded Delete would delete what a later event created.

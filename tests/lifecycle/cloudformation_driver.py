@@ -192,7 +192,8 @@ class Resource:
     ) -> Response:
         """Continue the rollback of a stack in UPDATE_ROLLBACK_FAILED when the faults are over.
 
-        A resource that cannot be rolled back is skipped (user guide, ContinueUpdateRollback, ResourcesToSkip).
+        A resource that cannot be rolled back is skipped (user guide, ContinueUpdateRollback,
+        ResourcesToSkip).
         """
         self.repair()
         response = self.send(self._update(known_id, old, properties))

@@ -49,18 +49,22 @@ def start_follow_up(event: Event, state: State) -> None:
     _state_machine(event).start(f"follow-{execution_name(event)}", data(Event(rest), state))
 
 
-def put_in_order(event: Event) -> None:
+def put_in_order(event: Event, started: float) -> None:
     """Stop the executions of earlier events of the resource: nobody waits for their responses.
+
+    Args:
+        event: CloudFormation's event.
+        started: When its execution was started, in seconds since 1970.
 
     Raises:
         SupersededError: A later event exists, so nobody waits for the response to this one.
         AwsError: Step Functions did not list the executions, or did not stop them.
     """
     state_machine, name = _state_machine(event), execution_name(event)
-    sent = _seconds(name) or time.time()
+    sent = _seconds(name) or started
     running = _of(event, state_machine.running())
     others = running | _of(event, state_machine.ended_since(sent - _SKEW))
-    own = others.pop(name, {"name": name, "startDate": datetime.fromtimestamp(time.time(), UTC)})
+    own = others.pop(name, {"name": name, "startDate": datetime.fromtimestamp(started, UTC)})
     if any(_is_later(other, own) for other in others.values()):
         raise SupersededError(
             f"CloudFormation has sent a later event for {event.owner.logical_id}, so this "

@@ -1,6 +1,7 @@
 """Custom::ImportedVmImage: an image that Image Builder imports from EC2's import task."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -19,7 +20,6 @@ from errors import (
     NotYetError,
     VmImportError,
     failures_name,
-    tolerated,
 )
 from identity import Lookup, Owner, token_tag
 from image.properties import ImageProperties
@@ -69,10 +69,19 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
             return wait.step(aws)
     except VmImportError:
         if not state.follow_up and state.image != event.physical_id:
-            # CloudFormation does so too, but not in each of its ways to fail.
-            with tolerated(f"{state.image} is left to CloudFormation's clean-up"):
-                Reconciler(Images(event.owner, aws)).delete(state.image, properties)
+            _delete_failed(event, state, properties, aws)
         raise
+
+
+def _delete_failed(event: Event, state: State, properties: ImageProperties, aws: Aws) -> None:
+    """Delete an image whose import failed. CloudFormation does so too, but not in every case."""
+    try:
+        Reconciler(Images(event.owner, aws)).delete(state.image, properties)
+    except VmImportError as error:
+        elapsed = time.time() - state.started
+        if elapsed < event.retry_limit and error.may_pass(elapsed):
+            raise  # the step is repeated
+        logger.warning("%s is left to CloudFormation's clean-up: %s", state.image, error)
 
 
 def _delete(event: Event, aws: Aws) -> Done:
