@@ -86,8 +86,7 @@ class Amis:
         stays: dict[str, str] = {}
         amis: list[Ami] = []
         # Without delete_ami they are only reported, and a deletion does not fail for that.
-        unknown = f"it is not known whether an AMI of {task_id} stays"
-        with nullcontext() if delete_ami else tolerated(unknown):
+        with nullcontext() if delete_ami else tolerated("it is not known whether an AMI stays"):
             amis = self._ec2.amis("name", [task_id])
         for ami in amis:
             reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"

@@ -59,7 +59,6 @@ class ResourceType(ABC, Generic[P, E]):
     def find(self, lookup: Lookup) -> Sequence[E]:
         """Return those of this resource that carry one of the tokens, the oldest first."""
 
-    @abstractmethod
     def check(self, properties: P) -> None:
         """Raise ImportTaskError if it cannot be created."""
 

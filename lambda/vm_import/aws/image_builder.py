@@ -1,6 +1,5 @@
 """The calls to EC2 Image Builder."""
 
-import json
 import logging
 import time
 import uuid
@@ -33,7 +32,6 @@ class Image(Existing):
     request_id: str
     reason: str = ""
     ami: str = ""
-    failure: str = ""
     created: str = ""
     identity: Mapping[str, str] = field(default_factory=dict)
     """What AWS shows of it: neither the import task nor the description nor the client token."""
@@ -50,7 +48,6 @@ class Image(Existing):
         }
         state = described.get("state", {})
         amis = (described.get("outputResources") or {}).get("amis") or [{}]
-        failure = state.get("failureContext")
         return cls(
             id=described["arn"],
             status=state.get("status", ""),
@@ -58,7 +55,6 @@ class Image(Existing):
             tags=described.get("tags", {}),
             request_id=request_id,
             ami=amis[0].get("image", ""),
-            failure=json.dumps(failure) if failure else "",
             created=described.get("dateCreated", ""),
             identity={name: value for name, value in identity.items() if value},
         )

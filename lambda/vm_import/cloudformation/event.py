@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from cloudformation.properties import is_true
-from contract import GRACE, MAX_SERVICE_TIMEOUT, service_timeout, wait_limit
+from contract import GRACE, MAX_SERVICE_TIMEOUT, service_timeout
 from identity import Owner
 
 DATE: Final = re.compile(r"\d{8}T\d{6}Z")
@@ -49,11 +49,6 @@ class Event:
         query = parse_qs(urlsplit(self.raw.get("ResponseURL", "")).query)
         date = query.get("X-Amz-Date", [""])[0]
         return date if DATE.fullmatch(date) else ""
-
-    @property
-    def wait_limit(self) -> int:
-        """After how many seconds the wait for the import ends."""
-        return wait_limit(self.timeout)
 
     @property
     def retry_limit(self) -> int:

@@ -72,8 +72,7 @@ def put_in_order(event: Event, started: float) -> None:
         )
     for other in running.values():
         if other["name"] != name and _is_later(own, other):
-            cause = f"superseded by a later {event.request_type}"
-            state_machine.stop(other["executionArn"], cause)
+            state_machine.stop(other["executionArn"], f"superseded by {name}")
 
 
 def execution_name(event: Event) -> str:

@@ -76,7 +76,6 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
     reasons = [f"{arn} is {image.status}", image.reason]
     if task and task_failed:
         reasons.append(f"EC2's import task {task_id} is {task.status}: {task.message}")
-    reasons.append(image.failure)
     text = "; ".join(reason.rstrip(".") for reason in reasons if reason)
     raise ImageFailedError(f"{text}. Hint: repair the disk image; {ANOTHER_IMPORT}")
 

@@ -1,7 +1,6 @@
 """Custom::ImportedVmImage: an image that Image Builder imports from EC2's import task."""
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -20,6 +19,7 @@ from errors import (
     NotYetError,
     VmImportError,
     failures_name,
+    tolerated,
 )
 from identity import Lookup, Owner, token_tag
 from image.properties import ImageProperties
@@ -69,19 +69,11 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
             return wait.step(aws)
     except VmImportError:
         if not state.follow_up and state.image != event.physical_id:
-            _delete_failed(event, state, properties, aws)
+            # CloudFormation does so too, but not in each of its ways to fail.
+            may_repeat = state.elapsed < event.retry_limit
+            with tolerated(f"{state.image} is left behind", except_transient=may_repeat):
+                Reconciler(Images(event.owner, aws)).delete(state.image, properties)
         raise
-
-
-def _delete_failed(event: Event, state: State, properties: ImageProperties, aws: Aws) -> None:
-    """Delete an image whose import failed. CloudFormation does so too, but not in every case."""
-    try:
-        Reconciler(Images(event.owner, aws)).delete(state.image, properties)
-    except VmImportError as error:
-        elapsed = time.time() - state.started
-        if elapsed < event.retry_limit and error.may_pass(elapsed):
-            raise  # the step is repeated
-        logger.warning("%s is left to CloudFormation's clean-up: %s", state.image, error)
 
 
 def _delete(event: Event, aws: Aws) -> Done:
@@ -95,14 +87,14 @@ def _delete(event: Event, aws: Aws) -> Done:
 
 def _attributes(image: Image, properties: ImageProperties, owner: Owner) -> dict[str, str]:
     version_arn = image.id.rsplit("/", 1)[0]
-    token = image.token or properties.lookup(owner).tokens[0]
+    own_token = image.token or properties.lookup(owner).tokens[0]
     return {
         ImageAttribute.IMAGE_ARN: image.id,
         ImageAttribute.IMAGE_VERSION_ARN: version_arn,
         ImageAttribute.LATEST_IMAGE_ARN: f"{version_arn.rsplit('/', 1)[0]}/x.x.x",
         ImageAttribute.IMAGE_NAME: properties.name,
         ImageAttribute.IMAGE_VERSION: properties.semantic_version,
-        ImageAttribute.CLIENT_TOKEN: properties.client_token or token,
+        ImageAttribute.CLIENT_TOKEN: properties.client_token or own_token,
         ImageAttribute.VM_IMPORT_TASK_ID: properties.vm_import_task_id,
         ImageAttribute.REQUEST_ID: image.request_id,
         ImageAttribute.IMPORT_FAILED: str(not image.is_usable).lower(),

@@ -11,7 +11,7 @@ from amis import Amis
 from aws import Aws
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
-from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag
+from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag, wait_limit
 from errors import ImageFailedError, VmImportError
 from identity import Owner
 from image.progress import Progress, poll, report
@@ -82,7 +82,7 @@ class Wait:
             ImageFailedError: The image can never be AVAILABLE, or was not in time.
         """
         state, elapsed = self.state, self.state.elapsed
-        remaining = (MAX_TIMEOUT if state.follow_up else self.event.wait_limit) - elapsed
+        remaining = (MAX_TIMEOUT if state.follow_up else wait_limit(self.event.timeout)) - elapsed
         progress, outcome, seconds = Progress(), "failed", 0
         try:
             progress = poll(aws, state.image, self.task_id)

@@ -72,9 +72,6 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
             and IMPORT_TASK_ID.fullmatch(ami.name)
         ]
 
-    def check(self, properties: ImportTaskProperties) -> None:
-        """Accept all: only ImportImage itself checks disks and role."""
-
     def create(self, properties: ImportTaskProperties, token: str) -> ImportTask | None:
         """Start the task, or find the one that the token started."""
         task = self.aws.ec2.import_image(properties.request(self.owner, token))
