@@ -30,7 +30,7 @@ class State:
 
 @dataclass(frozen=True)
 class Response:
-    """What CloudFormation is told of a resource."""
+    """The response to CloudFormation about a resource."""
 
     physical_id: str
     data: Mapping[str, str] = field(default_factory=dict)
