@@ -74,8 +74,8 @@ def check(
     present = {name: properties[name] for name in types if properties.get(name) is not None}
     if wrong := [name for name, value in present.items() if not isinstance(value, types[name])]:
         raise PropertyError(f"resource property of a wrong type: {', '.join(wrong)}")
-    if any(key.startswith(TAG_PREFIX) for key in present.get("Tags", {})):
-        raise PropertyError(f"tag keys that start with {TAG_PREFIX!r} are reserved")
+    if reserved := [key for key in present.get("Tags", {}) if key.startswith(TAG_PREFIX)]:
+        raise PropertyError(f"tag keys that start with {TAG_PREFIX!r} are reserved: {reserved}")
 
 
 def is_true(value: object) -> bool:
