@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from aws import Aws
 from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
-from contract import OwnTag
+from contract import ImageProperty, OwnTag
 from errors import tolerated
 from identity import Owner, tokens_of
 
@@ -164,6 +164,8 @@ def _task_of(image: Image, tasks: Iterable[str]) -> str | None:
     """
     owner = Owner(image.tags.get(OwnTag.STACK, ""), image.tags.get(OwnTag.RESOURCE, ""))
     for task_id in tasks:
-        if image.token in tokens_of(owner, {**image.identity, "VmImportTaskId": task_id}):
+        if image.token in tokens_of(
+            owner, {**image.identity, ImageProperty.VM_IMPORT_TASK_ID: task_id}
+        ):
             return task_id
     return None

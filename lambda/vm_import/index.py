@@ -28,6 +28,8 @@ _STEPS: Final = {
 }
 # How long starting an execution is repeated, in seconds.
 _START_LIMIT: Final = 90
+# How long a Delete waits until the order of events is known, in seconds.
+_ORDER_LIMIT: Final = 300
 # How long steps are repeated without the state machine, in seconds: an invocation has 15 minutes.
 _ALONE: Final = 600
 # Between two steps that failed and may succeed later, in seconds.
@@ -57,10 +59,10 @@ def on_event(raw: Mapping[str, Any], context: LambdaContext) -> None:
     cfn_resource.log_as(raw, context)
     try:
         _start(event)
-    except VmImportError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is
         # A stack can always be deleted: the function itself has the time for that.
         logger.warning("the steps are taken without the state machine: %s", error)
-        payload = executions.data(event, State(started=time.time()))
+        payload = executions.data(event, executions.first_state(event))
         while seconds := (payload := on_step(payload, context, _ALONE))[Step.SECONDS]:
             time.sleep(seconds)
 
@@ -114,7 +116,7 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
         raise PropertyError(f"resource type {resource_type!r} is none of {', '.join(_STEPS)}")
     try:
         if not state.in_order:
-            _put_in_order(event, state.started)
+            _put_in_order(event, state)
             state = replace(state, in_order=True)
         outcome = _STEPS[resource_type](event, state, Aws(context))
         if isinstance(outcome, Done) and outcome.follow_up:
@@ -128,13 +130,12 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
     return outcome
 
 
-def _put_in_order(event: Event, started: float) -> None:
+def _put_in_order(event: Event, state: State) -> None:
     try:
-        executions.put_in_order(event, started)
+        executions.put_in_order(event, state.started)
     except VmImportError as error:
-        # A stack can always be deleted, also where IAM denies what this needs, or after the state
-        # machine was deleted. But a superseded Delete would delete what a later event created.
-        is_unknown = not (error.is_transient or isinstance(error, SupersededError))
-        if not (event.request_type == "Delete" and is_unknown):
+        # A stack can always be deleted, also where Step Functions denies or fails what this needs.
+        may_pass = error.is_transient and state.elapsed < _ORDER_LIMIT
+        if event.request_type != "Delete" or may_pass or isinstance(error, SupersededError):
             raise
         logger.warning("earlier events of the resource may still run: %s", error)

@@ -27,9 +27,6 @@ _MAX_NAME: Final = 80
 _MAX_DATA: Final = 256 * 1024
 _MAX_PAGE: Final = 1000
 # The retries of the state machine: constructs/cdk_vm_import/_event_state_machine.py.
-_RETRIES_OF_A_RESPONSE: Final = 2
-_SECONDS_BEFORE_A_RESPONSE: Final = 60.0
-_RETRIES: Final = 130
 _MAX_DELAY: Final = 60.0
 
 
@@ -111,14 +108,14 @@ class Execution:
             if not delay:
                 self.end("SUCCEEDED", now)
         elif outcome == contract.UNDELIVERED_RESPONSE:
-            self.undelivered, delay = self.undelivered + 1, _SECONDS_BEFORE_A_RESPONSE
-            if self.undelivered > _RETRIES_OF_A_RESPONSE:
+            self.undelivered, delay = self.undelivered + 1, contract.RESPONSE_RETRY_SECONDS
+            if self.undelivered > contract.RESPONSE_RETRIES:
                 self.end("FAILED", now)
         else:
             self.failed += 1
             # Half of the longest delay: the mean of full jitter.
             delay = min(_MAX_DELAY, 2.0**self.failed) / 2
-            if self.failed > _RETRIES:
+            if self.failed > contract.STEP_RETRIES:
                 self.end("FAILED", now)
         self.due = now + delay
         if self.is_running and self.due - self.started > contract.MAX_EXECUTION:

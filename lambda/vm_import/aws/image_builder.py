@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, Self
 
 from aws.session import AwsApi
+from contract import LOG_GROUP_NAME, ImageProperty
 from errors import AwsError
 from identity import Existing
 
@@ -40,11 +41,11 @@ class Image(Existing):
     def read(cls, described: Mapping[str, Any], request_id: str) -> Self:
         """Read an Image or an ImageSummary."""
         identity = {
-            "Name": described.get("name"),
-            "SemanticVersion": described["arn"].split("/")[2],
-            "Platform": described.get("platform"),
-            "OsVersion": described.get("osVersion"),
-            "LogGroupName": described.get("loggingConfiguration", {}).get("logGroupName"),
+            ImageProperty.NAME: described.get("name"),
+            ImageProperty.SEMANTIC_VERSION: described["arn"].split("/")[2],
+            ImageProperty.PLATFORM: described.get("platform"),
+            ImageProperty.OS_VERSION: described.get("osVersion"),
+            LOG_GROUP_NAME: described.get("loggingConfiguration", {}).get("logGroupName"),
         }
         state = described.get("state", {})
         amis = (described.get("outputResources") or {}).get("amis") or [{}]

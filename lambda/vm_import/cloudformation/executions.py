@@ -10,7 +10,7 @@ from typing import Any, Final
 from aws.step_functions import StateMachine
 from cloudformation.event import DATE, Event
 from cloudformation.step import State
-from contract import Step
+from contract import ImageProperty, Step
 from errors import SupersededError
 
 # By how many seconds the clocks of CloudFormation's servers may differ.
@@ -28,13 +28,18 @@ def data(event: Event, state: State, seconds: int = 0) -> dict[str, Any]:
     return {Step.EVENT: dict(event.raw), Step.STATE: asdict(state), Step.SECONDS: seconds}
 
 
+def first_state(event: Event) -> State:
+    """Return the state before the first step. CloudFormation waits since it sent the event."""
+    return State(started=event.sent or time.time())
+
+
 def start(event: Event) -> None:
     """Start the execution of an event. Lambda may deliver the event again: it has one execution.
 
     Raises:
         AwsError: Step Functions did not start it.
     """
-    _state_machine(event).start(execution_name(event), data(event, State(started=time.time())))
+    _state_machine(event).start(execution_name(event), data(event, first_state(event)))
 
 
 def start_follow_up(event: Event, state: State) -> None:
@@ -64,7 +69,9 @@ def put_in_order(event: Event, started: float) -> None:
     sent = _seconds(name) or started
     running = _of(event, state_machine.running())
     others = running | _of(event, state_machine.ended_since(sent - _SKEW))
-    own = others.pop(name, {"name": name, "startDate": datetime.fromtimestamp(started, UTC)})
+    # Events have whole seconds: without an execution, it began within the next one.
+    begun = datetime.fromtimestamp(started + 1, UTC)
+    own = others.pop(name, {"name": name, "startDate": begun})
     if any(_is_later(other, own) for other in others.values()):
         raise SupersededError(
             f"CloudFormation has sent a later event for {event.owner.logical_id}, so this "
@@ -81,7 +88,7 @@ def execution_name(event: Event) -> str:
 
 
 def _state_machine(event: Event) -> StateMachine:
-    return StateMachine(event.properties.get("StateMachineArn", ""))
+    return StateMachine(event.properties.get(ImageProperty.STATE_MACHINE_ARN, ""))
 
 
 def _of(event: Event, executions: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,8 @@ class State:
     """What Fn::GetAtt returns for the resource."""
     completed: float = 0.0
     """When a poll first found EC2's import task completed, in seconds since 1970."""
+    failure: str = ""
+    """Why the import failed, once that is known: only its clean-up and the response remain."""
     follow_up: bool = False
     """Whether CloudFormation has its response, and only tags and the log remain to be done."""
 

@@ -17,7 +17,6 @@ from errors import (
     ImageFailedError,
     ImportTaskError,
     NotYetError,
-    VmImportError,
     failures_name,
     tolerated,
 )
@@ -53,27 +52,42 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
             image = reconciler.update(event.physical_id, properties, old)
         attributes = _attributes(image, properties, event.owner)
         state = replace(state, image=image.id, attributes=attributes)
-        # An Update that returns to a failed image of another identity can only be a rollback.
-        is_rollback = old is not None and old.identity != properties.identity
-        if not image.is_usable and (is_rollback or not event.timeout):
+        # A rollback to an image that had already failed must succeed. Any other event must not.
+        if not image.is_usable and (
+            not event.timeout or aws.stacks.is_rolling_back(event.owner.stack_id)
+        ):
             reason = f"{image.id} is {image.status} and cannot be replaced"
             return Done(Response(image.id, state.attributes, reason))
     if not event.timeout and not state.follow_up:
         follow_up = replace(state, attributes={}, follow_up=True)
         return Done(Response(state.image, state.attributes), follow_up)
+    with failures_name(state.image):
+        if state.failure:
+            _delete_failed(event, state, properties, aws)
+            raise ImageFailedError(state.failure)
+        try:
+            return _wait(event, state, properties, old).step(aws)
+        except ImageFailedError as error:
+            if state.follow_up or state.image == event.physical_id:
+                raise
+            # Kept in the state first: when the image is deleted, nobody knows why it failed.
+            return Pending(replace(state, failure=str(error)), 1)
+
+
+def _wait(
+    event: Event, state: State, properties: ImageProperties, old: ImageProperties | None
+) -> Wait:
+    # A later event may change the tags while a follow-up polls, so that uses those of the image.
+    tags = None if state.follow_up else properties.tags
     previous = tuple(old.tags) if old else ()
-    task_id = properties.vm_import_task_id
-    wait = Wait(event, state, task_id, state.image, properties.tags, previous)
-    try:
-        with failures_name(state.image):
-            return wait.step(aws)
-    except VmImportError:
-        if not state.follow_up and state.image != event.physical_id:
-            # CloudFormation does so too, but not in each of its ways to fail.
-            may_repeat = state.elapsed < event.retry_limit
-            with tolerated(f"{state.image} is left behind", except_transient=may_repeat):
-                Reconciler(Images(event.owner, aws)).delete(state.image, properties)
-        raise
+    return Wait(event, state, properties.vm_import_task_id, state.image, tags, previous)
+
+
+def _delete_failed(event: Event, state: State, properties: ImageProperties, aws: Aws) -> None:
+    """Delete the image whose import failed. CloudFormation does so too, but not in every case."""
+    may_repeat = state.elapsed < event.retry_limit
+    with tolerated(f"{state.image} is left behind", except_transient=may_repeat):
+        Reconciler(Images(event.owner, aws)).delete(state.image, properties)
 
 
 def _delete(event: Event, aws: Aws) -> Done:
