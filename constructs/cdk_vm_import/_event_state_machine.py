@@ -106,8 +106,8 @@ def _definition(function: lambda_.IFunction) -> dict[str, object]:
                     # ResponseURL accepts nothing for three times as long, it has expired.
                     {
                         "ErrorEquals": [contract.UNDELIVERED_RESPONSE],
-                        "IntervalSeconds": 60,
-                        "MaxAttempts": 2,
+                        "IntervalSeconds": contract.RESPONSE_RETRY_SECONDS,
+                        "MaxAttempts": contract.RESPONSE_RETRIES,
                         "BackoffRate": 1,
                     },
                     # Any failure of Lambda. FULL jitter halves the delays on average, so the
@@ -116,7 +116,7 @@ def _definition(function: lambda_.IFunction) -> dict[str, object]:
                     {
                         "ErrorEquals": ["States.ALL"],
                         "IntervalSeconds": 2,
-                        "MaxAttempts": 150,
+                        "MaxAttempts": contract.STEP_RETRIES,
                         "BackoffRate": 2,
                         "MaxDelaySeconds": 60,
                         "JitterStrategy": "FULL",

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from aws import Aws
 from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
-from contract import OwnTag
+from contract import ImageProperty, OwnTag
 from errors import tolerated
 from identity import Owner, tokens_of
 
@@ -86,8 +86,7 @@ class Amis:
         stays: dict[str, str] = {}
         amis: list[Ami] = []
         # Without delete_ami they are only reported, and a deletion does not fail for that.
-        unknown = f"it is not known whether an AMI of {task_id} stays"
-        with nullcontext() if delete_ami else tolerated(unknown):
+        with nullcontext() if delete_ami else tolerated("it is not known whether an AMI stays"):
             amis = self._ec2.amis("name", [task_id])
         for ami in amis:
             reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"
@@ -165,6 +164,8 @@ def _task_of(image: Image, tasks: Iterable[str]) -> str | None:
     """
     owner = Owner(image.tags.get(OwnTag.STACK, ""), image.tags.get(OwnTag.RESOURCE, ""))
     for task_id in tasks:
-        if image.token in tokens_of(owner, {**image.identity, "VmImportTaskId": task_id}):
+        if image.token in tokens_of(
+            owner, {**image.identity, ImageProperty.VM_IMPORT_TASK_ID: task_id}
+        ):
             return task_id
     return None

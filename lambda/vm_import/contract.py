@@ -123,6 +123,13 @@ class Step(StrEnum):
 UNDELIVERED_RESPONSE: Final = "UndeliveredResponseError"
 """The error that fails a step when CloudFormation's ResponseURL accepted no response."""
 
+RESPONSE_RETRIES: Final = 2
+"""How often the state machine repeats such a step."""
+RESPONSE_RETRY_SECONDS: Final = 60
+"""The pause before it does."""
+STEP_RETRIES: Final = 150
+"""How often it repeats a step that failed otherwise: through an outage of Lambda of an hour."""
+
 METRIC_NAMESPACE: Final = "CdkVmImport"
 
 # --- formats ---

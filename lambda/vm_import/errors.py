@@ -82,14 +82,10 @@ class AwsError(VmImportError):
         is_passing = status == 429 or any(part in self.code for part in _PASSING)  # noqa: PLR2004
         self.is_transient = is_lost or status >= 500 or is_passing  # noqa: PLR2004
         message = str(details.get("Message") or error).rstrip(".")
-        request_id = metadata.get("RequestId")
-        text = f"{operation} failed: {self.code}: {message}"
+        request = f" (request id {metadata['RequestId']})" if "RequestId" in metadata else ""
         hint = _HINTS.get(self.code, "deploy again" if self.is_transient else "")
-        super().__init__(
-            text
-            + (f" (request id {request_id})" if request_id else "")
-            + (f". Hint: {hint}" if hint else "")
-        )
+        hint = f". Hint: {hint}" if hint else ""
+        super().__init__(f"{operation} failed: {self.code}: {message}{request}{hint}")
 
     @property
     def is_not_found(self) -> bool:
@@ -118,15 +114,18 @@ def failures_name(physical_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def tolerated(consequence: str) -> Iterator[None]:
+def tolerated(consequence: str, *, except_transient: bool = False) -> Iterator[None]:
     """Log an error raised inside, and continue.
 
     Args:
         consequence: What the error means for the user.
+        except_transient: Whether to raise errors that may pass.
     """
     try:
         yield
     except VmImportError as error:
+        if error.is_transient and except_transient:
+            raise
         logger.warning("%s: %s", consequence, error)
 
 

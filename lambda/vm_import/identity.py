@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -36,7 +37,7 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Existing:
+class Existing(ABC):
     """An image or an import task that exists in AWS."""
 
     id: str
@@ -51,9 +52,9 @@ class Existing:
         return self.tags.get(OwnTag.TOKEN, "")
 
     @property
+    @abstractmethod
     def is_usable(self) -> bool:
         """Whether it serves its purpose, now or once the import ends."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The Lambda function: it starts an execution for each event, and takes the execution's steps."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,6 +28,10 @@ _STEPS: Final = {
 }
 # How long starting an execution is repeated, in seconds.
 _START_LIMIT: Final = 90
+# How long a Delete waits until the order of events is known, in seconds.
+_ORDER_LIMIT: Final = 300
+# How long steps are repeated without the state machine, in seconds: an invocation has 15 minutes.
+_ALONE: Final = 600
 # Between two steps that failed and may succeed later, in seconds.
 _SHORTEST_RETRY: Final = 5
 _LONGEST_RETRY: Final = 30
@@ -48,18 +53,17 @@ def on_event(raw: Mapping[str, Any], context: LambdaContext) -> None:
         context: The context of the invocation.
     """
     event = Event(raw)
-
     if event.request_type != "Delete":
         cfn_resource.respond(raw, context, lambda: _start(event))
         return
     cfn_resource.log_as(raw, context)
     try:
         _start(event)
-    except VmImportError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is
         # A stack can always be deleted: the function itself has the time for that.
         logger.warning("the steps are taken without the state machine: %s", error)
-        payload = executions.data(event, State(started=time.time()))
-        while seconds := (payload := on_step(payload, context))[Step.SECONDS]:
+        payload = executions.data(event, executions.first_state(event))
+        while seconds := (payload := on_step(payload, context, _ALONE))[Step.SECONDS]:
             time.sleep(seconds)
 
 
@@ -77,12 +81,15 @@ def _start(event: Event) -> None:
             time.sleep(_SHORTEST_RETRY)
 
 
-def on_step(payload: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+def on_step(
+    payload: Mapping[str, Any], context: LambdaContext, longest: float = math.inf
+) -> dict[str, Any]:
     """Take a step of an event.
 
     Args:
         payload: The event and the state after the step before.
         context: The context of the invocation.
+        longest: For how many seconds steps are repeated at most.
 
     Returns:
         The same with the new state, and the seconds until the next step; 0 if there is none.
@@ -92,43 +99,43 @@ def on_step(payload: Mapping[str, Any], context: LambdaContext) -> dict[str, Any
     if state.follow_up:
         cfn_resource.log_as(event.raw, context)
         with tolerated("the import failed"):
-            outcome = _take(event, state, context)
+            outcome = _take(event, state, context, longest)
     else:
-        outcome = cfn_resource.respond(event.raw, context, lambda: _take(event, state, context))
+        outcome = cfn_resource.respond(
+            event.raw, context, lambda: _take(event, state, context, longest)
+        )
     if isinstance(outcome, Pending):
         return executions.data(event, outcome.state, outcome.seconds)
     return executions.data(event, state)
 
 
-def _take(event: Event, state: State, context: LambdaContext) -> Pending | Done:
+def _take(event: Event, state: State, context: LambdaContext, longest: float) -> Pending | Done:
     """Take a step, or repeat it later if that may help."""
-    step = _STEPS.get(event.raw["ResourceType"])
-    if step is None:
-        resource_type, known = event.raw["ResourceType"], ", ".join(_STEPS)
-        raise PropertyError(f"resource type {resource_type!r} is not known: use one of {known}")
+    resource_type = event.raw["ResourceType"]
+    if resource_type not in _STEPS:
+        raise PropertyError(f"resource type {resource_type!r} is none of {', '.join(_STEPS)}")
     try:
         if not state.in_order:
-            _put_in_order(event)
+            _put_in_order(event, state)
             state = replace(state, in_order=True)
-        outcome = step(event, state, Aws(context))
+        outcome = _STEPS[resource_type](event, state, Aws(context))
         if isinstance(outcome, Done) and outcome.follow_up:
             executions.start_follow_up(event, outcome.follow_up)
     except VmImportError as error:
-        elapsed = time.time() - state.started
-        if elapsed < event.retry_limit and error.may_pass(elapsed):
+        elapsed = state.elapsed
+        if elapsed < min(event.retry_limit, longest) and error.may_pass(elapsed):
             logger.info({"repeated after": str(error)})
             return Pending(state, round(min(max(elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)))
         raise
     return outcome
 
 
-def _put_in_order(event: Event) -> None:
+def _put_in_order(event: Event, state: State) -> None:
     try:
-        executions.put_in_order(event)
+        executions.put_in_order(event, state.started)
     except VmImportError as error:
-        # A stack can always be deleted, also where IAM denies what this needs, or after the state
-        # machine was deleted. But a superseded Delete would delete what a later event created.
-        is_unknown = not (error.is_transient or isinstance(error, SupersededError))
-        if not (event.request_type == "Delete" and is_unknown):
+        # A stack can always be deleted, also where Step Functions denies or fails what this needs.
+        may_pass = error.is_transient and state.elapsed < _ORDER_LIMIT
+        if event.request_type != "Delete" or may_pass or isinstance(error, SupersededError):
             raise
         logger.warning("earlier events of the resource may still run: %s", error)

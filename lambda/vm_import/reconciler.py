@@ -24,6 +24,8 @@ READS: Final = 4
 # Another event, or AWS itself, may need time: attempts, within 30 to 60 seconds. That is longer
 # than a Create takes that finds four tokens used, and shorter than contract.GRACE.
 READS_WHILE_OTHERS_WORK: Final = 8
+# For how many seconds the steps of an event are repeated until leftovers are deleted.
+_CLEAN_UP_LIMIT: Final = 600
 
 P = TypeVar("P", bound=Properties)
 E = TypeVar("E", bound=Existing)
@@ -57,7 +59,6 @@ class ResourceType(ABC, Generic[P, E]):
     def find(self, lookup: Lookup) -> Sequence[E]:
         """Return those of this resource that carry one of the tokens, the oldest first."""
 
-    @abstractmethod
     def check(self, properties: P) -> None:
         """Raise ImportTaskError if it cannot be created."""
 
@@ -77,10 +78,16 @@ class ResourceType(ABC, Generic[P, E]):
 class Reconciler(Generic[P, E]):
     """Makes AWS agree with the properties of one CloudFormation resource."""
 
-    def __init__(self, resource_type: ResourceType[P, E]) -> None:
-        """Work for one resource, during one step."""
+    def __init__(self, resource_type: ResourceType[P, E], elapsed: float = 0) -> None:
+        """Work for one resource, during one step.
+
+        Args:
+            resource_type: The resource.
+            elapsed: Seconds since the first step.
+        """
         self._type = resource_type
         self._owner = resource_type.owner
+        self._waits_for_clean_up = elapsed < _CLEAN_UP_LIMIT
 
     def create(self, properties: P) -> E:
         """Return what the properties describe; create it if it does not exist."""
@@ -110,9 +117,9 @@ class Reconciler(Generic[P, E]):
         # CloudFormation already knows what the properties describe, or knows the old ones only by
         # a placeholder: this is a rollback of an update that failed or never responded.
         if old and physical_id in {result.id, old.lookup(self._owner).placeholder}:
-            with tolerated("what the failed update created may be left behind"):
-                # It may still run, and create it right now.
-                lookup = old.lookup(self._owner)
+            # The update may still run, and create something right now.
+            lookup = old.lookup(self._owner)
+            with tolerated("leftovers are not known", except_transient=self._waits_for_clean_up):
                 self._clean_up(self._find(lookup, READS_WHILE_OTHERS_WORK), old)
         return result
 
@@ -235,7 +242,7 @@ class Reconciler(Generic[P, E]):
     def _clean_up(self, leftovers: Iterable[E], properties: P) -> None:
         """Delete leftovers as far as possible: the event is about something else."""
         for one in leftovers:
-            with tolerated(f"{one.id} is left behind"):
+            with tolerated(f"{one.id} is left behind", except_transient=self._waits_for_clean_up):
                 self._type.delete(one, properties)
 
     def _is_id(self, physical_id: str) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from local_aws import LocalAws
     from tests.deploy.conftest import Account
-    from tests.lifecycle.cloudformation_driver import Answer, Event
+    from tests.lifecycle.cloudformation_driver import Event, Response
 
 _numbers = itertools.count()
 BUCKET = "cloudformation-custom-resource-response"
@@ -85,7 +85,7 @@ class Deployed:
         self._lambda.invoke(FunctionName=self.function, InvocationType="Event", Payload=payload)
         return key
 
-    def answer(self, key: str) -> Answer:
+    def answer(self, key: str) -> Response:
         """The answer, as soon as it is there."""
         end = time.monotonic() + 120
         while True:
@@ -128,13 +128,13 @@ class Played(Resource):
         self.deployed = deployed
         self.stack_id, self.logical_id = deployed.stack_id, f"Played{next(_numbers)}"
         self.first = deployed.properties(policy)
-        self.answers: list[Answer] = []
+        self.answers: list[Response] = []
 
-    def deliver(self, event: Event) -> Answer:
+    def deliver(self, event: Event) -> Response:
         self.answers.append(self.deployed.answer(self.deployed.invoke(event)))
         return self.answers[-1]
 
-    def overtake(self, running: Event, event: Event) -> Answer:
+    def overtake(self, running: Event, event: Event) -> Response:
         """An event while another one is handled."""
         self.deployed.invoke(running)
         time.sleep(0.3)
@@ -152,7 +152,7 @@ class Played(Resource):
         usable = {"AVAILABLE"} if self.deployed.waiting else {"AVAILABLE", "PENDING"}
         known = {self.physical_id} if self.physical_id else set()
         return (
-            set(images) - self.let_go == known
+            set(images) - self.retained_ids == known
             and all(images[arn] in usable for arn in known)
             and not self.deployed.running()
         )

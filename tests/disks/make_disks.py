@@ -1,4 +1,4 @@
-"""`make disks`: make the disks of the tests anew. It needs qemu-img."""
+"""Create the disks of the tests, by `make disks`. It needs qemu-img."""
 
 from __future__ import annotations
 

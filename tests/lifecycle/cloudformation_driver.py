@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from contract import ResourceType
+from tests.support.aws import ROLLS_BACK
 from tests.support.cloudformation import response_url
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class Resource:
         old_id, old = self.physical_id, self.properties
         update = self._update(old_id, properties, old)
         if in_flight and self.order is not Order.MINISTACK:
-            back = self._update(old_id, old, properties, _IN_FLIGHT)
+            back = self._update_back(old_id, old, properties, _IN_FLIGHT)
             response = self.send_at_once(update, back)
             if not response or response["Status"] != "SUCCESS":
                 response = self._continue_rollback(old_id, old, properties)
@@ -180,7 +181,7 @@ class Resource:
                 return
             new_id = old_id
         known_id = old_id if self.order is Order.DOCUMENTED_OLD_ID else new_id
-        back = self.send(self._update(known_id, old, properties))
+        back = self.send(self._update_back(known_id, old, properties))
         if not back or back["Status"] != "SUCCESS":
             back = self._continue_rollback(known_id, old, properties)
         self._come_back(back, old_id)
@@ -192,10 +193,11 @@ class Resource:
     ) -> Response:
         """Continue the rollback of a stack in UPDATE_ROLLBACK_FAILED when the faults are over.
 
-        A resource that cannot be rolled back is skipped (user guide, ContinueUpdateRollback, ResourcesToSkip).
+        A resource that cannot be rolled back is skipped (user guide, ContinueUpdateRollback,
+        ResourcesToSkip).
         """
         self.repair()
-        response = self.send(self._update(known_id, old, properties))
+        response = self.send(self._update_back(known_id, old, properties))
         assert response
         if response["Status"] != "SUCCESS":
             assert self.is_beyond_repair(old), response["Reason"]
@@ -213,6 +215,11 @@ class Resource:
     ) -> Event:
         more: Any = {"PhysicalResourceId": physical_id, "OldResourceProperties": dict(old)}
         return self.event("Update", properties, later=later, **more)
+
+    def _update_back(
+        self, physical_id: str, old: Properties, properties: Properties, later: float = 0
+    ) -> Event:
+        return self._update(physical_id, old, properties, later) | {ROLLS_BACK: "true"}
 
     def _delete_created(self, physical_id: str, properties: Properties) -> None:
         self.abandoned |= self.policy is Policy.RETAIN and not physical_id.startswith("arn:")

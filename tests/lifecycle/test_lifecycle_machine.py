@@ -1,6 +1,6 @@
-"""Any sequence of stack operations, with any faults, leaves the images that it should.
+"""After any sequence of stack operations, with any faults, exactly the expected images exist.
 
-`make soak` plays 10,000 sequences; the test run plays a few hundred.
+`make soak` plays 10,000 sequences, the test run plays a few.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Change = dict[str, Any]
 Trouble = dict[str, Any]
 
 DAY = 86400.0
-LATEST = 3600.0  # for how long Lambda keeps an event of the function
+LATEST = 3600.0  # for how long Lambda retains an event
 OTHER_STACK = "arn:aws:cloudformation:us-east-1:123456789012:stack/others/2f"
-DEAD = {"FAILED", "CANCELLED", "DELETED"}
+UNUSABLE = {"FAILED", "CANCELLED", "DELETED"}
 AWS = shared_aws()
 
 denials = st.sets(
@@ -66,8 +66,8 @@ trouble = st.fixed_dictionaries(
 )
 rarely = st.sampled_from([False, False, True])
 WAITING = {"TimeoutSeconds": "600"}
-# An event that overtakes another waits for that as long as it takes with a fault or two. One that
-# Lambda brings again, a minute later, is too late: see test_sequences.py.
+# A concurrent event waits for the other one as long as that takes with a fault or two. One that
+# Lambda delivers again, a minute later, is too late: see test_sequences.py.
 SHORT = {"throttled", "throttled unretried", "failed", "response lost", "not connected"}
 IN_FLIGHT: Trouble = {"wrong_responses": {}, "denied": set(), "repeat": "", "in_flight": True}
 LONG = {("completed", 1000), ("never", 0)}
@@ -81,8 +81,8 @@ changes = st.sampled_from(
         {"SemanticVersion": "2.0.0"},
         {"Name": "RHEL_9"},  # the same slug
         {"VmImportTaskId": ("completed", 60)},
-        {"VmImportTaskId": ("completed", 1000)},  # too late for who waits
-        {"VmImportTaskId": ("failed", 0)},  # before it is asked for
+        {"VmImportTaskId": ("completed", 1000)},  # longer than the timeout
+        {"VmImportTaskId": ("failed", 0)},  # before the image is created
         {"VmImportTaskId": ("failed", 60)},
         {"VmImportTaskId": ("never", 0)},
         {"TimeoutSeconds": "the other way"},
@@ -92,7 +92,7 @@ changes = st.sampled_from(
 
 
 class LifecycleMachine(RuleBasedStateMachine):
-    """One resource, and two neighbours that must never notice it."""
+    """One resource, and two others that must never be affected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,9 +101,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.chance = random.Random(0)  # noqa: S311
         self.sent: list[tuple[float, Event]] = []
         self.created: dict[str, float] = {}
-        self.drifted: set[str | None] = set()  # images that somebody's hand was at
-        self.stripped: set[str] = set()  # of their tags
-        # retained ones, with tags of their time before; and what two events tagged at once
+        self.drifted: set[str | None] = set()  # images that somebody changed by hand
+        self.stripped: set[str] = set()  # images whose tags somebody removed
+        # Retained images have older tags, and two concurrent events may tag an image.
         self.tagged_otherwise: set[str | None] = set()
 
     # --- the world ---
@@ -155,10 +155,10 @@ class LifecycleMachine(RuleBasedStateMachine):
             (self.resource.stack_id, "Another"),
             (OTHER_STACK, self.resource.logical_id),
         ):
-            neighbour = Resource(self.send, self.send_at_once, order, policy, stack_id, logical_id)
-            neighbour.now = self.aws.clock.now
-            assert neighbour.create(self.properties), self.aws.responses
-        self.neighbours = {arn: dict(i.tags) for arn, i in self.aws.images.items()}
+            other = Resource(self.send, self.send_at_once, order, policy, stack_id, logical_id)
+            other.now = self.aws.clock.now
+            assert other.create(self.properties), self.aws.responses
+        self.others = {arn: dict(i.tags) for arn, i in self.aws.images.items()}
         self.aws.lag = lag
         if waits:
             self.properties |= WAITING
@@ -166,7 +166,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             assert self.resource.create(self.properties)
 
     def send(self, event: Event) -> Response | None:
-        """Deliver an event, as often as drawn."""
+        """Deliver an event once or twice."""
         self.aws.sleep(1)  # since the response to the one before
         self.sent.append((self.aws.clock.now(), event))
         repeat, self.repeat = self.repeat, ""
@@ -178,14 +178,14 @@ class LifecycleMachine(RuleBasedStateMachine):
         if repeat == "after" and first:
             self.aws.deliver(event)
         if "GetImage" in self.aws.denied and self.resource.order is Order.MINISTACK:
-            # What cannot be read cannot be cleaned up at once, and no Delete comes after a Create.
+            # An image that cannot be read cannot be deleted, and MiniStack sends no Delete.
             failed = bool(first and first["Status"] == "FAILED")
             self.resource.abandoned |= failed and event["RequestType"] == "Create"
-        self.aws.denied = set()  # what made an event fail does not stop the rollback
+        self.aws.denied = set()  # the rollback is allowed
         return first
 
     def send_at_once(self, running: Event, event: Event) -> Response | None:
-        """Deliver an event while another one is handled, or its image is waited for."""
+        """Deliver an event while another one is handled."""
         now = self.aws.clock.now()
         self.sent += [(now, running), (now, event)]
         self.aws.deliver_at_once(
@@ -198,7 +198,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         return self.response(event)
 
     def response(self, event: Event) -> Response | None:
-        """The response that CloudFormation took, if there was one in time."""
+        """The response that CloudFormation accepted, if there was one in time."""
         sent = next(sent for sent, known in self.sent if known is event)
         answered = self.aws.responded.get(event["ResponseURL"])
         if answered is None or answered > sent + SERVICE_TIMEOUT:
@@ -217,9 +217,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         chance: int,
         in_flight: bool = False,
     ) -> None:
-        """Do a stack operation while things go wrong, and look what it leaves."""
+        """Do a stack operation with faults, and check what exists afterwards."""
         resource = self.resource
-        self.aws.sleep(5)  # nobody is faster: longer than reads lag
+        self.aws.sleep(5)  # longer than reads lag behind
         before = {arn: image.status for arn, image in self.own.items()}
         old_id, old = resource.physical_id, self.identity(resource.properties)
         self.repeat, self.chance = repeat, random.Random(chance)  # noqa: S311
@@ -228,31 +228,33 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.aws.expect(wrong, wrong_responses, denied)
         stays = operation()
         self.aws.expect()
-        self.aws.work(lambda: False)  # what CloudFormation does not wait for any more
+        self.aws.work(lambda: False)  # executions whose response CloudFormation no longer waits for
         self.drifted |= self.failed()
         resource.abandoned |= self.had_different_luck(sent_before)
         self.tagged_otherwise |= resource.retained_ids
         if resource.abandoned or (old_id in self.drifted and not stays):
-            # Nobody can tell any more what an update made whose image was taken away before it.
+            # The image of an update cannot be recognised if the one in use was deleted before.
             resource.retained_ids |= set(self.own)
-        # what was in order stays, or goes back, to the very image
-        in_order = old_id in before and before[old_id] not in DEAD and old_id not in self.drifted
+        # An image that was usable stays in use, or a rollback returns to it.
+        in_order = (
+            old_id in before and before[old_id] not in UNUSABLE and old_id not in self.drifted
+        )
         if resource.physical_id and in_order:
             unchanged = self.identity(resource.properties) == old
             assert (resource.physical_id == old_id) == unchanged
-        # what was retained stays; but a rollback may take it for its newcomer while it is young
+        # Retained images stay. A rollback may delete one that is younger than a day.
         for arn in (resource.retained_ids & set(before)) - set(self.own):
             young = self.aws.clock.now() - self.created[arn] <= DAY
             deleted = resource.policy is Policy.DESTROY or (young and not stays)
-            assert deleted or before[arn] in DEAD, f"{arn} was lost"
+            assert deleted or before[arn] in UNUSABLE, f"{arn} was lost"
         if in_flight:
             self.tagged_otherwise.add(resource.physical_id)
         self.check()
 
     def had_different_luck(self, sent_before: int) -> bool:
-        """Whether two calls for a Create had, and CloudFormation took the worse.
+        """Whether two deliveries of a Create had different results.
 
-        That is mended by what CloudFormation sends next, but sometimes nothing comes.
+        The next event of CloudFormation repairs that, but sometimes there is none.
         """
         statuses = [
             {response["Status"] for response in self.aws.responses.get(event["ResponseURL"], [])}
@@ -268,13 +270,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         return {name: value for name, value in properties.items() if name not in no_part}
 
     def failed(self) -> set[str | None]:
-        """The image in use, if its import failed after a deployment that did not wait for it."""
+        """The image in use, if its import failed after a deployment that did not wait."""
         task = self.aws.tasks.get(self.resource.properties.get("VmImportTaskId", ""))
         failed = task is not None and task.status in {"deleting", "deleted"}
         return {self.resource.physical_id} - {None} if failed else set()
 
     def over(self) -> list[Event]:
-        """The events of the last hour that the state machine took, and those before them."""
+        """The events of the last hour whose executions were started, and those before them."""
         events = [event for _, event in self.sent]
         while events and not self.aws.step_functions.of(events[-1]):
             events.pop()
@@ -286,12 +288,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         arn = str(self.resource.physical_id)
         if arn not in self.own or arn in self.stripped:
             return True
-        return self.own[arn].status in DEAD and "TimeoutSeconds" in properties
+        return self.own[arn].status in UNUSABLE and "TimeoutSeconds" in properties
 
     @property
     def own(self) -> dict[str, Image]:
-        """The images of the resource, whatever their tags."""
-        own = {arn: i for arn, i in self.aws.images.items() if arn not in self.neighbours}
+        """The images of the resource, whatever tags they have."""
+        own = {arn: i for arn, i in self.aws.images.items() if arn not in self.others}
         for arn in own:
             self.created.setdefault(arn, self.aws.clock.now())
         return own
@@ -303,14 +305,14 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert not left, f"left behind: {left}"
         if known and known not in self.drifted:
             assert known in own, "the image is lost"
-            assert own[known].status not in DEAD
+            assert own[known].status not in UNUSABLE
             if "TimeoutSeconds" in self.resource.properties:
-                assert own[known].status != "PENDING", "it was not waited for"
+                assert own[known].status != "PENDING", "the deployment did not wait"
             tags = {k: v for k, v in own[known].tags.items() if not k.startswith("cdk-vm-import:")}
             wanted = self.resource.properties.get("Tags", {})
             assert wanted.items() <= tags.items() or known in self.tagged_otherwise
             assert wanted == tags or known in self.tagged_otherwise
-        for arn, tags in self.neighbours.items():
+        for arn, tags in self.others.items():
             assert self.aws.images[arn].tags == tags
             assert self.aws.images[arn].status in {"PENDING", "AVAILABLE"}
         for event in self.aws.responses.values():
@@ -341,7 +343,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(change=changes, others_fail=rarely, in_flight=rarely, data=trouble)
     def change(self, change: Change, *, others_fail: bool, in_flight: bool, data: Trouble) -> None:
         properties = self.changed(change)
-        if properties != self.resource.properties:  # else CloudFormation sends nothing
+        if properties != self.resource.properties:  # otherwise CloudFormation sends nothing
             self.perform(
                 lambda: self.resource.update(
                     properties, others_fail=others_fail, in_flight=in_flight
@@ -356,8 +358,8 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.over())
     @rule(which=st.integers(0, 9))
-    def come_again(self, which: int) -> None:
-        """Lambda brings an event again, as late as it may, or for the first time."""
+    def deliver_again(self, which: int) -> None:
+        """Lambda delivers an event again, or a delayed one for the first time."""
         events = self.over()
         before = {arn: (image.status, dict(image.tags)) for arn, image in self.own.items()}
         self.aws.deliver_again(events[which % len(events)])
@@ -366,7 +368,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.resource.physical_id in self.own)
     @rule(what=st.sampled_from(["deleted", "cancelled", "deprecated", "tags removed"]))
     def drift(self, what: str) -> None:
-        """Somebody's hand."""
+        """Somebody changes the image by hand."""
         arn = str(self.resource.physical_id)
         match what:
             case "deleted":
@@ -383,7 +385,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @staticmethod
     def in_flight(data: Trouble) -> Trouble:
-        """What may go wrong with two events at once."""
+        """The faults that two concurrent events may have."""
         short = {call: fault for call, fault in data["wrong"].items() if fault in SHORT}
         return {**data, **IN_FLIGHT, "wrong": short}
 
@@ -392,7 +394,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         match change:
             case {"VmImportTaskId": (ends, seconds)}:
                 if self.aws.local.knobs.cancel_import == "refuse" and (ends, seconds) in LONG:
-                    # see test_an_import_that_cannot_be_cancelled_and_outlasts_the_function_...
+                    # see test_a_rollback_leaves_an_import_that_cannot_be_cancelled
                     ends, seconds = "completed", 60
                 change = {"VmImportTaskId": self.aws.import_task(seconds, ends)}
             case {"TimeoutSeconds": _}:
@@ -405,7 +407,7 @@ def play(sequences: int, seed: int = 0) -> None:
     """Play random sequences.
 
     Raises:
-        AssertionError: One leaves what it should not. Hypothesis prints the shortest such.
+        AssertionError: A sequence leaves other images. Hypothesis prints it.
     """
     logging.disable(logging.CRITICAL)
     try:
@@ -426,5 +428,5 @@ def play(sequences: int, seed: int = 0) -> None:
         logging.disable(logging.NOTSET)
 
 
-def test_any_sequence_of_operations_leaves_just_the_images_that_it_should() -> None:
+def test_any_sequence_of_operations_leaves_exactly_the_expected_images() -> None:
     play(sequences=120)

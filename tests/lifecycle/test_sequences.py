@@ -1,4 +1,4 @@
-"""Sequences that once went wrong, or nearly, each by its name."""
+"""Sequences of events that once failed, or nearly did, each with its name."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FIXTURES = Path(__file__).parents[1] / "support" / "fixtures"
 
 
 class Stack(Resource):
-    """A resource whose events are all answered in time."""
+    """A resource whose events all get a response in time."""
 
     def __init__(self, aws: Aws, policy: Policy = Policy.DESTROY, **more: Any) -> None:
-        super().__init__(self.deliver, self.overtake, Order.DOCUMENTED, policy, **more)
+        super().__init__(self.deliver, self.overlap, Order.DOCUMENTED, policy, **more)
         self.aws = aws
         self.now = aws.clock.now
         self.properties = {
@@ -42,7 +42,7 @@ class Stack(Resource):
         self.sent: list[Event] = []
 
     def waits(self) -> None:
-        """Have its image waited for from now on."""
+        """Wait for the image from now on."""
         self.properties = self.change(TimeoutSeconds="600")
 
     def deliver(self, event: Event) -> Response | None:
@@ -51,10 +51,10 @@ class Stack(Resource):
         self.response = next(iter(self.aws.responses.get(event["ResponseURL"], [])), {})
         return self.response or None
 
-    def overtake(self, running: Event, event: Event) -> Response | None:
+    def overlap(self, running: Event, event: Event) -> Response | None:
         chance = random.Random(0)  # noqa: S311
         self.sent += [running, event]
-        # the first is handed over, and has begun
+        # The execution of the first has begun.
         self.aws.deliver_at_once(running, event, chance=chance, head_start=3)
         return self.aws.responses[event["ResponseURL"]][0]
 
@@ -87,7 +87,7 @@ def images(aws: Aws) -> list[str]:
 
 @pytest.mark.parametrize("fault", ["killed before", "killed after"])
 @pytest.mark.parametrize("call", range(8))
-def test_a_create_killed_at_any_call_makes_one_image_on_its_retry(
+def test_a_create_whose_function_is_killed_at_any_call_creates_one_image(
     aws: Aws, call: int, fault: str
 ) -> None:
     stack = Stack(aws)
@@ -100,7 +100,7 @@ def test_a_create_killed_at_any_call_makes_one_image_on_its_retry(
 
 @pytest.mark.parametrize("fault", ["killed before", "killed after"])
 @pytest.mark.parametrize("call", range(12))
-def test_a_replacement_killed_at_any_call_leaves_the_new_image_on_its_retry(
+def test_a_replacement_whose_function_is_killed_at_any_call_leaves_only_the_new_image(
     aws: Aws, stack: Stack, call: int, fault: str
 ) -> None:
     aws.expect({call: fault})
@@ -112,7 +112,7 @@ def test_a_replacement_killed_at_any_call_leaves_the_new_image_on_its_retry(
 
 @pytest.mark.parametrize("fault", ["killed before", "killed after"])
 @pytest.mark.parametrize("call", range(8))
-def test_a_delete_killed_at_any_call_leaves_nothing_on_its_retry(
+def test_a_delete_whose_function_is_killed_at_any_call_leaves_nothing(
     aws: Aws, stack: Stack, call: int, fault: str
 ) -> None:
     aws.expect({call: fault})
@@ -122,7 +122,7 @@ def test_a_delete_killed_at_any_call_leaves_nothing_on_its_retry(
     assert images(aws) == []
 
 
-def test_an_import_whose_answer_is_lost_for_good_is_found_by_its_token(aws: Aws) -> None:
+def test_an_import_whose_answer_is_lost_is_found_by_its_token(aws: Aws) -> None:
     stack = Stack(aws)
     aws.expect(dict.fromkeys(range(2, 6), "response lost"))
 
@@ -132,7 +132,7 @@ def test_an_import_whose_answer_is_lost_for_good_is_found_by_its_token(aws: Aws)
 
 
 @pytest.mark.parametrize("lag", [0, 2])
-def test_an_image_that_may_be_listed_but_not_read_is_answered(aws: Aws, lag: int) -> None:
+def test_a_create_succeeds_when_get_image_is_denied_for_a_while(aws: Aws, lag: int) -> None:
     stack = Stack(aws)
     aws.lag = lag
     aws.expect(denied={"GetImage"})
@@ -140,7 +140,7 @@ def test_an_image_that_may_be_listed_but_not_read_is_answered(aws: Aws, lag: int
     assert stack.create(stack.properties)
 
 
-def test_a_fault_of_aws_is_waited_out_where_nothing_can_be_made_twice(aws: Aws) -> None:
+def test_a_fault_of_aws_is_retried(aws: Aws) -> None:
     stack = Stack(aws)
     aws.expect({0: "outage"})
 
@@ -161,7 +161,9 @@ def test_an_event_that_runs_out_of_time_is_responded_to_with_what_it_waited_for(
     assert 3000 < aws.now() - start < SERVICE_TIMEOUT
 
 
-def test_a_rollback_sweeps_what_an_update_made_that_never_answered(aws: Aws, stack: Stack) -> None:
+def test_a_rollback_deletes_the_image_of_an_update_without_a_response(
+    aws: Aws, stack: Stack
+) -> None:
     first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
     aws.expect(response_faults=dict.fromkeys(range(300), "500"))
     assert stack.deliver(stack._update(str(first), newer, stack.properties)) is None
@@ -174,7 +176,7 @@ def test_a_rollback_sweeps_what_an_update_made_that_never_answered(aws: Aws, sta
     assert images(aws) == [first]
 
 
-def test_a_rollback_waits_for_the_update_that_still_runs(aws: Aws, stack: Stack) -> None:
+def test_a_rollback_deletes_the_image_of_an_update_that_still_runs(aws: Aws, stack: Stack) -> None:
     first = stack.physical_id
 
     stack.update(stack.change(SemanticVersion="2.0.0"), in_flight=True)
@@ -183,7 +185,9 @@ def test_a_rollback_waits_for_the_update_that_still_runs(aws: Aws, stack: Stack)
     assert images(aws) == [first]
 
 
-def test_a_rollback_from_a_placeholder_sweeps_what_it_stands_for(aws: Aws, stack: Stack) -> None:
+def test_a_rollback_from_a_placeholder_deletes_the_image_that_the_placeholder_names(
+    aws: Aws, stack: Stack
+) -> None:
     first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
     stack.deliver(stack._update(str(first), newer, stack.properties))
     token = aws.images[stack.response["PhysicalResourceId"]].tags["cdk-vm-import:token"]
@@ -193,7 +197,7 @@ def test_a_rollback_from_a_placeholder_sweeps_what_it_stands_for(aws: Aws, stack
     assert images(aws) == [first]
 
 
-def test_an_update_never_sweeps_the_image_that_it_replaces(aws: Aws, stack: Stack) -> None:
+def test_an_update_never_deletes_the_image_that_it_replaces(aws: Aws, stack: Stack) -> None:
     first = str(stack.physical_id)
     event = stack._update(first, stack.change(SemanticVersion="2.0.0"), stack.properties)
 
@@ -202,7 +206,7 @@ def test_an_update_never_sweeps_the_image_that_it_replaces(aws: Aws, stack: Stac
     assert first in images(aws)
 
 
-def test_a_failed_update_of_another_identity_answers_an_id_to_clean_up_by(
+def test_a_failed_update_of_another_identity_responds_with_a_placeholder(
     aws: Aws, stack: Stack
 ) -> None:
     newer = stack.change(SemanticVersion="2.0.0")
@@ -214,8 +218,10 @@ def test_a_failed_update_of_another_identity_answers_an_id_to_clean_up_by(
     assert stack.response["PhysicalResourceId"].startswith("rhel-9/2.0.0/")
 
 
-def test_a_failed_update_of_the_same_identity_answers_the_id_in_use(aws: Aws, stack: Stack) -> None:
-    # its placeholder would have CloudFormation delete the image that the rollback makes
+def test_a_failed_update_of_the_same_identity_responds_with_the_id_in_use(
+    aws: Aws, stack: Stack
+) -> None:
+    # With its placeholder CloudFormation would delete the image that the rollback creates.
     first = str(stack.physical_id)
     aws.delete(first)
     aws.expect(denied={"ImportVmImage"})
@@ -226,7 +232,7 @@ def test_a_failed_update_of_the_same_identity_answers_the_id_in_use(aws: Aws, st
     assert stack.response["PhysicalResourceId"] == first
 
 
-def test_a_failed_create_answers_an_id_to_clean_up_by(aws: Aws) -> None:
+def test_a_failed_create_responds_with_a_placeholder(aws: Aws) -> None:
     stack = Stack(aws)
     aws.expect(denied={"ImportVmImage"})
 
@@ -235,7 +241,7 @@ def test_a_failed_create_answers_an_id_to_clean_up_by(aws: Aws) -> None:
     assert stack.response["PhysicalResourceId"].startswith("rhel-9/1.0.0/")
 
 
-def test_a_placeholder_is_enough_to_delete_what_it_stands_for(aws: Aws, stack: Stack) -> None:
+def test_a_placeholder_is_enough_to_delete_the_image_that_it_names(aws: Aws, stack: Stack) -> None:
     token = aws.images[str(stack.physical_id)].tags["cdk-vm-import:token"]
 
     stack.deliver(stack.event("Delete", {}, PhysicalResourceId=f"rhel-9/1.0.0/{token}"))
@@ -243,8 +249,10 @@ def test_a_placeholder_is_enough_to_delete_what_it_stands_for(aws: Aws, stack: S
     assert images(aws) == []
 
 
-def test_a_placeholder_never_stands_for_the_image_in_use(aws: Aws, stack: Stack) -> None:
-    # whichever properties CloudFormation sends along
+def test_a_placeholder_of_another_image_never_deletes_the_image_in_use(
+    aws: Aws, stack: Stack
+) -> None:
+    # Whatever properties CloudFormation sends with it.
     first, newer = stack.physical_id, stack.change(SemanticVersion="2.0.0")
     stack.deliver(stack._update(str(first), newer, stack.properties))
     token = aws.images[stack.response["PhysicalResourceId"]].tags["cdk-vm-import:token"]
@@ -256,7 +264,7 @@ def test_a_placeholder_never_stands_for_the_image_in_use(aws: Aws, stack: Stack)
     assert images(aws) == [first]
 
 
-def test_a_running_import_is_cancelled_and_not_waited_for(aws: Aws, stack: Stack) -> None:
+def test_deleting_a_running_import_does_not_wait_for_its_end(aws: Aws, stack: Stack) -> None:
     start = aws.clock.now()
 
     stack.remove()
@@ -273,7 +281,7 @@ def test_a_delete_that_aws_refuses_fails(aws: Aws, stack: Stack) -> None:
     assert "DeleteImage failed: AccessDeniedException" in stack.response["Reason"]
 
 
-def test_the_ami_of_a_kept_image_is_kept(retaining: Stack, aws: Aws) -> None:
+def test_the_ami_of_a_retained_image_is_retained(retaining: Stack, aws: Aws) -> None:
     properties = retaining.change(DeleteAmi="true")
     retaining.create(properties)
     retaining.remove()
@@ -285,7 +293,7 @@ def test_the_ami_of_a_kept_image_is_kept(retaining: Stack, aws: Aws) -> None:
     assert len(aws.local.amis) == 1
 
 
-def test_a_create_that_is_cancelled_in_flight_leaves_nothing(aws: Aws) -> None:
+def test_a_create_that_is_cancelled_while_it_runs_leaves_nothing(aws: Aws) -> None:
     stack = Stack(aws)
 
     stack.create_and_cancel(stack.properties)
@@ -294,10 +302,10 @@ def test_a_create_that_is_cancelled_in_flight_leaves_nothing(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_a_create_that_is_cancelled_in_flight_after_burnt_tokens_leaves_nothing(
+def test_a_create_that_is_cancelled_while_it_finds_used_tokens_leaves_nothing(
     aws: Aws, *, waits: bool
 ) -> None:
-    # each burnt token holds it up for some seconds
+    # Each used token takes some seconds.
     stack = Stack(aws)
     if waits:
         stack.waits()
@@ -310,7 +318,7 @@ def test_a_create_that_is_cancelled_in_flight_after_burnt_tokens_leaves_nothing(
     assert images(aws) == []
 
 
-def test_a_rollback_at_the_time_of_its_update_does_not_lose_an_image_made_anew(
+def test_a_rollback_during_its_update_retains_the_image_that_replaced_a_deleted_one(
     aws: Aws, stack: Stack
 ) -> None:
     aws.delete(str(stack.physical_id))
@@ -332,7 +340,7 @@ def test_a_retained_image_is_found_again_instead_of_imported(retaining: Stack, a
 
 
 @pytest.mark.parametrize(("age", "left"), [(DAY + 60, 1), (DAY - 60, 0)])
-def test_a_rollback_leaves_a_retained_image_of_more_than_a_day(
+def test_a_rollback_retains_a_retained_image_that_is_older_than_a_day(
     retaining: Stack, aws: Aws, age: int, left: int
 ) -> None:
     retaining.create(retaining.properties)
@@ -344,7 +352,7 @@ def test_a_rollback_leaves_a_retained_image_of_more_than_a_day(
     assert len(images(aws)) == left
 
 
-def test_a_rollback_leaves_a_retained_image_that_the_update_went_back_to(
+def test_a_rollback_retains_a_retained_image_that_the_update_returned_to(
     retaining: Stack, aws: Aws
 ) -> None:
     first = retaining.properties
@@ -357,7 +365,7 @@ def test_a_rollback_leaves_a_retained_image_that_the_update_went_back_to(
     assert len(images(aws)) == 2
 
 
-def test_a_rollback_leaves_a_retained_image_that_the_update_never_answered_with(
+def test_a_rollback_retains_a_retained_image_of_an_update_without_a_response(
     retaining: Stack, aws: Aws
 ) -> None:
     first = retaining.properties
@@ -371,7 +379,7 @@ def test_a_rollback_leaves_a_retained_image_that_the_update_never_answered_with(
     assert len(images(aws)) == 2
 
 
-def test_a_rollback_gives_an_image_that_is_not_listed_yet_its_tags_back(
+def test_a_rollback_restores_the_tags_of_an_image_that_is_not_listed_yet(
     aws: Aws, stack: Stack
 ) -> None:
     before, after = stack.change(Tags={"a": "2", "b": "1"}), stack.change(Tags={"a": "1"})
@@ -398,7 +406,7 @@ def test_an_old_image_that_nobody_retains_is_deleted(aws: Aws, stack: Stack) -> 
     assert images(aws) == []
 
 
-def test_an_image_without_our_tags_is_left_by_a_delete(aws: Aws, stack: Stack) -> None:
+def test_an_image_without_the_tags_of_the_resource_is_not_deleted(aws: Aws, stack: Stack) -> None:
     aws.images[str(stack.physical_id)].tags.clear()
 
     stack.remove()
@@ -410,7 +418,7 @@ def test_an_image_without_our_tags_is_left_by_a_delete(aws: Aws, stack: Stack) -
 @pytest.mark.parametrize(
     "taken", ["cdk-vm-import:token", "cdk-vm-import:stack", "cdk-vm-import:resource"]
 )
-def test_an_update_puts_back_our_tags(aws: Aws, stack: Stack, taken: str) -> None:
+def test_an_update_restores_the_tags_of_the_resource(aws: Aws, stack: Stack, taken: str) -> None:
     image = aws.images[str(stack.physical_id)]
     before = dict(image.tags)
     del image.tags[taken]
@@ -420,7 +428,7 @@ def test_an_update_puts_back_our_tags(aws: Aws, stack: Stack, taken: str) -> Non
     assert image.tags == {**before, "a": "1"}
 
 
-def test_an_image_that_was_given_to_another_resource_is_replaced_and_left(
+def test_an_image_with_the_tags_of_another_resource_is_replaced_and_not_deleted(
     aws: Aws, stack: Stack
 ) -> None:
     first = str(stack.physical_id)
@@ -497,25 +505,25 @@ def test_a_sixth_image_is_refused_while_aws_remembers_five_tokens(aws: Aws) -> N
 
     stack.deliver(stack.event("Create", stack.properties))
     assert "5 images of this identity are gone" in stack.response["Reason"]
-    aws.sleep(2 * DAY)  # the tokens are forgotten, the import task is not
+    aws.sleep(2 * DAY)  # AWS forgets the tokens, but not the import task
     assert stack.create(stack.properties)
     assert images(aws) == [stack.physical_id]
 
 
-def test_a_delete_with_the_properties_of_the_image_in_use_leaves_that(
+def test_a_delete_with_the_properties_of_the_image_in_use_does_not_delete_that(
     aws: Aws, stack: Stack
 ) -> None:
     first = stack.physical_id
     newer = stack.change(Description="golden")
     stack.deliver(stack._update(str(first), newer, stack.properties))
-    newcomer = stack.response["PhysicalResourceId"]
+    created = stack.response["PhysicalResourceId"]
 
-    stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=newcomer))
+    stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=created))
 
     assert images(aws) == [first]
 
 
-def test_a_client_token_of_the_users_cannot_stand_for_two_images(aws: Aws) -> None:
+def test_a_client_token_of_the_user_cannot_be_used_for_two_images(aws: Aws) -> None:
     stack = Stack(aws)
     first = stack.change(ClientToken="mine")
     stack.create(first)
@@ -534,9 +542,7 @@ def aws_reason(aws: Aws) -> str:
 
 
 @pytest.mark.parametrize("name", ["no/name", "x", "é" * 10])
-def test_a_name_that_image_builder_does_not_know_fails_and_does_not_hang_the_rollback(
-    aws: Aws, name: str
-) -> None:
+def test_a_name_that_is_not_valid_fails_and_can_be_rolled_back(aws: Aws, name: str) -> None:
     stack = Stack(aws)
 
     assert not stack.create(stack.change(Name=name))
@@ -566,7 +572,7 @@ def test_the_properties_of_every_release_are_understood(aws: Aws, fixture: Path)
     assert images(aws) == []
 
 
-def test_a_dead_image_of_the_same_properties_does_not_hide_the_one_in_the_making(
+def test_a_failed_image_does_not_hide_the_one_that_is_being_created(
     retaining: Stack, aws: Aws
 ) -> None:
     retaining.create(retaining.properties)
@@ -582,7 +588,7 @@ def test_a_dead_image_of_the_same_properties_does_not_hide_the_one_in_the_making
 # --- reads that lag behind writes ---
 
 
-def test_a_rollback_takes_tags_back_though_it_does_not_see_them_yet(aws: Aws) -> None:
+def test_a_rollback_restores_tags_though_it_does_not_see_the_new_ones_yet(aws: Aws) -> None:
     stack = Stack(aws)
     first = stack.change(Tags={"stays": "1", "goes": "1"})
     stack.create(first)
@@ -595,7 +601,7 @@ def test_a_rollback_takes_tags_back_though_it_does_not_see_them_yet(aws: Aws) ->
 
 
 @pytest.mark.parametrize("by", ["its ARN", "a placeholder"])
-def test_an_image_that_was_made_a_moment_ago_is_deleted(aws: Aws, by: str) -> None:
+def test_an_image_that_was_created_a_moment_ago_is_deleted(aws: Aws, by: str) -> None:
     stack = Stack(aws)
     aws.lag = 2
     stack.create(stack.properties)
@@ -615,9 +621,8 @@ def test_an_image_that_was_made_a_moment_ago_is_deleted(aws: Aws, by: str) -> No
 @pytest.mark.parametrize(
     ("ends", "reason"), [("failed", "is deleting: "), ("never", "after 10 min")]
 )
-def test_a_wait_in_vain_leaves_nothing(waiting: Stack, aws: Aws, ends: str, reason: str) -> None:
-    # nothing but the Create: the local CloudFormation sends nothing after it; and Image Builder
-    # does not tell what only EC2 knows
+def test_a_failed_wait_leaves_nothing(waiting: Stack, aws: Aws, ends: str, reason: str) -> None:
+    # Only the Create: MiniStack sends nothing after it. Image Builder does not show what EC2 knows.
     aws.local.change_knobs(image_watch_seconds=10_000.0)
     task = aws.import_task(60, ends)
 
@@ -629,7 +634,7 @@ def test_a_wait_in_vain_leaves_nothing(waiting: Stack, aws: Aws, ends: str, reas
     assert aws.step_functions.running() == []
 
 
-def test_a_wait_in_vain_leaves_a_retained_image_that_it_found(retaining: Stack, aws: Aws) -> None:
+def test_a_failed_wait_retains_a_retained_image_that_it_found(retaining: Stack, aws: Aws) -> None:
     endless = retaining.change(VmImportTaskId=aws.import_task(60, "never"))
     retaining.create(endless)
     first = retaining.physical_id
@@ -643,7 +648,7 @@ def test_a_wait_in_vain_leaves_a_retained_image_that_it_found(retaining: Stack, 
     assert images(aws) == [first]
 
 
-def test_a_replacement_in_vain_comes_back_to_the_image_in_use(waiting: Stack, aws: Aws) -> None:
+def test_a_failed_replacement_returns_to_the_image_in_use(waiting: Stack, aws: Aws) -> None:
     waiting.create(waiting.properties)
     first = waiting.physical_id
 
@@ -652,9 +657,7 @@ def test_a_replacement_in_vain_comes_back_to_the_image_in_use(waiting: Stack, aw
     assert images(aws) == [waiting.physical_id] == [first]
 
 
-def test_an_import_that_cannot_be_cancelled_and_outlasts_the_function_is_left_by_a_rollback(
-    aws: Aws, stack: Stack
-) -> None:
+def test_a_rollback_leaves_an_import_that_cannot_be_cancelled(aws: Aws, stack: Stack) -> None:
     aws.local.change_knobs(cancel_import="refuse")
     first = str(stack.physical_id)
 
@@ -664,8 +667,8 @@ def test_an_import_that_cannot_be_cancelled_and_outlasts_the_function_is_left_by
     assert len(images(aws)) == 2
 
 
-def test_an_update_without_waiting_comes_back_to_an_image_whose_import_failed(aws: Aws) -> None:
-    # it would hang the stack if it did not
+def test_an_update_without_waiting_returns_to_an_image_whose_import_failed(aws: Aws) -> None:
+    # Otherwise the stack would end in UPDATE_ROLLBACK_FAILED.
     stack = Stack(aws)
     stack.create(stack.change(VmImportTaskId=aws.import_task(60, "failed")))
     failed = stack.physical_id
@@ -699,7 +702,7 @@ def test_an_update_of_an_image_whose_import_failed_fails_if_it_waits(
 # --- waits ---
 
 
-def test_a_delete_ends_the_wait_even_if_the_state_machine_takes_no_events(
+def test_a_delete_stops_the_wait_even_if_no_execution_can_be_started(
     waiting: Stack, aws: Aws
 ) -> None:
     create = waiting.event("Create", waiting.change(VmImportTaskId=aws.import_task(1, "never")))
@@ -714,7 +717,7 @@ def test_a_delete_ends_the_wait_even_if_the_state_machine_takes_no_events(
     assert wait.status == "ABORTED"
 
 
-def test_an_event_ends_the_waits_of_its_own_resource_alone(waiting: Stack, aws: Aws) -> None:
+def test_an_event_stops_only_the_waits_of_its_own_resource(waiting: Stack, aws: Aws) -> None:
     another = Stack(aws, logical_id="Another")
     another.waits()
     endless = another.change(VmImportTaskId=aws.import_task(60, "never"))
@@ -729,8 +732,8 @@ def test_an_event_ends_the_waits_of_its_own_resource_alone(waiting: Stack, aws: 
     assert [wait and wait.status for wait in own] == ["SUCCEEDED"] * 2
 
 
-def test_a_rollback_to_where_nothing_was_waited_for_ends_the_wait(aws: Aws, stack: Stack) -> None:
-    # Lambda keeps the wait from its first step
+def test_a_rollback_to_a_template_without_a_timeout_stops_the_wait(aws: Aws, stack: Stack) -> None:
+    # Lambda delays the first step.
     before = dict(stack.properties)
     stack.waits()
     newer = stack.change(SemanticVersion="2.0.0")
@@ -743,11 +746,13 @@ def test_a_rollback_to_where_nothing_was_waited_for_ends_the_wait(aws: Aws, stac
     assert images(aws) == [stack.physical_id]
 
 
-# --- events that Lambda brings again after CloudFormation went on ---
+# --- events that Lambda delivers again after CloudFormation has continued ---
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "waiting"])
-def test_no_event_that_comes_again_is_handled_again(aws: Aws, *, waits: bool) -> None:
+def test_an_event_that_lambda_delivers_again_is_not_carried_out_again(
+    aws: Aws, *, waits: bool
+) -> None:
     waiting = Stack(aws)
     if waits:
         waiting.waits()
@@ -777,9 +782,9 @@ def test_no_event_that_comes_again_is_handled_again(aws: Aws, *, waits: bool) ->
     assert [*before] == [waiting.physical_id]
 
 
-def test_a_create_that_comes_after_it_was_given_up_imports_nothing(aws: Aws) -> None:
+def test_a_create_that_is_delivered_after_its_delete_imports_nothing(aws: Aws) -> None:
     stack = Stack(aws)
-    late = stack.event("Create", stack.properties)  # that Lambda could not deliver before
+    late = stack.event("Create", stack.properties)  # Lambda does not deliver it yet
     aws.sleep(60)
     stack.deliver(stack.event("Delete", stack.properties, PhysicalResourceId=INVENTED))
 
@@ -790,7 +795,9 @@ def test_a_create_that_comes_after_it_was_given_up_imports_nothing(aws: Aws) -> 
     assert images(aws) == []
 
 
-def test_an_update_that_comes_after_its_rollback_changes_nothing(aws: Aws, stack: Stack) -> None:
+def test_an_update_that_is_delivered_after_its_rollback_changes_nothing(
+    aws: Aws, stack: Stack
+) -> None:
     newer = stack.change(SemanticVersion="2.0.0", Tags={"a": "1"})
     late = stack._update(str(stack.physical_id), newer, stack.properties)
     aws.sleep(60)
@@ -803,7 +810,7 @@ def test_an_update_that_comes_after_its_rollback_changes_nothing(aws: Aws, stack
 
 
 @pytest.mark.parametrize("cancelled", [False, True], ids=["placeholder", "invented"])
-def test_a_delete_that_the_state_machine_did_not_take_and_that_comes_again_deletes_nothing(
+def test_a_delete_without_an_execution_that_is_delivered_again_deletes_nothing(
     aws: Aws, *, cancelled: bool
 ) -> None:
     stack = Stack(aws)
@@ -825,7 +832,7 @@ def test_a_delete_that_the_state_machine_did_not_take_and_that_comes_again_delet
     assert images(aws) == [stack.physical_id]
 
 
-def test_a_create_that_the_state_machine_did_not_take_and_that_comes_again_imports_nothing(
+def test_a_create_without_an_execution_that_is_delivered_again_imports_nothing(
     aws: Aws,
 ) -> None:
     stack = Stack(aws)
@@ -843,7 +850,7 @@ def test_a_create_that_the_state_machine_did_not_take_and_that_comes_again_impor
     assert images(aws) == []
 
 
-def test_events_whose_urls_tell_no_date_are_taken_in_the_order_in_which_they_come(
+def test_events_without_a_date_are_ordered_by_their_delivery(
     aws: Aws,
 ) -> None:
     stack = Stack(aws)
@@ -867,23 +874,25 @@ def test_events_whose_urls_tell_no_date_are_taken_in_the_order_in_which_they_com
     assert images(aws) == []
 
 
-# --- what CloudFormation retains without knowing of it ---
+# --- images that CloudFormation retains without knowing them ---
 
 
-def test_under_retain_an_image_that_was_never_answered_is_the_next_ones(aws: Aws) -> None:
+def test_under_retain_the_image_of_a_create_without_a_response_is_used_by_the_next_create(
+    aws: Aws,
+) -> None:
     stack = Stack(aws, Policy.RETAIN)
     aws.expect(response_faults=dict.fromkeys(range(300), "500"))
     stack.create(stack.properties)
     aws.sleep(SERVICE_TIMEOUT)
     aws.expect()
-    (untaken,) = images(aws)
+    (unknown,) = images(aws)
 
     stack.create(stack.properties)
 
-    assert images(aws) == [stack.physical_id] == [untaken]
+    assert images(aws) == [stack.physical_id] == [unknown]
 
 
-def test_an_update_that_never_answered_leaves_its_image_if_the_one_in_use_was_deleted_by_hand(
+def test_an_update_without_a_response_leaves_its_image_if_the_one_in_use_was_deleted_by_hand(
     aws: Aws, stack: Stack
 ) -> None:
     newer = stack.change(SemanticVersion="2.0.0")

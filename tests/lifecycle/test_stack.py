@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contract import OwnTag, ResourceType
-from tests.support.aws import FAULTS, SERVICE_TIMEOUT
+from tests.support.aws import FAULTS, ROLLS_BACK, SERVICE_TIMEOUT
 from tests.support.cloudformation import new_stack_id, response_url
 from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.support.aws import Aws
 
 _numbers = itertools.count()
@@ -173,15 +175,18 @@ class Stack:
         else:
             self._delete(resource, physical_id, properties)
 
-    def _put(self, resource: Resource, template: Template) -> None:
+    def _put(
+        self, resource: Resource, template: Template, marks: Mapping[str, str] | None = None
+    ) -> None:
         properties, old_id = self._resolve(resource, template), resource.physical_id
         if old_id and resource.properties == properties:
             return  # CloudFormation sends nothing
-        more = {"PhysicalResourceId": old_id, "OldResourceProperties": resource.properties}
+        more: dict[str, Any] = {}
+        if old_id:
+            old = {"PhysicalResourceId": old_id, "OldResourceProperties": resource.properties}
+            more = {**old, **(marks or {})}
         resource.properties = properties
-        response = self._send(
-            resource, "Update" if old_id else "Create", properties, more if old_id else {}
-        )
+        response = self._send(resource, "Update" if old_id else "Create", properties, more)
         if response["PhysicalResourceId"] != old_id:
             self.created.append((resource, response["PhysicalResourceId"], properties))
         if response["Status"] != "SUCCESS":
@@ -195,7 +200,7 @@ class Stack:
             if not physical_id:
                 resource.physical_id = ""
             elif self.template and resource.properties != properties:
-                self._put(resource, self.template)
+                self._put(resource, self.template, {ROLLS_BACK: "true"})
                 assert resource.physical_id == physical_id
         existing = {resource.physical_id for resource in self.resources}
         for resource, physical_id, properties in reversed(self.created):

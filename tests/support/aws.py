@@ -119,6 +119,16 @@ class Fault:
     delay: float = 0.0
 
 
+ROLLS_BACK: Final = "RollsBack"
+"""Marks an event of a rollback for this simulation. CloudFormation's own events do not say it."""
+_STACK: Final = (
+    '<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">'
+    "<DescribeStacksResult><Stacks><member><StackName>images</StackName>"
+    "<CreationTime>2026-11-24T00:00:00Z</CreationTime><StackStatus>{}</StackStatus>"
+    "</member></Stacks></DescribeStacksResult></DescribeStacksResponse>"
+)
+
+
 @dataclass
 class Aws:
     """Image Builder, EC2, Step Functions, Lambda and the ResponseURLs, and what fails in them.
@@ -140,6 +150,7 @@ class Aws:
     operation_faults: list[Fault] = field(default_factory=list)
     denied: set[str] = field(default_factory=set)
     lag: int = 0
+    stack_status: str = "UPDATE_IN_PROGRESS"
     responses: dict[str, list[Answer]] = field(default_factory=dict)
     responded: dict[str, float] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
@@ -260,6 +271,7 @@ class Aws:
     def call(self, event: Event, process: LambdaProcess | None = None) -> None:
         """Have Lambda call the function with an event, and retry if the function fails."""
         process = process or self.processes[0]
+        self.stack_status = f"UPDATE_{'ROLLBACK_' * (ROLLS_BACK in event)}IN_PROGRESS"
         for pause in (*_RETRIES, None):
             outcome, _ = self._invoke(process, event)
             if outcome == "returned":
@@ -395,7 +407,7 @@ class Aws:
         with patch.object(botocore.retries.quota, "RetryQuota", retry_quota):
             for process in self.processes:
                 aws_client = process.modules["aws.session"].aws_client
-                for service in (*self.local.names, "stepfunctions"):
+                for service in (*self.local.names, "stepfunctions", "cloudformation"):
                     aws_client(service).meta.events.register("before-send", self._answer)
         self._connected = True
 
@@ -493,6 +505,8 @@ class Aws:
     def _serve(self, request: AWSPreparedRequest, service: str, operation: str) -> AWSResponse:
         if _model_name(service) == "stepfunctions":
             return self._serve_step_functions(request, operation)
+        if service == "cloudformation":
+            return _response(request, _OK, {}, _STACK.format(self.stack_status).encode())
         url = urlsplit(str(request.url))
         self.clock.settle()
         with self._lagged(operation):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import contract
@@ -26,9 +27,6 @@ _MAX_NAME: Final = 80
 _MAX_DATA: Final = 256 * 1024
 _MAX_PAGE: Final = 1000
 # The retries of the state machine: constructs/cdk_vm_import/_event_state_machine.py.
-_RETRIES_OF_A_RESPONSE: Final = 2
-_SECONDS_BEFORE_A_RESPONSE: Final = 60.0
-_RETRIES: Final = 130
 _MAX_DELAY: Final = 60.0
 
 
@@ -110,14 +108,14 @@ class Execution:
             if not delay:
                 self.end("SUCCEEDED", now)
         elif outcome == contract.UNDELIVERED_RESPONSE:
-            self.undelivered, delay = self.undelivered + 1, _SECONDS_BEFORE_A_RESPONSE
-            if self.undelivered > _RETRIES_OF_A_RESPONSE:
+            self.undelivered, delay = self.undelivered + 1, contract.RESPONSE_RETRY_SECONDS
+            if self.undelivered > contract.RESPONSE_RETRIES:
                 self.end("FAILED", now)
         else:
             self.failed += 1
             # Half of the longest delay: the mean of full jitter.
             delay = min(_MAX_DELAY, 2.0**self.failed) / 2
-            if self.failed > _RETRIES:
+            if self.failed > contract.STEP_RETRIES:
                 self.end("FAILED", now)
         self.due = now + delay
         if self.is_running and self.due - self.started > contract.MAX_EXECUTION:
@@ -157,10 +155,8 @@ class StepFunctions:
         shapes = model.operation_model(operation)
         assert not [*problems(shapes.input_shape, request)]
         response = self.operations[operation](request)
-        written = {**response}
-        assert written.keys() >= set(shapes.output_shape.required_members)
-        assert written.keys() <= set(shapes.output_shape.members)
-        return written
+        assert not [*problems(shapes.output_shape, _with_dates(response))]
+        return response
 
     def running(self) -> list[Execution]:
         return [execution for execution in self.executions if execution.is_running]
@@ -225,6 +221,18 @@ class StepFunctions:
                     execution.end("ABORTED", self._clock.now())
                 return {"stopDate": execution.stopped}
         raise RefusedError("ExecutionDoesNotExist")
+
+
+def _with_dates(value: Any) -> Any:
+    """The value as the model sees it: a member such as `startDate` is a date."""
+    if isinstance(value, list):
+        return [_with_dates(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: datetime.fromtimestamp(member, UTC) if name.endswith("Date") else _with_dates(member)
+        for name, member in value.items()
+    }
 
 
 def _listed(execution: Execution) -> dict[str, Any]:

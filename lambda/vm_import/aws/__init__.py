@@ -4,6 +4,7 @@ from typing import Protocol
 
 from aws.ec2 import Ec2
 from aws.image_builder import ImageBuilder
+from aws.stacks import Stacks
 
 
 class LambdaContext(Protocol):
@@ -21,9 +22,10 @@ class LambdaContext(Protocol):
 
 
 class Aws:
-    """The APIs of Image Builder and EC2."""
+    """The APIs of Image Builder, EC2 and CloudFormation."""
 
     def __init__(self, context: LambdaContext) -> None:
         """Call AWS in the account, Region and partition of the function."""
         self.image_builder = ImageBuilder(context.invoked_function_arn)
         self.ec2 = Ec2()
+        self.stacks = Stacks()

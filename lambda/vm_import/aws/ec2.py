@@ -100,11 +100,7 @@ class Ec2(AwsApi):
     def import_image(self, request: Mapping[str, Any]) -> ImportTask:
         """Start a task, or return the one that this request started before."""
         task = ImportTask.read(self._call("import_image", **request))
-        disks = [
-            disk.get("SnapshotId") or "s3://{S3Bucket}/{S3Key}".format_map(disk["UserBucket"])
-            for disk in request["DiskContainers"]
-        ]
-        logger.info({"action": "ImportImage", "task": task.id, "disks": disks})
+        logger.info({"action": "ImportImage", "task": task.id})
         return task
 
     def cancel(self, task_id: str) -> None:

@@ -1,6 +1,5 @@
 """The calls to EC2 Image Builder."""
 
-import json
 import logging
 import time
 import uuid
@@ -10,6 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, Self
 
 from aws.session import AwsApi
+from contract import LOG_GROUP_NAME, ImageProperty
 from errors import AwsError
 from identity import Existing
 
@@ -33,7 +33,6 @@ class Image(Existing):
     request_id: str
     reason: str = ""
     ami: str = ""
-    failure: str = ""
     created: str = ""
     identity: Mapping[str, str] = field(default_factory=dict)
     """What AWS shows of it: neither the import task nor the description nor the client token."""
@@ -42,15 +41,14 @@ class Image(Existing):
     def read(cls, described: Mapping[str, Any], request_id: str) -> Self:
         """Read an Image or an ImageSummary."""
         identity = {
-            "Name": described.get("name"),
-            "SemanticVersion": described["arn"].split("/")[2],
-            "Platform": described.get("platform"),
-            "OsVersion": described.get("osVersion"),
-            "LogGroupName": described.get("loggingConfiguration", {}).get("logGroupName"),
+            ImageProperty.NAME: described.get("name"),
+            ImageProperty.SEMANTIC_VERSION: described["arn"].split("/")[2],
+            ImageProperty.PLATFORM: described.get("platform"),
+            ImageProperty.OS_VERSION: described.get("osVersion"),
+            LOG_GROUP_NAME: described.get("loggingConfiguration", {}).get("logGroupName"),
         }
         state = described.get("state", {})
         amis = (described.get("outputResources") or {}).get("amis") or [{}]
-        failure = state.get("failureContext")
         return cls(
             id=described["arn"],
             status=state.get("status", ""),
@@ -58,7 +56,6 @@ class Image(Existing):
             tags=described.get("tags", {}),
             request_id=request_id,
             ami=amis[0].get("image", ""),
-            failure=json.dumps(failure) if failure else "",
             created=described.get("dateCreated", ""),
             identity={name: value for name, value in identity.items() if value},
         )

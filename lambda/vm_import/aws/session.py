@@ -43,8 +43,7 @@ class AwsApi:
             AwsError: The call failed.
         """
         with self._errors(operation):
-            response: dict[str, Any] = getattr(aws_client(self.service), operation)(**request)
-            return response
+            return dict(getattr(aws_client(self.service), operation)(**request))
 
     def _pages(self, operation: str, **request: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
         """Call an operation for each page of its results."""

@@ -5,11 +5,12 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-requests
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from cloudformation.properties import is_true
-from contract import GRACE, MAX_SERVICE_TIMEOUT, service_timeout, wait_limit
+from contract import GRACE, MAX_SERVICE_TIMEOUT, ImageProperty, service_timeout
 from identity import Owner
 
 DATE: Final = re.compile(r"\d{8}T\d{6}Z")
@@ -25,7 +26,6 @@ class Event:
         physical_id: What CloudFormation knows the resource by; empty on Create.
         properties: What the template says now.
         old_properties: What it said before; empty but on Update.
-        timeout: How many seconds the resource waits for the import; 0 if not at all.
         continues: Whether another resource waits on when the timeout is over.
     """
 
@@ -37,8 +37,17 @@ class Event:
         self.physical_id: str = raw.get("PhysicalResourceId", "")
         self.properties: Mapping[str, Any] = raw["ResourceProperties"]
         self.old_properties: Mapping[str, Any] = raw.get("OldResourceProperties", {})
-        self.timeout = int(self.properties.get("TimeoutSeconds") or 0)
-        self.continues = is_true(self.properties.get("ContinueAfterTimeout"))
+        self.continues = is_true(self.properties.get(ImageProperty.CONTINUE_AFTER_TIMEOUT))
+
+    @property
+    def timeout(self) -> int:
+        """How many seconds the resource waits for the import; 0 if not at all."""
+        return int(self.properties.get(ImageProperty.TIMEOUT_SECONDS) or 0)
+
+    @property
+    def sent(self) -> float | None:
+        """When CloudFormation sent the event, in seconds since 1970, if it says."""
+        return datetime.fromisoformat(self.date).timestamp() if self.date else None
 
     @property
     def date(self) -> str:
@@ -49,11 +58,6 @@ class Event:
         query = parse_qs(urlsplit(self.raw.get("ResponseURL", "")).query)
         date = query.get("X-Amz-Date", [""])[0]
         return date if DATE.fullmatch(date) else ""
-
-    @property
-    def wait_limit(self) -> int:
-        """After how many seconds the wait for the import ends."""
-        return wait_limit(self.timeout)
 
     @property
     def retry_limit(self) -> int:

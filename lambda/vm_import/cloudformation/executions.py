@@ -10,7 +10,7 @@ from typing import Any, Final
 from aws.step_functions import StateMachine
 from cloudformation.event import DATE, Event
 from cloudformation.step import State
-from contract import Step
+from contract import ImageProperty, Step
 from errors import SupersededError
 
 # By how many seconds the clocks of CloudFormation's servers may differ.
@@ -28,13 +28,18 @@ def data(event: Event, state: State, seconds: int = 0) -> dict[str, Any]:
     return {Step.EVENT: dict(event.raw), Step.STATE: asdict(state), Step.SECONDS: seconds}
 
 
+def first_state(event: Event) -> State:
+    """Return the state before the first step. CloudFormation waits since it sent the event."""
+    return State(started=event.sent or time.time())
+
+
 def start(event: Event) -> None:
     """Start the execution of an event. Lambda may deliver the event again: it has one execution.
 
     Raises:
         AwsError: Step Functions did not start it.
     """
-    _state_machine(event).start(execution_name(event), data(event, State(started=time.time())))
+    _state_machine(event).start(execution_name(event), data(event, first_state(event)))
 
 
 def start_follow_up(event: Event, state: State) -> None:
@@ -49,18 +54,24 @@ def start_follow_up(event: Event, state: State) -> None:
     _state_machine(event).start(f"follow-{execution_name(event)}", data(Event(rest), state))
 
 
-def put_in_order(event: Event) -> None:
+def put_in_order(event: Event, started: float) -> None:
     """Stop the executions of earlier events of the resource: nobody waits for their responses.
+
+    Args:
+        event: CloudFormation's event.
+        started: When its execution was started, in seconds since 1970.
 
     Raises:
         SupersededError: A later event exists, so nobody waits for the response to this one.
         AwsError: Step Functions did not list the executions, or did not stop them.
     """
     state_machine, name = _state_machine(event), execution_name(event)
-    sent = _seconds(name) or time.time()
+    sent = _seconds(name) or started
     running = _of(event, state_machine.running())
     others = running | _of(event, state_machine.ended_since(sent - _SKEW))
-    own = others.pop(name, {"name": name, "startDate": datetime.fromtimestamp(time.time(), UTC)})
+    # Events have whole seconds: without an execution, it began within the next one.
+    begun = datetime.fromtimestamp(started + 1, UTC)
+    own = others.pop(name, {"name": name, "startDate": begun})
     if any(_is_later(other, own) for other in others.values()):
         raise SupersededError(
             f"CloudFormation has sent a later event for {event.owner.logical_id}, so this "
@@ -68,8 +79,7 @@ def put_in_order(event: Event) -> None:
         )
     for other in running.values():
         if other["name"] != name and _is_later(own, other):
-            cause = f"superseded by a later {event.request_type}"
-            state_machine.stop(other["executionArn"], cause)
+            state_machine.stop(other["executionArn"], f"superseded by {name}")
 
 
 def execution_name(event: Event) -> str:
@@ -78,7 +88,7 @@ def execution_name(event: Event) -> str:
 
 
 def _state_machine(event: Event) -> StateMachine:
-    return StateMachine(event.properties.get("StateMachineArn", ""))
+    return StateMachine(event.properties.get(ImageProperty.STATE_MACHINE_ARN, ""))
 
 
 def _of(event: Event, executions: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The properties of a resource. CloudFormation sends every scalar as a string."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Properties:
+class Properties(ABC):
     """What a template says of an image or an import task."""
 
     identity: Mapping[str, Any]
@@ -23,13 +24,13 @@ class Properties:
     """Whether AMI and snapshots are deleted with it."""
 
     @classmethod
+    @abstractmethod
     def read(cls, properties: Mapping[str, Any]) -> Self:
         """Read ResourceProperties or OldResourceProperties. Unknown properties are ignored.
 
         Raises:
             PropertyError: One is missing, or has a form that no import can be started with.
         """
-        raise NotImplementedError
 
     @classmethod
     def read_known(cls, properties: Mapping[str, Any]) -> Self | None:
@@ -46,9 +47,9 @@ class Properties:
         return self.identity.get("ClientToken")
 
     @property
+    @abstractmethod
     def scope(self) -> str:
         """Where AWS lists it, as in Lookup."""
-        raise NotImplementedError
 
     def lookup(self, owner: Owner) -> Lookup:
         """Return where to find what the resource created for the identity."""
@@ -74,8 +75,7 @@ def check(
     if wrong := [name for name, value in present.items() if not isinstance(value, types[name])]:
         raise PropertyError(f"resource property of a wrong type: {', '.join(wrong)}")
     if reserved := [key for key in present.get("Tags", {}) if key.startswith(TAG_PREFIX)]:
-        keys = ", ".join(reserved)
-        raise PropertyError(f"tag keys that start with {TAG_PREFIX!r} are reserved: {keys}")
+        raise PropertyError(f"tag keys that start with {TAG_PREFIX!r} are reserved: {reserved}")
 
 
 def is_true(value: object) -> bool:

@@ -1,5 +1,6 @@
 """What a step of an event returns, and what is kept from step to step."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,13 +19,20 @@ class State:
     """What Fn::GetAtt returns for the resource."""
     completed: float = 0.0
     """When a poll first found EC2's import task completed, in seconds since 1970."""
+    failure: str = ""
+    """Why the import failed, once that is known: only its clean-up and the response remain."""
     follow_up: bool = False
     """Whether CloudFormation has its response, and only tags and the log remain to be done."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the execution was started."""
+        return time.time() - self.started
 
 
 @dataclass(frozen=True)
 class Response:
-    """What CloudFormation is told of a resource."""
+    """The response to CloudFormation about a resource."""
 
     physical_id: str
     data: Mapping[str, str] = field(default_factory=dict)

@@ -37,7 +37,7 @@ class Progress:
             f"EC2's import is at {percent}{task.message or task.status}" if task else "",
             self.problem,
         )
-        return "; ".join(text for text in texts if text)
+        return "; ".join(text.rstrip(".") for text in texts if text)
 
 
 def poll(aws: Aws, arn: str, task_id: str) -> Progress:
@@ -59,7 +59,7 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
     try:
         image = aws.image_builder.get(arn)
         if image is None:
-            raise ImageFailedError(f"{arn} is gone: it was deleted while it was imported")
+            raise ImageFailedError(f"{arn} is gone: it was deleted outside the stack")
         if image.is_usable and not image.is_running:
             return Progress(image)
         task = aws.ec2.task(task_id)
@@ -67,7 +67,7 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
         if image and not image.is_usable:
             pass  # that it failed is certain, only EC2's reason is missing
         elif error.is_transient:
-            return Progress(image, problem=str(error))
+            return Progress(image, problem=str(error).partition(". Hint: ")[0])
         else:
             raise
     task_failed = task is not None and not task.is_usable
@@ -76,7 +76,6 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
     reasons = [f"{arn} is {image.status}", image.reason]
     if task and task_failed:
         reasons.append(f"EC2's import task {task_id} is {task.status}: {task.message}")
-    reasons.append(image.failure)
     text = "; ".join(reason.rstrip(".") for reason in reasons if reason)
     raise ImageFailedError(f"{text}. Hint: repair the disk image; {ANOTHER_IMPORT}")
 

@@ -17,7 +17,6 @@ from errors import (
     ImageFailedError,
     ImportTaskError,
     NotYetError,
-    VmImportError,
     failures_name,
     tolerated,
 )
@@ -46,33 +45,49 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     properties = ImageProperties.read(event.properties)
     old = ImageProperties.read_known(event.old_properties) if event.old_properties else None
     if not state.image:
-        reconciler = Reconciler(Images(event.owner, aws))
+        reconciler = Reconciler(Images(event.owner, aws), elapsed=state.elapsed)
         if event.request_type == "Create":
             image = reconciler.create(properties)
         else:
             image = reconciler.update(event.physical_id, properties, old)
         attributes = _attributes(image, properties, event.owner)
         state = replace(state, image=image.id, attributes=attributes)
-        # An Update that returns to a failed image of another identity can only be a rollback.
-        is_rollback = old is not None and old.identity != properties.identity
-        if not image.is_usable and (is_rollback or not event.timeout):
+        # A rollback to an image that had already failed must succeed. Any other event must not.
+        if not image.is_usable and (
+            not event.timeout or aws.stacks.is_rolling_back(event.owner.stack_id)
+        ):
             reason = f"{image.id} is {image.status} and cannot be replaced"
             return Done(Response(image.id, state.attributes, reason))
     if not event.timeout and not state.follow_up:
         follow_up = replace(state, attributes={}, follow_up=True)
         return Done(Response(state.image, state.attributes), follow_up)
+    with failures_name(state.image):
+        if state.failure:
+            _delete_failed(event, state, properties, aws)
+            raise ImageFailedError(state.failure)
+        try:
+            return _wait(event, state, properties, old).step(aws)
+        except ImageFailedError as error:
+            if state.follow_up or state.image == event.physical_id:
+                raise
+            # Kept in the state first: when the image is deleted, nobody knows why it failed.
+            return Pending(replace(state, failure=str(error)), 1)
+
+
+def _wait(
+    event: Event, state: State, properties: ImageProperties, old: ImageProperties | None
+) -> Wait:
+    # A later event may change the tags while a follow-up polls, so that uses those of the image.
+    tags = None if state.follow_up else properties.tags
     previous = tuple(old.tags) if old else ()
-    task_id = properties.vm_import_task_id
-    wait = Wait(event, state, task_id, state.image, properties.tags, previous)
-    try:
-        with failures_name(state.image):
-            return wait.step(aws)
-    except VmImportError:
-        if not state.follow_up and state.image != event.physical_id:
-            # CloudFormation does so too, but not in each of its ways to fail.
-            with tolerated(f"{state.image} is left to CloudFormation's clean-up"):
-                Reconciler(Images(event.owner, aws)).delete(state.image, properties)
-        raise
+    return Wait(event, state, properties.vm_import_task_id, state.image, tags, previous)
+
+
+def _delete_failed(event: Event, state: State, properties: ImageProperties, aws: Aws) -> None:
+    """Delete the image whose import failed. CloudFormation does so too, but not in every case."""
+    may_repeat = state.elapsed < event.retry_limit
+    with tolerated(f"{state.image} is left behind", except_transient=may_repeat):
+        Reconciler(Images(event.owner, aws)).delete(state.image, properties)
 
 
 def _delete(event: Event, aws: Aws) -> Done:
@@ -86,14 +101,14 @@ def _delete(event: Event, aws: Aws) -> Done:
 
 def _attributes(image: Image, properties: ImageProperties, owner: Owner) -> dict[str, str]:
     version_arn = image.id.rsplit("/", 1)[0]
-    token = image.token or properties.lookup(owner).tokens[0]
+    own_token = image.token or properties.lookup(owner).tokens[0]
     return {
         ImageAttribute.IMAGE_ARN: image.id,
         ImageAttribute.IMAGE_VERSION_ARN: version_arn,
         ImageAttribute.LATEST_IMAGE_ARN: f"{version_arn.rsplit('/', 1)[0]}/x.x.x",
         ImageAttribute.IMAGE_NAME: properties.name,
         ImageAttribute.IMAGE_VERSION: properties.semantic_version,
-        ImageAttribute.CLIENT_TOKEN: properties.client_token or token,
+        ImageAttribute.CLIENT_TOKEN: properties.client_token or own_token,
         ImageAttribute.VM_IMPORT_TASK_ID: properties.vm_import_task_id,
         ImageAttribute.REQUEST_ID: image.request_id,
         ImageAttribute.IMPORT_FAILED: str(not image.is_usable).lower(),

@@ -12,7 +12,7 @@ from cloudformation.properties import check, is_true
 from cloudformation.step import Done, Pending, Response, State
 from contract import WaitAttribute
 from contract import WaitProperty as P
-from errors import failures_name
+from errors import ImageFailedError, failures_name
 from image.waiting import Wait
 
 _REQUIRED = (P.IMAGE_ARN, P.VM_IMPORT_TASK_ID)
@@ -38,4 +38,13 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
             # A rollback returned to an image that had already failed.
             return Done(Response(physical_id, data, f"the import of {arn} had failed before"))
         state = replace(state, image=arn, attributes=data)
-        return Wait(event, state, properties[P.VM_IMPORT_TASK_ID], physical_id).step(aws)
+        task_id = properties[P.VM_IMPORT_TASK_ID]
+        try:
+            return Wait(event, state, task_id, physical_id).step(aws)
+        except ImageFailedError as error:
+            if event.old_properties.get(P.IMAGE_ARN) != arn:
+                raise
+            # Another event waited for this image before. What became of it since then must not
+            # fail a change of the timeout, nor its rollback.
+            data[WaitAttribute.IMAGE_ID] = "".join(a.id for a in aws.ec2.amis("name", [task_id]))
+            return Done(Response(physical_id, data, str(error)))

@@ -1,6 +1,7 @@
 """The wait for an image: shared by its own resource, the links of the chain and a follow-up."""
 
 import logging
+import math
 import random
 import time
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from amis import Amis
 from aws import Aws
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
-from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag
+from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag, wait_limit
 from errors import ImageFailedError, VmImportError
 from identity import Owner
 from image.progress import Progress, poll, report
@@ -27,7 +28,9 @@ _SHARE: Final = 20
 _JITTER: Final = 0.15
 # EC2's task is completed, and the image becomes AVAILABLE soon.
 _SHORTEST_AFTER_COMPLETION: Final = 5
-_SHARE_AFTER_COMPLETION: Final = 4
+_SHARE_AFTER_COMPLETION: Final = 2.5
+# Links that begin together hand on within this time, so that they do not poll together.
+_SPREAD: Final = 60
 
 
 def polling_interval(age: float, since_completion: float | None, jitter: float) -> int:
@@ -81,20 +84,27 @@ class Wait:
         Raises:
             ImageFailedError: The image can never be AVAILABLE, or was not in time.
         """
-        state, elapsed = self.state, time.time() - self.state.started
-        remaining = (MAX_TIMEOUT if state.follow_up else self.event.wait_limit) - elapsed
+        state, elapsed = self.state, self.state.elapsed
+        limit = MAX_TIMEOUT if state.follow_up else wait_limit(self.event.timeout)
+        if self.event.continues:
+            # The same for all steps of an event.
+            limit -= round(random.Random(self.event.raw["RequestId"]).random() * _SPREAD)  # noqa: S311
+        remaining = limit - elapsed
         progress, outcome, seconds = Progress(), "failed", 0
         try:
             progress = poll(aws, state.image, self.task_id)
+            age = progress.image.age if progress.image else MAX_TIMEOUT
+            # Without a date, or with one in the future, it is at least as old as the wait.
+            age = elapsed if math.isinf(age) else max(age, elapsed)
             if progress.task and progress.task.is_completed and not state.completed:
-                state = replace(state, completed=time.time())
+                # What a wait finds completed when it begins was completed long before.
+                state = replace(state, completed=time.time() - (age if elapsed < _SHORTEST else 0))
             is_over = progress.ami and self._is_tagged(progress, aws)
             if not is_over and remaining > 0:
                 outcome = "waiting"
-                age = progress.image.age if progress.image else elapsed
                 completed = time.time() - state.completed if state.completed else None
                 jitter = random.random()  # noqa: S311 - not cryptography
-                interval = polling_interval(min(age, MAX_TIMEOUT), completed, jitter)
+                interval = polling_interval(age, completed, jitter)
                 seconds = max(1, min(interval, round(remaining)))
                 return Pending(state, seconds)
             outcome = "available" if progress.ami else "timeout"
@@ -129,5 +139,5 @@ class Wait:
             Amis(owner, aws).tag(self.task_id, tags, self.previous)
         except VmImportError as error:
             logger.warning("the AMI is not tagged: %s", error)
-            return not error.may_pass(time.time() - self.state.started)
+            return not error.may_pass(self.state.elapsed)
         return True

@@ -19,15 +19,15 @@ from import_task.properties import ImportTaskProperties
 from reconciler import READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
 
 
-def step(event: Event, _state: State, aws: Aws) -> Done:
+def step(event: Event, state: State, aws: Aws) -> Done:
     """Take the one step of an event of the resource.
 
     Args:
         event: CloudFormation's event.
-        _state: What is known from the steps before.
+        state: What is known from the steps before.
         aws: The AWS APIs.
     """
-    reconciler = Reconciler(ImportTasks(event.owner, aws))
+    reconciler = Reconciler(ImportTasks(event.owner, aws), elapsed=state.elapsed)
     if event.request_type == "Delete":
         known = ImportTaskProperties.read_known(event.properties)
         stays = reconciler.delete(event.physical_id, known)
@@ -71,9 +71,6 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
             if ami.tags.get(OwnTag.STACK) == self.owner.stack_id
             and IMPORT_TASK_ID.fullmatch(ami.name)
         ]
-
-    def check(self, properties: ImportTaskProperties) -> None:
-        """Accept all: only ImportImage itself checks disks and role."""
 
     def create(self, properties: ImportTaskProperties, token: str) -> ImportTask | None:
         """Start the task, or find the one that the token started."""
