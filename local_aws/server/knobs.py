@@ -48,6 +48,8 @@ class Knobs:
     snapshots_of_dead_import: Literal["keep", "delete"] = "keep"
     # How long a ClientToken of ImportImage returns the original response.
     import_idempotency_seconds: float = 86400
+    # Whether the caller of ImportImage, and not only the role, must be able to read the disks.
+    import_checks_caller: bool = True
 
     def changed(self, changes: dict[str, object]) -> Knobs:
         """Return these knobs with changes.

@@ -33,6 +33,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "cancelled_task_message": ("Cancelled by user", ""),
     "snapshots_of_dead_import": ("keep", "delete"),
     "import_idempotency_seconds": (0, 86400),
+    "import_checks_caller": (True, False),
 }
 EACH = [(knob, value) for knob, values in BOTH.items() for value in values]
 # The knobs that affect a lost image.

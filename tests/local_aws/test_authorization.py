@@ -216,7 +216,7 @@ def test_describe_calls_have_no_resource_types(admin: Account) -> None:
 
 def test_import_image_is_authorized_on_image_and_task_and_tags(admin: Account) -> None:
     admin.make_role()
-    role = allow("iam:PassRole")
+    role = allow("iam:PassRole", "s3:GetBucketLocation", "s3:GetObject")
     image, task = "arn:aws:ec2:*::image/*", "arn:aws:ec2:*:*:import-image-task/*"
     tags = [{"ResourceType": "import-image-task", "Tags": [{"Key": "a", "Value": "b"}]}]
     half = user(admin, role, allow("ec2:ImportImage", on=image))
@@ -244,7 +244,28 @@ def test_import_image_needs_permission_to_pass_the_role(admin: Account) -> None:
     assert message.startswith("The service role vmimport does not exist or does not have")
     to_vm_import = {"StringEquals": {"iam:PassedToService": "vmie.amazonaws.com"}}
     role = f"arn:aws:iam::{admin.account_id}:role/vmimport"
-    start(user(admin, allow("ec2:ImportImage"), allow("iam:PassRole", on=role, when=to_vm_import)))
+    read = allow("s3:GetBucketLocation", "s3:GetObject")
+    passing = allow("iam:PassRole", on=role, when=to_vm_import)
+    start(user(admin, allow("ec2:ImportImage"), passing, read))
+
+
+def test_import_image_needs_permission_to_read_the_disks(admin: Account) -> None:
+    admin.make_role()
+    start_tasks = allow("ec2:ImportImage", "iam:PassRole")
+    bucket, disk = f"arn:aws:s3:::{admin.bucket}", f"arn:aws:s3:::{admin.bucket}/disk.raw"
+    location, content = allow("s3:GetBucketLocation", on=bucket), allow("s3:GetObject", on=disk)
+
+    for incomplete in ([start_tasks, location], [start_tasks, content]):
+        someone = user(admin, *incomplete)
+        code, _, message = refused(lambda someone=someone: start(someone))  # type: ignore[misc]
+        assert code == "InvalidParameter"
+        assert message.startswith("The service role vmimport does not exist or does not have")
+    start(user(admin, start_tasks, location, content))
+    admin.server.knobs(import_checks_caller=False)
+    try:
+        start(user(admin, start_tasks))
+    finally:
+        admin.server.knobs(import_checks_caller=True)
 
 
 def test_cancelling_a_task_is_authorized_by_its_tags(admin: Account) -> None:

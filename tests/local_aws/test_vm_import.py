@@ -277,6 +277,18 @@ def test_a_role_that_may_not_decrypt_the_disk_makes_the_task_fail(aws: Account) 
     assert aws.task(task["ImportTaskId"])["StatusMessage"] == FORBIDDEN
 
 
+def test_a_disk_is_decrypted_through_s3(aws: Account) -> None:
+    through_s3 = {"StringEquals": {"kms:ViaService": "s3.us-east-1.amazonaws.com"}}
+    decrypt = {"Effect": "Allow", "Action": "kms:Decrypt", "Resource": "*", "Condition": through_s3}
+    aws.make_role("vmimport", TRUST, READ, without("kms:*"), decrypt)
+    key_id = aws.kms.create_key()["KeyMetadata"]["KeyId"]
+    aws.put_disk(ServerSideEncryption="aws:kms", SSEKMSKeyId=key_id)
+    place: Any = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
+    task = aws.ec2.import_image(DiskContainers=[{"Format": "RAW", "UserBucket": place}])
+    aws.finish()
+    assert aws.task(task["ImportTaskId"])["Status"] == "completed"
+
+
 def test_a_role_that_may_not_attach_licenses_is_refused(aws: Account) -> None:
     aws.make_role("vmimport", TRUST, READ, without("license-manager:*"))
     licenses = [{"LicenseConfigurationArn": "arn:aws:license-manager:::license-configuration:x"}]

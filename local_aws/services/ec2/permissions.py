@@ -66,6 +66,12 @@ def pass_role_check(role_arn: str) -> Check:
     return Check("iam:PassRole", role_arn, {"iam:PassedToService": "vmie.amazonaws.com"})
 
 
+def read_disk_checks(bucket: str, key: str) -> Iterator[Check]:
+    """Yield the checks for reading a disk that the guide of VM Import lists for the caller."""
+    yield Check("s3:GetBucketLocation", f"arn:aws:s3:::{bucket}")
+    yield Check("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}")
+
+
 def _on_tagged(operation: str, arn: str, resource_id: str) -> Check:
     tags = {tag["Key"]: tag["Value"] for tag in ec2._tags.get(resource_id, [])}  # noqa: SLF001
     keys: dict[str, object] = {"ec2:Region": get_region(), "ec2:Owner": get_account_id()}

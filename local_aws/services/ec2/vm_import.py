@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core.responses import AccountRegionScopedDict, get_account_id
+from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 from ministack.services import ec2, iam, kms, s3
 
 from local_aws.services.ec2.disk_images import FORMATS, Disk, DiskError, read_disks
-from local_aws.services.ec2.permissions import pass_role_check
+from local_aws.services.ec2.permissions import pass_role_check, read_disk_checks
 from local_aws.services.iam.authorization import role_may, service_may
 from local_aws.services.paging import page
 from local_aws.services.service_model import ServiceError, refuse_dry_run
@@ -159,8 +159,12 @@ class VmImport:
         _check(request)
         role = request.get("RoleName", "vmimport")
         # EC2 has one message for a role that does not exist, that does not trust VM Import, or that
-        # the caller may not pass.
-        if not _role_is_sufficient(role, request) or _pass_role(role).refusal:
+        # the caller may not pass. Inferred: also for a caller that may not read the disks.
+        if (
+            not _role_is_sufficient(role, request)
+            or _pass_role(role).refusal
+            or (self._world.knobs.import_checks_caller and not _caller_may_read(request))
+        ):
             raise ServiceError(
                 "InvalidParameter",
                 f"The service role {role} does not exist or does not have sufficient permissions "
@@ -458,17 +462,24 @@ def _role_is_sufficient(role_name: str, request: dict[str, Any]) -> bool:
 
 def _may_read(role_name: str, bucket: str, key: str) -> bool:
     arn = f"arn:aws:s3:::{bucket}"
-    actions = [
-        ("s3:GetBucketLocation", arn),
-        ("s3:ListBucket", arn),
-        ("s3:GetObject", f"{arn}/{key}"),
+    actions: list[tuple[str, str, dict[str, str]]] = [
+        ("s3:GetBucketLocation", arn, {}),
+        ("s3:ListBucket", arn, {}),
+        ("s3:GetObject", f"{arn}/{key}", {}),
     ]
     # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
     object_ = s3._buckets.get(bucket, {}).get("objects", {}).get(key, {})  # noqa: SLF001
     encrypted = object_.get("preserved_headers", {})
     if key_id := encrypted.get("x-amz-server-side-encryption-aws-kms-key-id"):
-        actions.append(("kms:Decrypt", _key_arn(key_id)))
-    return all(role_may(role_name, action, resource) for action, resource in actions)
+        # S3 decrypts the object with the permissions of the role.
+        through_s3 = {"kms:ViaService": f"s3.{get_region()}.amazonaws.com"}
+        actions.append(("kms:Decrypt", _key_arn(key_id), through_s3))
+    return all(role_may(role_name, *action) for action in actions)
+
+
+def _caller_may_read(request: dict[str, Any]) -> bool:
+    places = filter(None, map(_place, request["DiskContainers"]))
+    return not any(check.refusal for place in places for check in read_disk_checks(*place))
 
 
 def _key_arn(key: str) -> str:
