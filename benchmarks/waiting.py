@@ -1,330 +1,307 @@
-"""What a wait costs, and how late its answer is: this library, plain crhelper, CDK's Provider.
+"""What the wait for an import costs, and how late its response is, as tables for docs/waiting.md.
 
-    PYTHONPATH=lambda/vm_import python -m benchmarks.waiting
+    PYTHONPATH=.:lambda/vm_import python -m benchmarks.waiting
 
-Each way waits for imports of 1 minute, 1 hour and 12 hours on the local AWS, whose clock is moved
-by the pauses that the way makes. Ours runs the real handler and plain crhelper the real crhelper
-2.0.12, both with a stand-in for what calls them again; CDK's Provider framework, which is written
-in JavaScript, is reduced to what its waiter does: isComplete every 5 seconds, as retries of one
-task state.
+The handler of this checkout waits for imports of different lengths in an AWS in this process, on a
+virtual clock, in a chain of resources as `timeout=Duration.hours(12)` creates it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
+import logging
+import statistics
 import sys
+import tempfile
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import aws_cdk as cdk
 import crhelper
 
-from local_aws import LocalAws
-from local_aws.client.prerequisites import Prerequisites
-from waiting import KEY, Waiting
+import contract
+from cdk_vm_import import ImportedVmImage, Platform
+from tests.support.account import Account
+from tests.support.aws import shared_aws
+from tests.support.cloudformation import CustomResource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.support.aws import Aws
 
 MINUTE: Final = 60
 HOUR: Final = 3600
 IMPORTS: Final = {
-    "1 minute": MINUTE,
-    "50 minutes": 50 * MINUTE,
-    "1 hour": HOUR,
-    "12 hours": 11.9 * HOUR,
+    "1 min": MINUTE,
+    "10 min": 10 * MINUTE,
+    "60 min": HOUR,
+    "3 h": 3 * HOUR,
+    "6 h": 6 * HOUR,
+    "11 h": 11 * HOUR,
+    "too long": 14 * HOUR,
 }
-# CloudFormation's limit for the answer of a custom resource.
-SERVICE_TIMEOUT: Final = HOUR
-PROVIDER_INTERVAL: Final = 5
+# Imports of about each length that are played, because the intervals have jitter.
+RUNS: Final = 8
+HOURS_OF_TIMEOUT: Final = (1, 3, 6, 12)
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+RESOURCES_OF_A_STACK: Final = 500
+# An AWS call takes about so many seconds, and the rest of an invocation too.
+SECONDS_A_CALL: Final = 0.1
+# The default of VmImportProvider, in GiB.
+MEMORY: Final = 0.25
+# US dollars in us-east-1. https://aws.amazon.com/lambda/pricing/ (x86),
+# https://aws.amazon.com/step-functions/pricing/ (standard workflows)
+PRICE_OF_GB_SECOND: Final = 0.0000166667
+PRICE_OF_INVOCATION: Final = 0.20 / 1e6
+PRICE_OF_TRANSITION: Final = 25 / 1e6
+# States that each step passes: Step, Done?, and Wait or Done.
+TRANSITIONS_OF_A_STEP: Final = 3
+HEAD_OF_WAITS: Final = (
+    "import", "polls, mean", "polls, most", "AWS calls", "state transitions", "GB-seconds", "price",
+    "delay, mean", "delay, longest",
+)  # fmt: skip
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LONGEST_FUNCTION_POLICY: Final = 20_480
-ACCOUNT: Final = "123456789012"
 FUNCTION: Final = "Stack-VmImportProviderHandlerD6951CDD-0123456789AB"
-STACK: Final = f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/images/{uuid.uuid4()}"
 
 
-@dataclass
-class Run:
-    """A wait, as it is counted."""
+@dataclass(frozen=True)
+class Wait:
+    """The wait for one import.
 
-    aws: LocalAws
-    elapsed: float = 0
-    invocations: int = 0
-    transitions: int = 0
-    control_calls: int = 0
-    ended: list[str] = field(default_factory=list)
+    Attributes:
+        polls: How often the handler asked for the image.
+        calls: All calls of the handler to AWS.
+        steps: The invocations by the state machine.
+        events: The invocations by CloudFormation.
+        delay: The seconds from AVAILABLE to the last response.
+    """
 
-    def pass_time(self, seconds: float) -> None:
-        """Move the clock."""
-        self.aws.advance(seconds)
-        self.elapsed += seconds
+    polls: int
+    calls: int
+    steps: int
+    events: int
+    delay: float
 
+    @property
+    def transitions(self) -> int:
+        """The state transitions of the executions."""
+        return self.steps * TRANSITIONS_OF_A_STEP
 
-class Context:
-    """Lambda's context object."""
+    @property
+    def gb_seconds(self) -> float:
+        """What Lambda bills for the time of the function."""
+        return (self.calls + self.steps + self.events) * SECONDS_A_CALL * MEMORY
 
-    invoked_function_arn = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:{FUNCTION}"
-    function_name = FUNCTION
-    aws_request_id = log_group_name = log_stream_name = "benchmark"
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Always 15 minutes."""
-        return 900_000
-
-
-def create_event(task: str, **properties: str) -> dict[str, Any]:
-    """An event to create an image that no other run has."""
-    return {
-        "RequestType": "Create",
-        "RequestId": str(uuid.uuid4()),
-        "StackId": STACK,
-        "ResponseURL": "https://cloudformation-custom-resource-response/",
-        "ResourceType": "Custom::ImportedVmImage",
-        "LogicalResourceId": "GoldenImage0123ABCD",
-        "ResourceProperties": {
-            "Name": f"bench-{uuid.uuid4().hex[:8]}",
-            "SemanticVersion": "1.0.0",
-            "Platform": "Linux",
-            "VmImportTaskId": task,
-            **properties,
-        },
-    }
-
-
-def ours(run: Run, task: str, seconds: float) -> None:
-    """The handler, called by a stand-in for the state machine."""
-    import index  # noqa: PLC0415 - its clients want the environment
-    import wait_condition  # noqa: PLC0415
-
-    timeout = {"TimeoutSeconds": "3600"}
-    if seconds >= HOUR:
-        timeout = {"TimeoutSeconds": "43200", "WaitHandle": "https://handle/"}
-
-    def put(body: bytes) -> None:
-        if "WaitHandle" not in timeout:
-            run.ended.append(json.loads(body)["Status"])
-
-    def signal(handle: str, signal: dict[str, Any]) -> None:  # noqa: ARG001
-        run.ended.append(signal["Status"])
-
-    index.cfn_resource._put = put  # type: ignore[method-assign]  # noqa: SLF001
-    wait_condition._signal = signal  # noqa: SLF001
-    state: Any = create_event(task, **timeout) | {KEY: Waiting.begin().state()}
-    run.control_calls += 1  # StartExecution
-    run.invocations += 1
-    while True:
-        state = index.handler(state, Context())
-        run.invocations += 1
-        run.transitions += 3  # Step, Done?, and Wait or Done
-        if not state[KEY]["Seconds"]:
-            return
-        run.pass_time(state[KEY]["Seconds"])
-
-
-class Recorder:
-    """The clients of Lambda and EventBridge, as far as crhelper uses them."""
-
-    def __init__(self, run: Run) -> None:
-        """Count for a run."""
-        self.run = run
-        self.input: dict[str, Any] = {}
-        self.statements: list[dict[str, str]] = []
-
-    def put_rule(self, **request: str) -> dict[str, str]:
-        """Make a rule."""
-        self.run.control_calls += 1
-        return {"RuleArn": f"arn:aws:events:us-east-1:{ACCOUNT}:rule/{request['Name']}"}
-
-    def put_targets(self, **request: Any) -> None:  # noqa: ANN401 - as boto3's
-        """Keep what the rule calls the function with."""
-        self.run.control_calls += 1
-        self.input = json.loads(request["Targets"][0]["Input"])
-
-    def add_permission(self, **request: str) -> None:
-        """Keep the statement that the function's policy gets."""
-        self.run.control_calls += 1
-        self.statements.append(request)
-
-    def __getattr__(self, _: str) -> Callable[..., None]:
-        """Take the calls that remove it all again."""
-
-        def call(**_: object) -> None:
-            self.run.control_calls += 1
-
-        return call
-
-
-def plain_crhelper(run: Run, task: str, _seconds: float) -> None:
-    """Crhelper's own polling, called by a stand-in for its EventBridge rule."""
-    helper, recorder = crhelper_helper(run)
-    images = client(run.aws, "imagebuilder")
-
-    def create(event: dict[str, Any], _: object) -> str:
-        properties = event["ResourceProperties"]
-        return str(
-            images.import_vm_image(
-                name=properties["Name"],
-                semanticVersion=properties["SemanticVersion"],
-                platform=properties["Platform"],
-                vmImportTaskId=task,
-                clientToken=event["RequestId"],
-            )["imageArn"]
+    @property
+    def price(self) -> float:
+        """The price in US dollars."""
+        return (
+            self.gb_seconds * PRICE_OF_GB_SECOND
+            + (self.steps + self.events) * PRICE_OF_INVOCATION
+            + self.transitions * PRICE_OF_TRANSITION
         )
 
-    def poll_create(event: dict[str, Any], _: object) -> str | None:
-        arn: str = event["CrHelperData"]["PhysicalResourceId"]
-        image = images.get_image(imageBuildVersionArn=arn)["image"]
-        return arn if image["state"]["status"] == "AVAILABLE" else None
 
-    helper.create(create)
-    helper.poll_create(poll_create)
-    run.invocations += 1
-    helper(create_event(task), Context())
-    while not run.ended:
-        run.pass_time(helper._polling_interval * MINUTE)  # noqa: SLF001
-        if run.elapsed >= SERVICE_TIMEOUT:
-            return
-        run.invocations += 1
-        helper(json.loads(json.dumps(recorder.input)), Context())
-
-
-def crhelper_helper(run: Run) -> tuple[Any, Recorder]:
-    """A helper of crhelper's, whose calls are counted."""
-    helper: Any = crhelper.CfnResource(log_level="CRITICAL")
-    recorder = Recorder(run)
-    helper._lambda_client = helper._events_client = helper._logs_client = recorder  # noqa: SLF001
-    helper._send = lambda *_: run.ended.append(helper.Status)  # noqa: SLF001
-    helper._set_timeout = lambda: None  # noqa: SLF001 - a thread that outlives the run
-    helper._wait_for_cwlogs = lambda: None  # noqa: SLF001
-    return helper, recorder
-
-
-def provider_framework(run: Run, task: str, _seconds: float) -> None:
-    """What the waiter of CDK's Provider framework does."""
-    images = client(run.aws, "imagebuilder")
-    properties = create_event(task)["ResourceProperties"]
-    arn = images.import_vm_image(
-        name=properties["Name"],
-        semanticVersion=properties["SemanticVersion"],
-        platform="Linux",
-        vmImportTaskId=task,
-        clientToken=str(uuid.uuid4()),
-    )["imageArn"]
-    run.control_calls += 1  # StartExecution
-    run.invocations += 2  # framework-onEvent, and the user's onEvent
-    while run.elapsed < SERVICE_TIMEOUT:
-        run.transitions += 1
-        run.invocations += 2  # framework-isComplete, and the user's isComplete
-        image = images.get_image(imageBuildVersionArn=arn)["image"]
-        if image["state"]["status"] == "AVAILABLE":
-            run.ended.append("SUCCESS")
-            return
-        run.pass_time(PROVIDER_INTERVAL)
+def play(aws: Aws, seconds: float) -> Wait:
+    """Import an image in so many seconds, and wait for it with a chain of 12 resources."""
+    aws.reset(import_seconds=float(seconds))
+    account = Account(aws)
+    started = aws.now()
+    more = {contract.ImageProperty.CONTINUE_AFTER_TIMEOUT.value: "true"}
+    image = CustomResource(aws)
+    properties = {**account.waiting(contract.MAX_SERVICE_TIMEOUT), **more}
+    response = image.create(properties)
+    attributes, events = response["Data"], 1
+    while not response["Data"].get("ImageId") and events < contract.MAX_TIMEOUT // HOUR:
+        events += 1
+        link = CustomResource(
+            aws, contract.ResourceType.WAIT.value, f"Wait{events}", image.stack_id
+        )
+        response = link.create(
+            {
+                "ImageArn": attributes["ImageArn"],
+                "VmImportTaskId": attributes["VmImportTaskId"],
+                "ImportFailed": attributes["ImportFailed"],
+                "StateMachineArn": properties["StateMachineArn"],
+                "TimeoutSeconds": str(HOUR),
+                **more,
+            }
+        )
+    responded = max(aws.responded.values())
+    calls = [call["operation"] for call in account.calls()]
+    return Wait(
+        polls=calls.count("DescribeImportImageTasks") - 1,  # one before the import
+        calls=len(calls) - calls.count("ImportImage"),  # which the user calls
+        steps=sum(execution.steps for execution in aws.step_functions.executions),
+        events=events,
+        delay=responded - started - seconds_until_available(aws, seconds),
+    )
 
 
-def client(aws: LocalAws, service: str) -> Any:  # noqa: ANN401 - boto3's types are of run time
-    """A client of the local AWS."""
-    make: Any = aws.session().client
-    return make(service)
-
-
-def seconds_until_available(aws: LocalAws, task: str, seconds: float) -> int:
-    """When an import of a length is AVAILABLE, to the second."""
-    images = client(aws, "imagebuilder")
-    arn = images.import_vm_image(
-        name=f"bench-{uuid.uuid4().hex[:8]}",
+def seconds_until_available(aws: Aws, seconds: float) -> int:
+    """Return when an image is AVAILABLE whose import takes so many seconds."""
+    aws.reset(import_seconds=float(seconds))
+    account, elapsed = Account(aws), int(seconds)
+    arn = account.images.import_vm_image(
+        name="measured",
         semanticVersion="1.0.0",
         platform="Linux",
-        vmImportTaskId=task,
+        vmImportTaskId=account.import_task(),
         clientToken=str(uuid.uuid4()),
     )["imageArn"]
-    elapsed = int(seconds)
-    aws.advance(elapsed)
-    while images.get_image(imageBuildVersionArn=arn)["image"]["state"]["status"] != "AVAILABLE":
-        aws.advance(1)
+    aws.sleep(elapsed)
+    while account.image(arn)["state"]["status"] != "AVAILABLE":
+        aws.sleep(1)
         elapsed += 1
     return elapsed
 
 
-WAYS: Final = {
-    "cdk-vm-import": ours,
-    "plain crhelper, 2 min": plain_crhelper,
-    "CDK Provider, 5 s": provider_framework,
-}
-
-
-def rows(aws: LocalAws) -> Iterator[tuple[str, ...]]:
-    """Run everything; the cells of each line of the table."""
-    prerequisites = Prerequisites(aws)
+def rows_of_waits(aws: Aws) -> Iterator[tuple[str, ...]]:
+    """Play the imports; yield a row of the table for each length."""
     for length, seconds in IMPORTS.items():
-        aws.knobs(import_seconds=float(seconds))
-        available = seconds_until_available(aws, prerequisites.import_image(), seconds)
-        for name, way in WAYS.items():
-            task = prerequisites.import_image()
-            run = Run(aws)
-            before = len(aws.calls())
-            with contextlib.redirect_stdout(io.StringIO()):
-                way(run, task, seconds)
-            calls = len(aws.calls()) - before
-            answered = run.ended == ["SUCCESS"]
-            yield (
-                length,
-                name,
-                str(sum(call["operation"] == "GetImage" for call in aws.calls()[before:])),
-                str(calls + run.control_calls),
-                str(run.invocations),
-                str(run.transitions),
-                f"{run.elapsed - available:.0f} s" if answered else "never: gave up after 1 h",
+        # About this length, so that the end meets each moment between two polls.
+        waits = [play(aws, seconds * (1 - run / RUNS / 20)) for run in range(RUNS)]
+
+        def mean(of: Callable[[Wait], float], waits: Sequence[Wait] = waits) -> float:
+            return statistics.mean(of(wait) for wait in waits)
+
+        yield (
+            length,
+            f"{mean(lambda wait: wait.polls):.0f}",
+            f"{max(wait.polls for wait in waits)}",
+            f"{mean(lambda wait: wait.calls):.0f}",
+            f"{mean(lambda wait: wait.transitions):.0f}",
+            f"{mean(lambda wait: wait.gb_seconds):.1f}",
+            f"{mean(lambda wait: wait.price) * 100:.2f} ¢",
+            *(
+                (f"{delay:.0f} s" if delay >= 0 else "")
+                for delay in (mean(lambda wait: wait.delay), max(wait.delay for wait in waits))
+            ),
+        )
+
+
+def rows_of_other_ways() -> Iterator[tuple[str, ...]]:
+    """Yield what others poll: they start no import, and give up when CloudFormation does."""
+    for length, seconds in list(IMPORTS.items())[:3]:
+        waited = min(seconds, HOUR)
+        framework, helper = waited // 5 + 1, waited // 120 + 1
+        in_time = "" if seconds < HOUR else " (then fails)"
+        yield (length, f"{framework}{in_time}", str(2 * framework), f"{helper}{in_time}")
+
+
+def rows_of_resources() -> Iterator[tuple[str, ...]]:
+    """Yield how many resources an image has, and how many images a stack can have."""
+    for hours in HOURS_OF_TIMEOUT:
+        one, two = (resources_of(images, hours) for images in (1, 2))
+        each = two - one
+        shared = one - each
+        yield (f"{hours} h", str(each), str((RESOURCES_OF_A_STACK - shared) // each))
+    yield ("shared by all images of a stack", str(shared), "")
+
+
+def resources_of(images: int, hours: int) -> int:
+    """Return how many resources a stack with so many images has."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = cdk.App(outdir=folder)
+        stack = cdk.Stack(app, "Images")
+        for number in range(images):
+            ImportedVmImage(
+                stack,
+                f"Image{number}",
+                image_name=f"image-{number}",
+                semantic_version="1.0.0",
+                platform=Platform.LINUX,
+                vm_import_task_id="import-ami-0123456789abcdef0",
+                timeout=cdk.Duration.hours(hours),
             )
+        return len(app.synth().get_stack_by_name("Images").template["Resources"])
 
 
-def crhelpers_most_polls() -> int:
-    """How many resources plain crhelper can poll for at once: until the policy is full."""
-    helper, recorder = crhelper_helper(Run(LocalAws(0)))
+def most_polls_of_crhelper() -> int:
+    """Return for how many resources plain crhelper can poll at once: until the policy is full."""
+    helper: Any = crhelper.CfnResource(log_level="CRITICAL")
+    statements: list[dict[str, str]] = []
+
+    class Recorder:
+        def put_rule(self, **request: str) -> dict[str, str]:
+            return {"RuleArn": f"arn:aws:events:us-east-1:123456789012:rule/{request['Name']}"}
+
+        def add_permission(self, **request: str) -> None:
+            statements.append(request)
+
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            return lambda **_: None
+
+    helper._lambda_client = helper._events_client = helper._logs_client = Recorder()  # noqa: SLF001
+    helper._set_timeout = lambda: None  # noqa: SLF001 - a thread that outlives the event
     helper.create(lambda *_: "id")
     helper.poll_create(lambda *_: None)
-    function = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:{FUNCTION}"
+    arn = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION}"
     while True:
-        event = create_event("import-ami-0123456789abcdef0")
-        helper(event, Context())
-        statements = [
-            {
-                "Sid": statement["StatementId"],
-                "Effect": "Allow",
-                "Principal": {"Service": statement["Principal"]},
-                "Action": statement["Action"],
-                "Resource": function,
-                "Condition": {"ArnLike": {"AWS:SourceArn": statement["SourceArn"]}},
-            }
-            for statement in recorder.statements
-        ]
-        policy = {"Version": "2012-10-17", "Id": "default", "Statement": statements}
+        helper(_create_event(), _Context(arn))
+        policy = {
+            "Version": "2012-10-17",
+            "Id": "default",
+            "Statement": [
+                {
+                    "Sid": statement["StatementId"],
+                    "Effect": "Allow",
+                    "Principal": {"Service": statement["Principal"]},
+                    "Action": statement["Action"],
+                    "Resource": arn,
+                    "Condition": {"ArnLike": {"AWS:SourceArn": statement["SourceArn"]}},
+                }
+                for statement in statements
+            ],
+        }
         if len(json.dumps(policy, separators=(",", ":"))) > LONGEST_FUNCTION_POLICY:
             return len(statements) - 1
 
 
+@dataclass(frozen=True)
+class _Context:
+    invoked_function_arn: str
+    function_name: str = FUNCTION
+    aws_request_id: str = "benchmark"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 900_000
+
+
+def _create_event() -> dict[str, Any]:
+    return {
+        "RequestType": "Create",
+        "RequestId": str(uuid.uuid4()),
+        "StackId": f"arn:aws:cloudformation:us-east-1:123456789012:stack/images/{uuid.uuid4()}",
+        "ResponseURL": "https://cloudformation-custom-resource-response/",
+        "ResourceType": "Custom::ImportedVmImage",
+        "LogicalResourceId": "GoldenImage0123ABCD",
+        "ResourceProperties": {},
+    }
+
+
+def print_table(head: Sequence[str], rows: Iterator[tuple[str, ...]]) -> None:
+    """Print a table in Markdown."""
+    for row in (head, ["---"] * len(head), *rows):
+        sys.stdout.write(f"| {' | '.join(row)} |\n")
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
 def main() -> int:
-    """Print the table."""
-    head = (
-        "import", "way", "looks", "AWS calls", "invocations", "transitions",
-        "answer after AVAILABLE",
-    )  # fmt: skip
-    # slow, so that the time of the run itself does not count
-    with LocalAws.start(speed=0.0001) as aws:
-        os.environ.update(aws.environment)
-        table = [head, *rows(aws)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
-    sys.stdout.write(
-        f"\nAt once on one function: plain crhelper {crhelpers_most_polls()} polls; each adds a "
-        f"statement to the function's policy, which ends at {LONGEST_FUNCTION_POLICY} bytes.\n"
+    """Print the tables."""
+    print_table(["timeout", "resources of an image", "images in a stack"], rows_of_resources())
+    logging.disable(logging.CRITICAL)
+    with shared_aws().installed() as aws:
+        print_table(HEAD_OF_WAITS, rows_of_waits(aws))
+    print_table(
+        ["import", "polls of CDK's Provider", "its invocations", "polls of crhelper"],
+        rows_of_other_ways(),
     )
+    sys.stdout.write(f"crhelper polls for at most {most_polls_of_crhelper()} resources at once.\n")
     return 0
 
 

@@ -86,6 +86,12 @@ def _import_images() -> list[iam.PolicyStatement]:
             actions=["ec2:DescribeImages", "ec2:DescribeImportImageTasks"],
             resources=["*"],
         ),
+        # Whether an event belongs to a rollback. CloudFormation's events do not say.
+        iam.PolicyStatement(
+            sid="ReadStatusOfThisStack",
+            actions=["cloudformation:DescribeStacks"],
+            resources=[Aws.STACK_ID],
+        ),
         # Image Builder follows the task with this role. The first import of an account creates it.
         iam.PolicyStatement(
             sid="CreateServiceLinkedRole",

@@ -68,10 +68,11 @@ class VmImportProvider(Construct):
             scope: The construct to create this one in.
             construct_id: The id of this construct in the scope.
             vpc: VPC that the function runs in. From there it must reach the APIs of Image Builder,
-                EC2, Step Functions and CloudWatch Logs, and S3, where CloudFormation receives
-                responses: through NAT or through VPC endpoints. The resources of the VPC are
-                created first. If its endpoints are constructs elsewhere in the stack, use
-                `provider.node.add_dependency(endpoint)`. Default: the function runs in no VPC.
+                EC2, Step Functions, CloudFormation and CloudWatch Logs, and S3, where
+                CloudFormation receives responses: through NAT or through VPC endpoints. The
+                resources of the VPC are created first. If its endpoints are constructs elsewhere
+                in the stack, use `provider.node.add_dependency(endpoint)`. Default: the function
+                runs in no VPC.
             vpc_subnets: Subnets of the VPC. Default: the private subnets.
             security_groups: Security groups in the VPC. Default: a new security group that allows
                 all outbound and no inbound traffic.

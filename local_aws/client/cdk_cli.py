@@ -30,12 +30,14 @@ class CdkCli:
     Attributes:
         aws: The simulated AWS to deploy to.
         folder: The folder for cloud assemblies and outputs.
-        app: The command that runs the app. Default: the one in cdk.json.
+        app: The command that runs the app. Default: the one in the project's cdk.json.
+        project: The folder that the CLI runs in, with its cdk.json. Default: this checkout.
     """
 
     aws: LocalAws
     folder: Path
     app: str | None = None
+    project: Path = CHECKOUT
 
     def bootstrap(self, *execution_policies: str) -> None:
         """Bootstrap the account and Region of the simulated AWS.
@@ -55,26 +57,27 @@ class CdkCli:
         arguments = ["bootstrap", f"aws://{account}/{region}"]
         self._run(arguments + (policies if execution_policies else []), cwd=self.folder)
 
-    def deploy(self, **context: str) -> dict[str, str]:
-        """Deploy the stack of the app.
+    def deploy(self, *options: str, **context: str) -> dict[str, str]:
+        """Deploy all stacks of the app.
 
         Args:
+            options: More options of the command, such as `--no-rollback`.
             context: Context values for the app.
 
         Returns:
-            The outputs of the stack.
+            The outputs of the stacks.
 
         Raises:
             CdkError: The command failed.
         """
         outputs = self.folder / "outputs.json"
-        arguments = ["--require-approval", "never", "--outputs-file", str(outputs)]
-        self._run(["deploy", *self._on_app(context), *arguments])
-        ((_, values),) = json.loads(outputs.read_text()).items()
-        return dict(values)
+        arguments = ["--all", "--require-approval", "never", "--outputs-file", str(outputs)]
+        self._run(["deploy", *self._on_app(context), *arguments, *options])
+        stacks = json.loads(outputs.read_text()).values()
+        return {name: value for values in stacks for name, value in values.items()}
 
     def destroy(self, **context: str) -> None:
-        """Destroy the stack of the app.
+        """Destroy all stacks of the app.
 
         Args:
             context: Context values for the app.
@@ -82,7 +85,7 @@ class CdkCli:
         Raises:
             CdkError: The command failed.
         """
-        self._run(["destroy", *self._on_app(context), "--force"])
+        self._run(["destroy", *self._on_app(context), "--all", "--force"])
 
     def _on_app(self, context: Mapping[str, str]) -> list[str]:
         arguments = ["--output", str(self.folder / "cdk.out"), "--no-notices"]
@@ -92,12 +95,12 @@ class CdkCli:
             arguments += ["--context", f"{name}={value}"]
         return arguments
 
-    def _run(self, arguments: list[str], cwd: Path = CHECKOUT) -> None:
+    def _run(self, arguments: list[str], cwd: Path | None = None) -> None:
         inherited = {name: v for name, v in os.environ.items() if not name.startswith("AWS_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with subprocess.Popen(  # noqa: S603 - the pinned CLI
             [str(CHECKOUT / "node_modules/.bin/cdk"), *arguments],
-            cwd=cwd,
+            cwd=cwd or self.project,
             env={**inherited, **self.aws.environment, "PATH": path, "CI": "true"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -275,6 +275,11 @@ def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
             "Action": ["ec2:DescribeImages", "ec2:DescribeImportImageTasks"],
             "Resource": "*",
         },
+        "ReadStatusOfThisStack": {
+            "Effect": "Allow",
+            "Action": "cloudformation:DescribeStacks",
+            "Resource": {"Ref": "AWS::StackId"},
+        },
         "CreateServiceLinkedRole": {
             "Effect": "Allow",
             "Action": "iam:CreateServiceLinkedRole",

@@ -1,4 +1,4 @@
-"""The app that the deploy tests deploy: images as the context says, and, on demand, a failure."""
+"""The app of tests/deploy/test_deploy.py: images as the context says, and a failure on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ for image_id, arguments in json.loads(app.node.get_context("images")).items():
         image_id,
         platform=platform,
         removal_policy=removal_policy,
-        # test_waiting.py is about waiting
+        # test_waiting.py tests the wait.
         wait_for_available=False,
         **arguments,
     )
@@ -35,7 +35,7 @@ for image_id, arguments in json.loads(app.node.get_context("images")).items():
         )
     previous = image
 
-# a recipe on an image that does not exist: CloudFormation fails, after the images
+# A recipe whose parent does not exist fails, after the images were imported.
 if app.node.try_get_context("fail"):
     broken = imagebuilder.CfnImageRecipe(
         stack,

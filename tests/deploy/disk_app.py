@@ -23,7 +23,7 @@ stack = cdk.Stack(app, name)
 bucket = s3.Bucket.from_bucket_name(stack, "Disks", app.node.get_context("bucket"))
 hours = int(app.node.try_get_context("hours") or "1")
 role = None
-# a role that may read another disk
+# A role that may read another disk only.
 if app.node.try_get_context("other_role"):
     role = VmImportRole(stack, "Other", disks=[VmDisk.from_bucket(bucket, "another.raw")])
 image: ImportedVmImage | None = None
@@ -50,12 +50,12 @@ for index, (key, disk_format) in enumerate(json.loads(app.node.get_context("disk
         stack,
         f"Recipe{index}",
         name=f"{name}-{index}-recipe",
-        # a recipe cannot change
+        # A recipe cannot change.
         version=f"1.0.{app.node.try_get_context('recipe') or 0}",
         parent_image=image.image_arn,
     )
 
-# a recipe on an image that does not exist
+# A recipe whose parent does not exist fails.
 if app.node.try_get_context("fail") and image:
     broken = imagebuilder.CfnImageRecipe(
         stack,

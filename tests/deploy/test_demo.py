@@ -15,6 +15,8 @@ import pytest
 
 from local_aws.client.environment import CHECKOUT
 
+_MARK = "demo-under-test"
+
 
 def start() -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -23,20 +25,20 @@ def start() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # it marks all that the demo starts
-        env={**os.environ, "STARTED_BY": "demo-under-test"},
+        # All processes that the demo starts inherit the mark.
+        env={**os.environ, "STARTED_BY": _MARK},
     )
 
 
-def left_behind() -> list[psutil.Process]:
-    """The processes that carry the mark."""
-    left = []
+def marked_processes() -> list[psutil.Process]:
+    """The processes that the demo started and that still run."""
+    found = []
     for process in psutil.process_iter():
-        # those of others, and those that end meanwhile
+        # Processes of other users cannot be read, and some end meanwhile.
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("STARTED_BY") == "demo-under-test":
-                left.append(process)
-    return left
+            if process.environ().get("STARTED_BY") == _MARK:
+                found.append(process)
+    return found
 
 
 def read_until(output: IO[str] | None, text: str) -> str:
@@ -49,24 +51,24 @@ def read_until(output: IO[str] | None, text: str) -> str:
     raise AssertionError(seen)
 
 
-def test_the_demo_ends_well_on_its_own() -> None:
+def test_the_demo_passes_all_its_checks() -> None:
     process = start()
 
     printed, _ = process.communicate(timeout=600)
 
     assert process.returncode == 0, printed
     assert "28 %  converting" in printed
-    assert "EC2 imported the disk once" in printed
+    assert "EC2 imported the disk only once" in printed
     assert "All checks passed" in printed
     assert "Traceback" not in printed
-    assert left_behind() == []
+    assert marked_processes() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals) -> None:
     process = start()
     read_until(process.stdout, "$ cdk deploy")
-    # let the CDK CLI start the app, and the app start Node
+    # The CDK CLI starts the app, and the app starts Node.
     time.sleep(3)
 
     process.send_signal(number)
@@ -74,4 +76,4 @@ def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals) ->
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert "Traceback" not in printed
-    assert left_behind() == []
+    assert marked_processes() == []

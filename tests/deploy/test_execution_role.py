@@ -1,4 +1,4 @@
-"""What CloudFormation's execution role needs for our constructs: all of it, and no more.
+"""CloudFormation's execution role needs exactly these permissions for our constructs.
 
 https://docs.aws.amazon.com/cdk/v2/guide/bootstrapping-customizing.html
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# The writes. The handlers of CloudFormation also read what they wrote, which nobody asks here.
+# Writes only. CloudFormation's handlers also read, which the simulated CloudFormation does not.
 ACTIONS = {
     "iam:CreateRole",
     "iam:DeleteRole",
@@ -48,7 +48,7 @@ ACTIONS = {
     "states:DeleteStateMachine",
     "states:UpdateStateMachine",
 }
-# Of the recipe and the launch template, which the app builds on its image.
+# For the recipe and the launch template that the app builds on its image.
 ACTIONS_OF_THE_APP = {
     "ec2:CreateLaunchTemplate",
     "ec2:CreateLaunchTemplateVersion",
@@ -64,7 +64,7 @@ ROLE = "arn:aws:iam::123456789012:role/cdk-hnb659fds-cfn-exec-role-123456789012-
 
 @dataclass
 class Account:
-    """An account whose administrator says what CloudFormation may do."""
+    """An account whose administrator restricts CloudFormation's execution role."""
 
     local: LocalAws
     folder: Path
@@ -74,14 +74,14 @@ class Account:
         self.iam, self.cloudformation = session.client("iam"), session.client("cloudformation")
         self.s3 = session.client("s3")
         document = _policy(ACTIONS | ACTIONS_OF_THE_APP)
-        made = self.iam.create_policy(PolicyName="Deploys", PolicyDocument=document)
-        self.policy = str(made["Policy"]["Arn"])
+        policy = self.iam.create_policy(PolicyName="Deploys", PolicyDocument=document)
+        self.policy = str(policy["Policy"]["Arn"])
         CdkCli(self.local, self.folder).bootstrap(self.policy)
         self.task = Prerequisites(self.local).import_image()
         self.local.knobs(import_seconds=600)
 
     def allow(self, actions: Collection[str]) -> None:
-        """Change what CloudFormation may do."""
+        """Allow the execution role these actions and no others."""
         for version in self.iam.list_policy_versions(PolicyArn=self.policy)["Versions"]:
             if not version["IsDefaultVersion"]:
                 version_id = version["VersionId"]
@@ -92,14 +92,14 @@ class Account:
         )
 
     def app(self, name: str, version: str = "1.0.0") -> Path:
-        """Synthesize a stack with an image that is waited for by a wait condition."""
+        """Synthesize a stack with an image that two resources wait for."""
         image = {"image_name": name, "semantic_version": version, "vm_import_task_id": self.task}
         folder = self.folder / f"{name}-{version}"
-        synthesize(folder, name, {**image, "minutes": 720}, fail=False)
+        synthesize(folder, name, {**image, "minutes": 120})
         return folder
 
     def template(self, name: str) -> str:
-        """The template of such a stack, when its asset is there."""
+        """Return the template of such a stack, after its asset is uploaded."""
         folder = self.app(name)
         (asset,) = folder.glob("asset.*")
         packed = io.BytesIO()
@@ -111,7 +111,7 @@ class Account:
         return (folder / f"{name}.template.json").read_text()
 
     def denials(self, name: str) -> str:
-        """What was denied in the life of a stack: its creation, a change of it, its deletion."""
+        """Create, change and delete a stack; return what was denied."""
         template = self.template(name)
         named = {"StackName": name}
         request = {**named, "Capabilities": ["CAPABILITY_IAM"], "RoleARN": ROLE}
@@ -140,7 +140,7 @@ def _policy(actions: Collection[str]) -> str:
 
 
 def _changed(template: str) -> str:
-    """The template as another release might write it."""
+    """Change the template as another release might."""
     more = {"PolicyName": "More", "PolicyDocument": json.loads(_policy(["ec2:DescribeRegions"]))}
     changes: dict[str, Callable[[dict[str, Any]], None]] = {
         "AWS::IAM::Role": lambda role: role["Policies"].append(more),
@@ -148,7 +148,7 @@ def _changed(template: str) -> str:
         "AWS::Lambda::Function": lambda f: f.update(MemorySize=512),
         "AWS::Logs::LogGroup": lambda group: group.update(RetentionInDays=30),
     }
-    # a limit of the state machine's
+    # A limit of the state machine.
     changed = json.loads(template.replace('TimeoutSeconds\\":46800', 'TimeoutSeconds\\":46900'))
     assert changed != json.loads(template)
     for resource in changed["Resources"].values():
@@ -164,7 +164,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         yield Account(local, tmp_path_factory.mktemp("account"))
 
 
-def test_a_stack_lives_from_deploy_to_destroy_by_a_role_that_may_do_no_more(
+def test_these_permissions_suffice_to_create_change_and_destroy_a_stack(
     account: Account,
 ) -> None:
     for version in ("1.0.0", "2.0.0"):
@@ -173,7 +173,7 @@ def test_a_stack_lives_from_deploy_to_destroy_by_a_role_that_may_do_no_more(
     cdk.destroy()
 
 
-def test_nothing_is_denied_that_another_release_may_change(account: Account) -> None:
+def test_these_permissions_suffice_to_update_to_another_release(account: Account) -> None:
     account.allow(ACTIONS | ACTIONS_OF_THE_APP)
     assert account.denials("Changes") == ""
 

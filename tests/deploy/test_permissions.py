@@ -1,7 +1,6 @@
 """No statement of our policies is missing, and none is superfluous.
 
-The statements are removed one by one, and each time a stack goes through the life that most
-stacks have: some step of it must be denied. With all of them no step is.
+With all statements, no step in the life of a stack is denied. Without any one of them, a step is.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# The statements of our roles and keys, and the step that is denied without each.
+# The statements of our roles and keys, and the step that is denied without each of them.
 _FIRST = "first import of the account"
 LICENSES = (
     "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-0123456789abcdef"
 )
 STATEMENTS = {
     "AttachLicenses": _FIRST,
-    "CallFunction": _FIRST,
     "ChangeImagesOfThisStack": "change of tags",
     "ChangeImportTasksOfThisStack": "change of tags",
+    "CreateAmi": _FIRST,
     "CreateServiceLinkedRole": _FIRST,
     "DecryptDisks": _FIRST,
     "DeleteAmisOfThisStack": "replacement of the task",
@@ -48,20 +47,20 @@ STATEMENTS = {
     "EncryptAmi": _FIRST,
     "EncryptExecutions": _FIRST,
     "EncryptLogs": _FIRST,
-    "EndWaits": "event that overtakes another",
     "FindDisks": _FIRST,
     "ImportDisks": _FIRST,
     "ImportDisksOfThisStack": _FIRST,
     "ImportImagesOfThisStack": _FIRST,
-    "MakeAmi": _FIRST,
+    "InvokeFunction": _FIRST,
     "PassRolesToVmImport": _FIRST,
     "ReadDisks": _FIRST,
     "ReadImages": _FIRST,
     "ReadImportTasks": _FIRST,
+    "ReadSnapshots": "replacement of the task",
+    "ReadUsesOfAmis": "replacement of the task",
     "RunInVpc": _FIRST,
-    "SeeSnapshots": "replacement of the task",
-    "SeeWhoUsesAmis": "replacement of the task",
-    "StartWaits": _FIRST,
+    "StartExecutions": _FIRST,
+    "StopExecutions": "event that supersedes another",
     "TagAmisOfThisStack": _FIRST,
     "UntagAmisOfThisStack": "change of tags",
     "WriteOwnLog": _FIRST,
@@ -123,7 +122,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 def template(
     folder: Path, disk_key: str, disk: str = DISK, running: str | None = None, **arguments: Any
 ) -> dict[str, Any]:
-    """The template of a stack that uses all that a provider can; its code is in the folder."""
+    """Return the template of a stack that uses every option of a provider."""
     app = cdk.App(outdir=str(folder))
     synthesizer = cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False)
     stack = cdk.Stack(app, "Stack", synthesizer=synthesizer)
@@ -185,16 +184,16 @@ def template(
             removal_policy=cdk.RemovalPolicy.DESTROY,
             provider=provider,
         )
-    made = dict(Template.from_stack(stack).to_json())
-    for resource in made["Resources"].values():
+    body = dict(Template.from_stack(stack).to_json())
+    for resource in body["Resources"].values():
         if resource["Type"] == "AWS::Lambda::Function":
             resource["Properties"]["Code"] = {"S3Bucket": "code", "S3Key": "code.zip"}
-    return made
+    return body
 
 
-def documents(made: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The policies of a template: of roles, by themselves, and of keys."""
-    for resource in made["Resources"].values():
+def documents(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The policies in a template: of roles, of keys, and policies of their own."""
+    for resource in body["Resources"].values():
         properties = resource.get("Properties", {})
         for policy in properties.get("Policies", []):
             yield policy["PolicyDocument"]
@@ -212,18 +211,21 @@ class Stack:
     folder: Path
     without: str | None
 
-    def live(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """The steps of the life that most stacks have."""
+    def steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """The steps in the life of a stack."""
         yield "first import of the account", self.first_import
         changed, other = {"tags": {"a": "2"}}, {"disk": "other.raw"}
         yield "change of tags", lambda: self.update(**changed)
         yield "replacement", lambda: self.update(**changed, semantic_version="2.0.0")
         yield "replacement of the task", lambda: self.update(**other)
         self.aws.local.knobs(import_seconds=10**6)
-        yield "event that overtakes another", self.overtake
+        yield "event that supersedes another", self.supersede
         running = self.aws.prerequisites.import_image()
-        yield "image that is not waited for", lambda: self.update(**other, running=running)
-        yield "deletion of what runs", self.delete
+        yield (
+            "image that the deployment does not wait for",
+            lambda: self.update(**other, running=running),
+        )
+        yield "deletion of a running import", self.delete
 
     def first_import(self) -> None:
         role = "AWSServiceRoleForImageBuilder"
@@ -241,18 +243,18 @@ class Stack:
         self.aws.cloudformation.delete_stack(StackName=self.id)
         self.settle()
 
-    def overtake(self) -> None:
+    def supersede(self) -> None:
         """Send the function a Delete while it still waits for the image of a Create."""
         resources = self.resources()
         (function,) = resources["AWS::Lambda::Function"]
         (machine,) = resources["AWS::StepFunctions::StateMachine"]
         properties = {
             "ServiceToken": function,
-            "Name": "overtaken",
+            "Name": "superseded",
             "SemanticVersion": "1.0.0",
             "Platform": "Linux",
             "VmImportTaskId": self.aws.prerequisites.import_image(),
-            "Waiter": machine,
+            "StateMachineArn": machine,
             "TimeoutSeconds": "3600",
         }
         for request_type in ("Create", "Delete"):
@@ -260,15 +262,15 @@ class Stack:
                 "RequestType": request_type,
                 "RequestId": str(uuid.uuid4()),
                 "StackId": self.id,
-                "LogicalResourceId": "Overtaken",
+                "LogicalResourceId": "Superseded",
                 "PhysicalResourceId": "none",
                 "ResourceType": "Custom::ImportedVmImage",
                 "ResponseURL": f"https://localhost:{self.aws.local.port}/_ministack/cfn-response/no",
                 "ResourceProperties": properties,
             }
             self.aws.functions.invoke(FunctionName=function, Payload=json.dumps(event))
-            # one that has not begun would be refused, and need not be ended
-            while not self.has_begun("overtaken"):
+            # An execution that has not begun is refused, and not stopped.
+            while not self.has_begun("superseded"):
                 self.check([])
                 time.sleep(0.1)
         stopped: dict[str, Any] = {"stateMachineArn": machine, "statusFilter": "ABORTED"}
@@ -291,7 +293,7 @@ class Stack:
         return found
 
     def log(self) -> list[str]:
-        """What the function told so far."""
+        """The log of the function so far."""
         groups = self.resources().get("AWS::Logs::LogGroup", [])
         known = {
             group["logGroupName"] for group in self.aws.logs.describe_log_groups()["logGroups"]
@@ -304,38 +306,38 @@ class Stack:
         ]
 
     def check(self, reasons: list[str]) -> None:
-        """See whether anything was denied."""
+        """Raise an error if anything was denied."""
         imports = self.aws.local.calls("ImportImage")
         own = [call["error"] for call in imports if self.id in str(call["request"])]
         if {"InvalidParameter", "UnauthorizedOperation"} & set(own):
-            # the handler tries again for two minutes, because a role may be too new for EC2
+            # The handler repeats it for 90 seconds, because a role may be too new for EC2.
             raise DeniedError("ImportImage: not authorized, or the role is not sufficient")
         for reason in [*reasons, *self.causes(), *self.log()]:
             if any(denial in reason for denial in DENIALS):
                 raise DeniedError(reason)
 
     def template(self, **arguments: Any) -> str:
-        made = template(self.folder, self.aws.disk_key, **arguments)
-        for document in documents(made):
+        body = template(self.folder, self.aws.disk_key, **arguments)
+        for document in documents(body):
             document["Statement"] = [
                 statement
                 for statement in document["Statement"]
                 if statement.get("Sid") != self.without or self.without is None
             ]
-        for resource in made["Resources"].values():
+        for resource in body["Resources"].values():
             policies = resource.get("Properties", {}).get("Policies", [])
             policies[:] = [policy for policy in policies if policy["PolicyDocument"]["Statement"]]
-        return json.dumps(made)
+        return json.dumps(body)
 
     def act(self, action: str, body: str) -> None:
-        answer = getattr(self.aws.cloudformation, action)(
+        response = getattr(self.aws.cloudformation, action)(
             StackName=self.name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"]
         )
-        self.id = answer["StackId"]
+        self.id = response["StackId"]
         self.settle()
 
     def settle(self) -> None:
-        """Wait for the end of what is under way, or for a denial."""
+        """Wait until the stack operation ends, or something is denied."""
         while True:
             (stack,) = self.aws.cloudformation.describe_stacks(StackName=self.id)["Stacks"]
             status = stack["StackStatus"]
@@ -348,7 +350,7 @@ class Stack:
         assert status in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}, reasons
 
     def causes(self) -> Iterator[str]:
-        """Why tasks of the stack's state machine failed."""
+        """The causes of failed tasks of the stack's state machine."""
         for machine in self.aws.machines.list_state_machines()["stateMachines"]:
             arn = machine["stateMachineArn"]
             if self.id.rpartition("/")[2] not in arn:
@@ -369,28 +371,28 @@ def stack(aws: Aws, tmp_path: Path, request: pytest.FixtureRequest) -> Stack:
 
 
 def test_with_all_statements_no_step_is_denied(stack: Stack) -> None:
-    for _, step in stack.live():
+    for _, step in stack.steps():
         step()
 
 
 @pytest.mark.parametrize("stack", STATEMENTS, indirect=True)
 def test_without_a_statement_a_step_is_denied(stack: Stack) -> None:
-    for name, step in stack.live():
+    for name, step in stack.steps():
         try:
             step()
         except DeniedError as denial:
-            print(f"without {stack.without}: {name}: {str(denial)[:300]}")  # noqa: T201 - the list is wanted
+            print(f"without {stack.without}: {name}: {str(denial)[:300]}")  # noqa: T201 - shows which call each statement is for
             assert name == STATEMENTS[stack.without or ""]
             return
     pytest.fail(f"{stack.without} is superfluous")
 
 
-def test_each_statement_is_tried(aws: Aws, tmp_path: Path) -> None:
-    made = template(tmp_path, aws.disk_key)
-    # CDK gives the key a statement for the account, and the roles their trust, without a name
+def test_each_statement_is_in_the_table(aws: Aws, tmp_path: Path) -> None:
+    body = template(tmp_path, aws.disk_key)
+    # CDK adds statements without a Sid: the account's in the key policy, and the roles' trust.
     found = [
         statement["Sid"]
-        for document in documents(made)
+        for document in documents(body)
         for statement in document["Statement"]
         if "Sid" in statement
     ]

@@ -1,300 +1,351 @@
-"""Deployments that wait, by the real CDK CLI: half an hour of AWS time is a second."""
+"""Deployments that wait for an import, for up to 12 hours, with the real CDK CLI."""
 
 from __future__ import annotations
 
-import itertools
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aws_cdk as cdk
 import pytest
 
-from local_aws import LocalAws
+from contract import OwnTag, ResourceType
 from local_aws.client.cdk_cli import CdkCli, CdkError
-from local_aws.client.prerequisites import Prerequisites
-from tests.deploy.waiting_app import synthesize
+from tests.deploy.deployed import HOUR, Account, StackView, eventually, numbers, played
+from tests.deploy.waiting_app import TASK_PARAMETER, synthesize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
-_numbers = itertools.count()
+    from local_aws import LocalAws
+
 CLIENT_ERROR = "ClientError: Unsupported kernel version 2.6.18"
-# Up to an hour the custom resource's answer waits, over an hour a wait condition.
-BY_ANSWER, BY_SIGNAL = 60, 720
-MODES = pytest.mark.parametrize("minutes", [BY_ANSWER, BY_SIGNAL], ids=["answer", "signal"])
-HOUR = 3600.0
+NEVER = 1000 * HOUR
+# Up to an hour the image resource waits alone, over an hour each further hour has a link.
+ONE_HOUR, THREE_HOURS, TWELVE_HOURS = 60, 180, 720
+TIMEOUTS = pytest.mark.parametrize("minutes", [ONE_HOUR, TWELVE_HOURS], ids=["1 hour", "12 hours"])
+# Shorter than an hour that a resource waits, in minutes.
+ALMOST_AN_HOUR = 50
 
 
-@dataclass
-class Stack:
-    """A stack of tests/deploy/waiting_app.py, through its life."""
+class Stack(StackView):
+    """A stack of tests/deploy/waiting_app.py, from its creation to its deletion."""
 
-    local: LocalAws
-    prerequisites: Prerequisites
-    folder: Path
-    name: str = field(default_factory=lambda: f"Waiting{next(_numbers)}")
+    def __init__(self, account: Account, folder: Path) -> None:
+        super().__init__(account, f"Waiting{next(numbers)}")
+        self._folder = folder
+        self.image_name = self.name.lower()
+        self.task = account.import_image()
 
-    def __post_init__(self) -> None:
-        self.task = self.prerequisites.import_image()
-        clients: Any = self.local.session().client
-        self.images, self.cloudformation, self.step_functions, self.functions, self.ec2 = map(
-            clients, ("imagebuilder", "cloudformation", "stepfunctions", "lambda", "ec2")
-        )
-
-    def _cdk(self, arguments: dict[str, Any], *, fail: bool = False) -> CdkCli:
+    def _cdk(self, arguments: dict[str, Any], fail_after_hour: int = 0) -> CdkCli:
         image = {
-            "image_name": self.name.lower(),
+            "image_name": self.image_name,
             "semantic_version": "1.0.0",
             "vm_import_task_id": self.task,
         }
-        assembly = self.folder / f"assembly{next(_numbers)}"
-        app = synthesize(assembly, self.name, image | arguments, fail=fail)
-        return CdkCli(self.local, self.folder, app=app)
+        assembly = self._folder / f"assembly{next(numbers)}"
+        app = synthesize(assembly, self.name, image | arguments, fail_after_hour=fail_after_hour)
+        return CdkCli(self.local, self._folder, app=app)
 
-    def deploy(self, *, fail: bool = False, **arguments: Any) -> dict[str, str]:
-        return self._cdk(arguments, fail=fail).deploy()
+    def start(
+        self, *options: str, fail_after_hour: int = 0, **arguments: Any
+    ) -> Future[dict[str, str]]:
+        """Start `cdk deploy`; return when the import of a new image, or its wait, has begun."""
+        cdk_cli, imports = self._cdk(arguments, fail_after_hour), self.imports()
+        executor = ThreadPoolExecutor(max_workers=1)
+        deployment = executor.submit(cdk_cli.deploy, *options)
+        executor.shutdown(wait=False)
+        assert eventually(
+            lambda: deployment.done() or self.imports() > imports or self.is_waiting(), 120
+        )
+        return deployment
+
+    def deploy(self, *options: str, **arguments: Any) -> dict[str, str]:
+        """Run `cdk deploy`, and let the hours pass quickly that it waits."""
+        deployment = self.start(*options, **arguments)
+        return self.ended(deployment)
+
+    def ended(self, deployment: Future[dict[str, str]]) -> dict[str, str]:
+        """Let the hours pass quickly until a deployment ends."""
+        assert played(self.local, deployment.done)
+        return deployment.result()
 
     def destroy(self, **arguments: Any) -> None:
         self._cdk(arguments).destroy()
 
-    def builds(self) -> dict[str, dict[str, Any]]:
-        """All builds of all versions of its image, by ARN."""
-        versions = self.images.list_images(
-            owner="Self", filters=[{"name": "name", "values": [self.name.lower()]}]
-        )["imageVersionList"]
-        return {
-            build["arn"]: self.images.get_image(imageBuildVersionArn=build["arn"])["image"]
-            for version in versions
-            for build in self.images.list_image_build_versions(
-                imageVersionArn="/".join(version["arn"].split("/")[:3])
-            )["imageSummaryList"]
-        }
+    def imports(self) -> int:
+        return self.account.imports(self.image_name)
 
-    def id(self) -> str:
-        stacks = self.cloudformation.describe_stacks(StackName=self.name)["Stacks"]
-        return str(stacks[0]["StackId"])
+    def builds(self) -> list[str]:
+        return self.account.builds(self.image_name)
 
-    def uuid(self) -> str:
-        return self.id().split("/")[2]
-
-    def status(self) -> str:
-        stacks = self.cloudformation.describe_stacks(StackName=self.name)["Stacks"]
-        return str(stacks[0]["StackStatus"])
-
-    def failures(self) -> str:
-        """The reasons of failed resources, as the stack events show them."""
-        events = self.cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
-        return "\n".join(
-            event.get("ResourceStatusReason", "")
-            for event in events
-            if event["ResourceStatus"].endswith("_FAILED")
-        )
-
-    def tags_of_ami(self, ami: str) -> dict[str, str]:
-        (found,) = self.ec2.describe_images(ImageIds=[ami])["Images"]
-        return {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
-
-    def executions(self, **which: str) -> list[str]:
-        """The waits of this stack."""
-        machines = self.step_functions.list_state_machines()["stateMachines"]
-        return [
-            execution["executionArn"]
-            for machine in machines
-            if machine["name"].endswith(self.uuid())
-            for execution in self.step_functions.list_executions(
-                stateMachineArn=machine["stateMachineArn"], **which
-            )["executions"]
-        ]
-
-    def running_executions(self) -> list[str]:
-        return self.executions(statusFilter="RUNNING")
-
-    def function_names(self) -> list[str]:
-        functions = self.functions.list_functions()["Functions"]
-        return [f["FunctionName"] for f in functions if f["FunctionName"].startswith(self.name)]
-
-    def waits_for_a_signal(self) -> bool:
-        events = self.cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
-        return "AWS::CloudFormation::WaitCondition" in {event["ResourceType"] for event in events}
-
-    def was_aborted(self, execution: str) -> bool:
+    def is_waiting(self) -> bool:
+        """Whether an execution runs for a resource of the stack."""
         try:
-            found = self.step_functions.describe_execution(executionArn=execution)
-        except self.step_functions.exceptions.ExecutionDoesNotExist:
-            return False
-        return bool(found["status"] == "ABORTED")
+            return bool(self.running_executions())
+        except self.account.cloudformation.exceptions.ClientError:
+            return False  # the stack does not exist yet
 
-    def leftovers(self, stack_id: str) -> list[str]:
-        """What is still there, once it is destroyed."""
-        (stack,) = self.cloudformation.describe_stacks(StackName=stack_id)["Stacks"]
-        resources = self.cloudformation.describe_stack_resources(StackName=stack_id)
-        machines = self.step_functions.list_state_machines()["stateMachines"]
-        return [
-            *({stack["StackStatus"]} - {"DELETE_COMPLETE"}),
-            *(resource["PhysicalResourceId"] for resource in resources["StackResources"]),
-            *self.function_names(),
-            *(m["name"] for m in machines if m["name"].endswith(stack_id.split("/")[2])),
-            *self.builds(),
-        ]
+    def links(self) -> dict[str, str]:
+        """The links of the chain, by logical id."""
+        return self.resources(ResourceType.WAIT)
 
+    def waits(self) -> int:
+        """How many resources waited for about an hour or longer."""
+        return sum(minutes > ALMOST_AN_HOUR for minutes in self.minutes())
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    with LocalAws.start(speed=1800, auth=True) as local:
-        CdkCli(local, tmp_path_factory.mktemp("bootstrap")).bootstrap()
-        yield local
-
-
-@pytest.fixture(scope="module")
-def prerequisites(local: LocalAws) -> Prerequisites:
-    return Prerequisites(local)
+    def left(self) -> list[str]:
+        """What is left after its deletion."""
+        return [*self.left_of_stack(), *self.builds()]
 
 
 @pytest.fixture
 def make_stack(
-    local: LocalAws, prerequisites: Prerequisites, tmp_path: Path
+    local: LocalAws, account: Account, tmp_path: Path
 ) -> Iterator[Callable[[float], Stack]]:
-    """Make a stack whose disk takes so many seconds of AWS time to import."""
+    """Return a function that returns a stack whose disk takes so many seconds to import."""
 
     def make(import_seconds: float) -> Stack:
         local.knobs(import_seconds=import_seconds)
-        return Stack(local, prerequisites, tmp_path)
+        return Stack(account, tmp_path)
 
     yield make
     local.clear_faults()
 
 
-def eventually(holds: Callable[[], object], seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.1)
-    return bool(holds())
+# --- imports of different lengths ---
 
 
-@MODES
-def test_a_deployment_ends_when_the_image_is_available(
-    make_stack: Callable[[float], Stack], minutes: int
+@pytest.mark.parametrize(
+    ("hours", "waits"),
+    [
+        pytest.param(1 / 3, 0, id="20 minutes"),
+        pytest.param(3, 3, id="3 hours"),
+        pytest.param(11, 11, id="11 hours", marks=pytest.mark.slow),
+    ],
+)
+def test_a_deployment_of_up_to_12_hours_ends_when_the_image_is_available(
+    make_stack: Callable[[float], Stack], hours: float, waits: int
 ) -> None:
-    stack = make_stack(3 * HOUR)
+    stack = make_stack(hours * HOUR)
 
-    outputs = stack.deploy(minutes=minutes)
+    outputs = stack.deploy(minutes=TWELVE_HOURS)
 
-    ((arn, image),) = stack.builds().items()
-    assert image["state"]["status"] == "AVAILABLE"
-    assert outputs["ImageId"] == image["outputResources"]["amis"][0]["image"]
-    assert next(v for k, v in outputs.items() if k.startswith("ImageImageArn")) == arn
+    (arn,) = stack.builds()
+    assert outputs["Arn"] == arn
+    assert outputs["ImageId"] == stack.account.ami_of(arn)
+    assert len(stack.links()) == 11
+    # Each resource of the chain waits for about an hour; those after the import respond at once.
+    assert waits - 1 <= stack.waits() <= waits
     assert eventually(lambda: stack.running_executions() == [])
 
 
 @pytest.mark.slow
-def test_a_deployment_that_does_not_wait_ends_before_and_the_ami_is_tagged_all_the_same(
+def test_a_deployment_that_waits_for_an_hour_has_no_link(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    stack = make_stack(0.5 * HOUR)
+
+    outputs = stack.deploy(minutes=ONE_HOUR)
+
+    assert outputs["ImageId"] == stack.account.ami_of(*stack.builds())
+    assert stack.links() == {}
+
+
+@pytest.mark.slow
+def test_a_deployment_that_does_not_wait_ends_at_once_and_the_ami_is_tagged_later(
     make_stack: Callable[[float], Stack],
 ) -> None:
     stack = make_stack(11 * HOUR)
 
     stack.deploy(wait_for_available=False)
 
-    ((arn, image),) = stack.builds().items()
-    assert image["state"]["status"] == "PENDING"
+    (arn,) = stack.builds()
+    assert (stack.account.image(arn) or {})["state"]["status"] == "PENDING"
     assert stack.status() == "CREATE_COMPLETE"
-    stack.local.advance(11 * HOUR)
-    assert eventually(lambda: stack.running_executions() == [], 60)
-    (ami,) = stack.builds()[arn]["outputResources"]["amis"]
-    assert stack.tags_of_ami(ami["image"])["cdk-vm-import:stack"] == stack.id()
+    assert played(stack.local, lambda: stack.running_executions() == [])
+    tags = stack.account.tags_of_ami(stack.account.ami_of(arn))
+    assert tags[OwnTag.STACK] == stack.id
 
 
-@pytest.mark.slow
-def test_a_stack_that_does_not_wait_and_retains_its_image_is_destroyed_without_remains(
-    make_stack: Callable[[float], Stack],
+# --- failures ---
+
+
+@pytest.mark.parametrize(
+    ("progress", "failed"),
+    [
+        pytest.param(28, "Image9", id="first hour", marks=pytest.mark.slow),
+        pytest.param(58, "ImageWait3", id="third hour"),
+    ],
+)
+def test_an_import_that_fails_rolls_back_at_once_with_ec2s_reason_and_leaves_nothing(
+    make_stack: Callable[[float], Stack], progress: int, failed: str
 ) -> None:
-    stack = make_stack(1000 * HOUR)
-    arguments: dict[str, Any] = {
-        "wait_for_available": False,
-        "removal_policy": cdk.RemovalPolicy.RETAIN,
-    }
-    stack.deploy(**arguments)
-    stack_id = stack.id()
-
-    stack.destroy(**arguments)
-
-    assert stack.leftovers(stack_id) == list(stack.builds()) != []
-
-
-def test_twelve_hours_are_waited(make_stack: Callable[[float], Stack]) -> None:
-    stack = make_stack(11.5 * HOUR)
-    began = time.monotonic()
-
-    stack.deploy(minutes=BY_SIGNAL)
-
-    ((_, image),) = stack.builds().items()
-    assert image["state"]["status"] == "AVAILABLE"
-    assert time.monotonic() - began > 11.5 * HOUR / 1800
-
-
-@MODES
-def test_an_import_that_fails_half_way_rolls_back_with_ec2s_reason(
-    make_stack: Callable[[float], Stack], minutes: int
-) -> None:
-    stack = make_stack(3 * HOUR)
-    stack.local.fail_import(CLIENT_ERROR, task_id=stack.task, fail_at_progress=58)
+    stack = make_stack(4 * HOUR)
+    stack.local.fail_import(CLIENT_ERROR, task_id=stack.task, fail_at_progress=progress)
 
     with pytest.raises(CdkError):
-        stack.deploy(minutes=minutes)
+        stack.deploy(minutes=TWELVE_HOURS)
 
     assert stack.status() == "ROLLBACK_COMPLETE"
     assert CLIENT_ERROR in stack.failures()
-    assert stack.builds() == {}
+    assert [name.startswith(failed) for name in stack.failed()] == [True]
+    assert stack.builds() == []
 
 
-@pytest.mark.parametrize("minutes", [5, 61], ids=["answer", "signal"])
+@pytest.mark.parametrize("minutes", [5, 90, THREE_HOURS], ids=lambda minutes: f"{minutes} minutes")
 @pytest.mark.slow
-def test_an_import_that_takes_too_long_rolls_back_with_how_far_it_came(
+def test_an_import_that_takes_too_long_rolls_back_with_its_progress_in_the_reason(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
-    stack = make_stack(3 * HOUR)
-    stack.local.fail_import(None, task_id=stack.task, fail_at_progress=58)
+    stack = make_stack(4 * HOUR)
+    stack.local.fail_import(None, task_id=stack.task)
 
     with pytest.raises(CdkError):
         stack.deploy(minutes=minutes)
 
     assert stack.status() == "ROLLBACK_COMPLETE"
-    assert f"was not AVAILABLE after {minutes} minutes" in stack.failures()
+    assert re.search("was not AVAILABLE after [0-9]+ minutes", stack.failures())
     assert re.search("the image is PENDING; EC2's import is at [0-9]+ %, [a-z]+", stack.failures())
-    assert stack.builds() == {}
+    assert stack.builds() == []
 
 
-@MODES
+@pytest.mark.parametrize("hour", [1, 2])
 @pytest.mark.slow
-def test_a_new_version_is_waited_for_and_takes_the_old_ones_place(
+def test_a_rollback_that_another_resource_causes_leaves_nothing_that_waits(
+    make_stack: Callable[[float], Stack], hour: int
+) -> None:
+    stack = make_stack(4 * HOUR)
+
+    with pytest.raises(CdkError):
+        stack.deploy(minutes=TWELVE_HOURS, fail_after_hour=hour)
+
+    assert stack.status() == "ROLLBACK_COMPLETE"
+    assert stack.failed() == ["Broken"]
+    assert stack.was_begun(f"ImageWait{hour}") is (hour > 1)
+    assert not stack.was_begun(f"ImageWait{hour + 1}")
+    assert stack.builds() == []
+
+
+@pytest.mark.slow
+def test_an_update_that_another_resource_rolls_back_in_the_second_hour_keeps_the_original_image(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    stack = make_stack(0.5 * HOUR)
+    stack.deploy(minutes=TWELVE_HOURS)
+    old = stack.builds()
+    stack.local.knobs(import_seconds=4 * HOUR)
+    stack.task = stack.account.import_image()
+
+    with pytest.raises(CdkError):
+        stack.deploy(minutes=TWELVE_HOURS, semantic_version="2.0.0", fail_after_hour=2)
+
+    assert stack.status() == "UPDATE_ROLLBACK_COMPLETE"
+    assert stack.failed() == ["Broken"]
+    assert stack.waits() == 2
+    assert stack.builds() == old
+    assert eventually(lambda: stack.running_executions() == [])
+
+
+@pytest.mark.slow
+def test_an_outage_of_lambda_for_an_hour_does_not_end_the_wait(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    stack = make_stack(4 * HOUR)
+    deployment = stack.start(minutes=TWELVE_HOURS)
+    (function,) = stack.function_names()
+
+    stack.account.functions.put_function_concurrency(
+        FunctionName=function, ReservedConcurrentExecutions=0
+    )
+    end = stack.local.now() + HOUR
+    assert played(stack.local, lambda: stack.local.now() >= end)
+    stack.account.functions.delete_function_concurrency(FunctionName=function)
+
+    outputs = stack.ended(deployment)
+    assert outputs["ImageId"] == stack.account.ami_of(*stack.builds())
+    history = stack.account.step_functions.get_execution_history(
+        executionArn=stack.executions()[0]["executionArn"], maxResults=1000
+    )
+    assert "TaskFailed" in {event["type"] for event in history["events"]}
+
+
+# --- retries of a deployment that failed without a rollback ---
+
+
+@pytest.mark.slow
+def test_a_deployment_that_timed_out_without_a_rollback_is_continued_by_the_next(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    stack = make_stack(3.5 * HOUR)
+    with pytest.raises(CdkError):
+        stack.deploy("--no-rollback", minutes=120)
+    assert stack.status() == "CREATE_FAILED"
+    image = stack.builds()
+    assert len(image) == 1
+
+    outputs = stack.deploy("--no-rollback", minutes=240)
+
+    assert stack.status() == "UPDATE_COMPLETE"
+    assert outputs["ImageId"] == stack.account.ami_of(*image)
+    assert (stack.builds(), stack.imports()) == (image, 1)
+
+
+@pytest.mark.slow
+def test_an_import_that_failed_without_a_rollback_is_repeated_with_another_task(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    stack = make_stack(2 * HOUR)
+    stack.local.fail_import(CLIENT_ERROR, task_id=stack.task, fail_at_progress=58)
+    with pytest.raises(CdkError):
+        stack.deploy("--no-rollback", minutes=TWELVE_HOURS)
+    assert stack.status() == "CREATE_FAILED"
+    assert CLIENT_ERROR in stack.failures()
+    with pytest.raises(CdkError, match=re.escape(CLIENT_ERROR)):
+        stack.deploy("--no-rollback", minutes=TWELVE_HOURS)
+    stack.task = stack.account.import_image()
+
+    outputs = stack.deploy("--no-rollback", minutes=TWELVE_HOURS)
+
+    assert stack.status() == "UPDATE_COMPLETE"
+    (arn,) = stack.builds()
+    assert outputs["ImageId"] == stack.account.ami_of(arn)
+
+
+# --- updates ---
+
+
+@TIMEOUTS
+@pytest.mark.slow
+def test_a_new_version_is_waited_for_and_replaces_the_old_one(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
-    stack = make_stack(HOUR)
+    stack = make_stack(0.5 * HOUR)
     first = stack.deploy(minutes=minutes)
-    old = set(stack.builds())
-    stack.task = stack.prerequisites.import_image()
+    (old,) = stack.builds()
+    stack.local.knobs(import_seconds=minutes / 2 * 60)
+    stack.task = stack.account.import_image()
 
     second = stack.deploy(minutes=minutes, semantic_version="2.0.0")
 
-    ((arn, image),) = stack.builds().items()
-    assert arn not in old
-    assert image["state"]["status"] == "AVAILABLE"
-    assert second["ImageId"] == image["outputResources"]["amis"][0]["image"] != first["ImageId"]
+    (arn,) = stack.builds()
+    assert arn == second["Arn"] != old
+    assert second["ImageId"] == stack.account.ami_of(arn) != first["ImageId"]
     assert stack.status() == "UPDATE_COMPLETE"
 
 
-@MODES
+@TIMEOUTS
 @pytest.mark.slow
-def test_a_new_version_that_fails_leaves_the_old_one(
+def test_a_new_version_that_fails_keeps_the_original_image(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
-    stack = make_stack(HOUR)
+    stack = make_stack(0.5 * HOUR)
     stack.deploy(minutes=minutes)
-    old = list(stack.builds())
-    stack.task = stack.prerequisites.import_image()
+    old, task = stack.builds(), stack.task
+    stack.local.knobs(import_seconds=minutes / 2 * 60)
+    stack.task = stack.account.import_image()
     stack.local.fail_import(CLIENT_ERROR, task_id=stack.task, fail_at_progress=58)
 
     with pytest.raises(CdkError):
@@ -302,168 +353,167 @@ def test_a_new_version_that_fails_leaves_the_old_one(
 
     assert stack.status() == "UPDATE_ROLLBACK_COMPLETE"
     assert CLIENT_ERROR in stack.failures()
-    assert list(stack.builds()) == old
-
-
-@pytest.mark.parametrize(
-    "ways",
-    [(None, BY_ANSWER, BY_SIGNAL), (BY_SIGNAL, BY_ANSWER, None), (BY_ANSWER, None, BY_SIGNAL)],
-    ids=str,
-)
-@pytest.mark.slow
-def test_the_way_of_waiting_can_change_and_the_image_stays(
-    make_stack: Callable[[float], Stack], ways: tuple[int | None, ...]
-) -> None:
-    stack = make_stack(HOUR)
-    seen = []
-    for minutes in ways:
-        stack.deploy(**({"minutes": minutes} if minutes else {"wait_for_available": False}))
-        seen.append(list(stack.builds()))
-
-    assert seen == [seen[0]] * 3
-    assert len(seen[0]) == 1
+    assert stack.builds() == old
+    # The chain still ends at the original image.
+    stack.task = task
+    assert stack.deploy(minutes=minutes, tags={"stage": "live"})["Arn"] == old[0]
+    assert stack.imports() == 2
 
 
 @pytest.mark.slow
-def test_tags_change_while_nothing_is_waited_for_again(
+def test_a_parameter_that_changes_the_task_imports_another_image(
     make_stack: Callable[[float], Stack],
 ) -> None:
-    stack = make_stack(HOUR)
-    stack.deploy(minutes=BY_SIGNAL)
+    stack = make_stack(0.5 * HOUR)
 
-    stack.deploy(minutes=BY_SIGNAL, tags={"stage": "live"})
+    def deploy(recipe_version: str) -> dict[str, str]:
+        parameter = f"{TASK_PARAMETER}={stack.task}"
+        arguments: dict[str, Any] = {"minutes": TWELVE_HOURS, "task_by_parameter": True}
+        return stack.deploy("--parameters", parameter, recipe_version=recipe_version, **arguments)
 
-    ((_, image),) = stack.builds().items()
-    assert image["tags"]["stage"] == "live"
+    first = deploy("1.0.0")
+    stack.local.knobs(import_seconds=2.5 * HOUR)
+    stack.task = stack.account.import_image()
+
+    second = deploy("2.0.0")
+
+    (arn,) = stack.builds()
+    assert arn == second["Arn"] != first["Arn"]
+    assert second["ImageId"] == stack.account.ami_of(arn) != first["ImageId"]
+    assert deploy("2.0.0") == second
+    assert stack.imports() == 2
 
 
-@MODES
+WAYS_OF_WAITING = [
+    (ONE_HOUR, THREE_HOURS, ONE_HOUR),
+    (None, TWELVE_HOURS, None),
+    (TWELVE_HOURS, None, ONE_HOUR),
+]
+
+
+@pytest.mark.parametrize("ways", WAYS_OF_WAITING, ids=str)
 @pytest.mark.slow
-def test_the_stack_is_destroyed_with_its_image(
+def test_the_timeout_can_change_and_the_image_stays(
+    make_stack: Callable[[float], Stack], ways: tuple[int | None, ...]
+) -> None:
+    stack = make_stack(0.5 * HOUR)
+    arns = []
+    for minutes in ways:
+        arguments = {"minutes": minutes} if minutes else {"wait_for_available": False}
+        arns.append(stack.deploy(**arguments)["Arn"])
+        assert len(stack.links()) == ((minutes or ONE_HOUR) - 1) // 60
+
+    assert arns == stack.builds() * 3
+    assert stack.imports() == 1
+
+
+@pytest.mark.slow
+def test_waiting_can_be_switched_on_during_the_import(make_stack: Callable[[float], Stack]) -> None:
+    stack = make_stack(5 * HOUR)
+    stack.deploy(wait_for_available=False)
+    (arn,) = stack.builds()
+
+    outputs = stack.deploy(minutes=TWELVE_HOURS)
+
+    assert outputs["ImageId"] == stack.account.ami_of(arn)
+    assert (stack.builds(), stack.imports()) == ([arn], 1)
+
+
+@pytest.mark.slow
+def test_tags_change_in_place_and_nothing_waits_again(make_stack: Callable[[float], Stack]) -> None:
+    stack = make_stack(0.5 * HOUR)
+    stack.deploy(minutes=TWELVE_HOURS)
+    waited = len(stack.executions())
+
+    stack.deploy(minutes=TWELVE_HOURS, tags={"stage": "live"})
+
+    (arn,) = stack.builds()
+    assert (stack.account.image(arn) or {})["tags"]["stage"] == "live"
+    # Only the image resource has changed.
+    assert len(stack.executions()) == waited + 1
+
+
+# --- deletions and cancellations ---
+
+
+@TIMEOUTS
+@pytest.mark.slow
+def test_a_stack_is_destroyed_with_its_image(
     make_stack: Callable[[float], Stack], minutes: int
 ) -> None:
-    stack = make_stack(HOUR)
+    stack = make_stack(0.5 * HOUR)
     stack.deploy(minutes=minutes)
-    stack_id = stack.id()
 
     stack.destroy(minutes=minutes)
 
-    assert stack.leftovers(stack_id) == []
+    assert stack.left() == []
+
+
+@pytest.mark.slow
+def test_a_stack_that_does_not_wait_and_retains_its_image_is_destroyed(
+    make_stack: Callable[[float], Stack],
+) -> None:
+    stack = make_stack(NEVER)
+    arguments: dict[str, Any] = {
+        "wait_for_available": False,
+        "removal_policy": cdk.RemovalPolicy.RETAIN,
+    }
+    stack.deploy(**arguments)
+
+    stack.destroy(**arguments)
+
+    assert stack.left() == stack.builds() != []
 
 
 @pytest.mark.parametrize(
-    "minutes",
-    [BY_ANSWER, pytest.param(BY_SIGNAL, marks=pytest.mark.slow)],
-    ids=["answer", "signal"],
+    "hour", [pytest.param(1, marks=pytest.mark.slow), 3], ids=lambda hour: f"hour {hour}"
 )
-def test_a_stack_that_is_destroyed_while_it_waits_leaves_nothing_and_nobody_waiting(
-    make_stack: Callable[[float], Stack], minutes: int
+def test_a_stack_that_is_destroyed_while_it_waits_leaves_nothing(
+    make_stack: Callable[[float], Stack], hour: int
 ) -> None:
-    stack = make_stack(1000 * HOUR)
-    deployment = ThreadPoolExecutor().submit(stack.deploy, minutes=minutes)
-    assert eventually(lambda: stack.builds() and stack.running_executions(), 60)
-    assert minutes == BY_ANSWER or eventually(stack.waits_for_a_signal)
-    (wait,), stack_id = stack.running_executions(), stack.id()
+    stack = make_stack(NEVER)
+    deployment = stack.start(minutes=TWELVE_HOURS)
+    assert played(stack.local, lambda: hour == 1 or stack.was_begun(f"ImageWait{hour}"))
+    assert eventually(stack.running_executions)
+    (wait,) = stack.running_executions()
 
-    destruction = ThreadPoolExecutor().submit(stack.destroy, minutes=minutes)
+    stack.destroy(minutes=TWELVE_HOURS)
 
-    assert eventually(lambda: stack.was_aborted(wait), 60)
-    destruction.result()
+    assert stack.was_stopped(wait)
     assert isinstance(deployment.exception(), CdkError)
-    assert stack.leftovers(stack_id) == []
+    assert stack.left() == []
 
 
 @pytest.mark.slow
 def test_a_stack_that_is_destroyed_while_it_imports_leaves_nothing(
     make_stack: Callable[[float], Stack],
 ) -> None:
-    stack = make_stack(1000 * HOUR)
+    stack = make_stack(NEVER)
     stack.local.fault("imagebuilder", "ImportVmImage", delay=20)
-    imports = len(stack.local.calls("ImportVmImage"))
-    deployment = ThreadPoolExecutor().submit(stack.deploy, wait_for_available=False)
-    assert eventually(lambda: len(stack.local.calls("ImportVmImage")) > imports, 60)
-    stack_id = stack.id()
+    deployment = stack.start(wait_for_available=False)
 
     stack.destroy(wait_for_available=False)
 
     assert isinstance(deployment.exception(), CdkError)
-    assert stack.leftovers(stack_id) == []
+    assert stack.left() == []
 
 
 @pytest.mark.slow
-def test_an_outage_of_lambda_does_not_end_the_wait(make_stack: Callable[[float], Stack]) -> None:
-    stack = make_stack(1000 * HOUR)
-    deployment = ThreadPoolExecutor().submit(stack.deploy, minutes=BY_SIGNAL)
-    assert eventually(lambda: stack.builds() and stack.running_executions(), 60)
-    (function,) = stack.function_names()
-
-    # no call comes through, for over ten minutes of AWS time
-    stack.functions.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
-    time.sleep(12 * 60 / 1800)
-    stack.functions.delete_function_concurrency(FunctionName=function)
-    stack.local.advance(1001 * HOUR)
-
-    deployment.result()
-    (execution,) = stack.executions()
-    history = stack.step_functions.get_execution_history(
-        executionArn=execution, maxResults=1000, reverseOrder=True
-    )
-    assert "TaskFailed" in {event["type"] for event in history["events"]}
-    assert stack.status() == "CREATE_COMPLETE"
-
-
-@MODES
-@pytest.mark.slow
-def test_a_rollback_that_another_resource_causes_leaves_nothing_and_nobody_waiting(
-    make_stack: Callable[[float], Stack], minutes: int
-) -> None:
-    stack = make_stack(0.5 * HOUR)
-
-    with pytest.raises(CdkError):
-        stack.deploy(minutes=minutes, fail=True)
-
-    assert stack.status() == "ROLLBACK_COMPLETE"
-    assert stack.builds() == {}
-    assert eventually(lambda: stack.running_executions() == [])
-
-
-@MODES
-@pytest.mark.slow
-def test_an_update_that_another_resource_rolls_back_leaves_the_old_image(
-    make_stack: Callable[[float], Stack], minutes: int
-) -> None:
-    stack = make_stack(0.5 * HOUR)
-    stack.deploy(minutes=minutes)
-    old = list(stack.builds())
-
-    with pytest.raises(CdkError):
-        stack.deploy(minutes=minutes, semantic_version="2.0.0", fail=True)
-
-    assert stack.status() == "UPDATE_ROLLBACK_COMPLETE"
-    assert list(stack.builds()) == old
-    assert eventually(lambda: stack.running_executions() == [])
-
-
-@pytest.mark.slow
-def test_an_image_that_changes_by_a_parameter_alone_is_refused_over_an_hour(
+def test_an_update_that_is_cancelled_in_a_later_hour_keeps_the_original_image(
     make_stack: Callable[[float], Stack],
 ) -> None:
-    stack = make_stack(HOUR)
-    stack.deploy(minutes=BY_SIGNAL, task_by_parameter=True)
-    old = list(stack.builds())
-    task = stack.prerequisites.import_image()
+    stack = make_stack(0.5 * HOUR)
+    stack.deploy(minutes=TWELVE_HOURS)
+    old = stack.builds()
+    stack.local.knobs(import_seconds=NEVER)
+    stack.task = stack.account.import_image()
+    deployment = stack.start(minutes=TWELVE_HOURS, semantic_version="2.0.0")
+    assert played(stack.local, lambda: stack.waits() == 2)
 
-    # not by the CDK CLI, which keeps parameters as they are
-    stack.cloudformation.update_stack(
-        StackName=stack.name,
-        UsePreviousTemplate=True,
-        Capabilities=["CAPABILITY_IAM"],
-        Parameters=[
-            {"ParameterKey": "Task", "ParameterValue": task},
-            {"ParameterKey": "BootstrapVersion", "UsePreviousValue": True},
-        ],
-    )
+    stack.account.cloudformation.cancel_update_stack(StackName=stack.name)
 
-    assert eventually(lambda: stack.status() == "UPDATE_ROLLBACK_COMPLETE", 60)
-    assert "a wait condition cannot be used twice" in stack.failures()
-    assert list(stack.builds()) == old
+    with pytest.raises(CdkError):
+        stack.ended(deployment)
+    assert stack.status() == "UPDATE_ROLLBACK_COMPLETE"
+    assert stack.builds() == old
+    assert eventually(lambda: stack.running_executions() == [])

@@ -1,4 +1,4 @@
-"""The app of the tests that wait: an image, a recipe and a launch template on it, a failure."""
+"""The app of the tests that wait: an image, a recipe and a launch template on it, and a failure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from cdk_vm_import import ImportedVmImage, Platform
 if TYPE_CHECKING:
     from pathlib import Path
 
+TASK_PARAMETER = "Task"
 
-def synthesize(folder: Path, name: str, arguments: dict[str, Any], *, fail: bool) -> str:
+
+def synthesize(
+    folder: Path, name: str, arguments: dict[str, Any], *, fail_after_hour: int = 0
+) -> str:
     """Synthesize the stack into a folder, which the CDK CLI takes for the app.
 
     Args:
         folder: Where to.
         name: Name of the stack.
-        arguments: Of ImportedVmImage; `minutes` is the timeout, and with `task_by_parameter` the
-            import task is the value of a parameter of the stack.
-        fail: Whether a resource fails, beside the wait or after it.
+        arguments: Those of ImportedVmImage. `minutes` is the timeout. With `task_by_parameter` the
+            import task is the value of the parameter `Task` of the stack. `recipe_version` is the
+            version of the recipe, which must change with the image.
+        fail_after_hour: The hour of the wait after which another resource fails. Default: none.
 
     Returns:
         The folder, for the CDK CLI.
@@ -32,8 +37,9 @@ def synthesize(folder: Path, name: str, arguments: dict[str, Any], *, fail: bool
     if minutes := arguments.pop("minutes", None):
         arguments["timeout"] = cdk.Duration.minutes(minutes)
     if arguments.pop("task_by_parameter", False):
-        parameter = cdk.CfnParameter(stack, "Task", default=arguments["vm_import_task_id"])
+        parameter = cdk.CfnParameter(stack, TASK_PARAMETER)
         arguments["vm_import_task_id"] = parameter.value_as_string
+    recipe_version = arguments.pop("recipe_version", arguments["semantic_version"])
     image = ImportedVmImage(
         stack,
         "Image",
@@ -44,9 +50,10 @@ def synthesize(folder: Path, name: str, arguments: dict[str, Any], *, fail: bool
         stack,
         "Recipe",
         name=f"{arguments['image_name']}-recipe",
-        version=arguments["semantic_version"],
+        version=recipe_version,
         parent_image=image.image_arn,
     )
+    cdk.CfnOutput(stack, "Arn", value=image.image_arn)
     if arguments.get("wait_for_available", True):
         ec2.CfnLaunchTemplate(
             stack,
@@ -56,15 +63,19 @@ def synthesize(folder: Path, name: str, arguments: dict[str, Any], *, fail: bool
             ),
         )
         cdk.CfnOutput(stack, "ImageId", value=image.image_id)
-    if fail:
+    if fail_after_hour:
         broken = imagebuilder.CfnImageRecipe(
             stack,
             "Broken",
             name="broken",
             version="1.0.0",
-            # there is no such image
+            # There is no such image.
             parent_image=f"arn:aws:imagebuilder:{stack.region}:{stack.account}:image/no/1.0.0/1",
         )
-        broken.node.add_dependency(image.node.find_child("Resource"))
+        waits = "Resource" if fail_after_hour == 1 else f"Wait{fail_after_hour}"
+        broken.node.add_dependency(image.node.find_child(waits))
+        # The simulated CloudFormation creates one resource at a time: this one before the next.
+        if link := image.node.try_find_child(f"Wait{fail_after_hour + 1}"):
+            link.node.add_dependency(broken)
     app.synth()
     return str(folder)

@@ -101,6 +101,14 @@ class Stack:
     def update(self, resources: dict[str, Any]) -> None:
         self.cloudformation.update_stack(**self._request(resources))
 
+    def deploy_again(self, resources: dict[str, Any]) -> None:
+        """Update the stack by a change set, as the CDK CLI does."""
+        name = {"StackName": self.name, "ChangeSetName": "again"}
+        self.cloudformation.create_change_set(
+            **self._request(resources) | name, ChangeSetType="UPDATE"
+        )
+        self.cloudformation.execute_change_set(**name, DisableRollback=True)
+
     def delete(self) -> None:
         self.cloudformation.delete_stack(StackName=self.name)
 
@@ -242,6 +250,26 @@ def test_a_failed_create_without_rollback_is_deleted_with_its_stack(
 
     assert stack.ends("DELETE_COMPLETE")
     assert stack.requests() == ["Create Thing", "Delete Thing"]
+
+
+@pytest.mark.parametrize("again", ["SUCCESS", "FAILED"], ids=["changed", "same"])
+def test_a_failed_creation_is_deleted_and_created_again_by_the_next_deployment(
+    stack: Stack, again: str
+) -> None:
+    first = {"First": custom()}
+    later = {"Later": custom(after=("Failing",))}
+    stack.create(
+        first | {"Failing": custom(Create="FAILED", after=("First",))} | later,
+        DisableRollback=True,
+    )
+    assert stack.ends("CREATE_FAILED")
+
+    stack.deploy_again(first | {"Failing": custom(Create=again, after=("First",))} | later)
+
+    assert stack.ends("UPDATE_COMPLETE" if again == "SUCCESS" else "UPDATE_FAILED")
+    requests = ["Create First", "Create Failing", "Delete Failing", "Create Failing"]
+    assert stack.requests() == requests + ["Create Later"] * (again == "SUCCESS")
+    assert stack.received()[2]["PhysicalResourceId"] == "its-own-id"
 
 
 def test_a_failed_create_in_an_update_is_followed_by_a_delete(stack: Stack) -> None:

@@ -30,7 +30,7 @@ _JITTER: Final = 0.15
 _SHORTEST_AFTER_COMPLETION: Final = 5
 _SHARE_AFTER_COMPLETION: Final = 2.5
 # Links that begin together hand on within this time, so that they do not poll together.
-_SPREAD: Final = 60
+_SPREAD: Final = 30
 
 
 def polling_interval(age: float, since_completion: float | None, jitter: float) -> int:

@@ -1,4 +1,6 @@
-"""Delete what a failed or cancelled creation may have created, which MiniStack does not.
+"""Failed and cancelled creations: delete what they may have created, and create it again.
+
+MiniStack does neither.
 
 CloudFormation follows a create that fails, or that the deletion of its stack cancels, with a
 Delete. MiniStack sends none, and continues a creation during a deletion. AWS documents little:
@@ -12,6 +14,9 @@ Delete. MiniStack sends none, and continues a creation during a deletion. AWS do
 - Inferred: for a resource whose creation failed, only DeletionPolicy Retain prevents the Delete.
   RetainExceptOnCreate does not, because it excludes creations. A deletion during a rollback starts
   after the rollback, and a deletion during a deletion does nothing.
+- The next operation on a stack that failed without a rollback deletes the resources whose creation
+  failed, and creates them again. The same template may be deployed again.
+  https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/stack-failure-options.html
 """
 
 from __future__ import annotations
@@ -85,6 +90,7 @@ def register() -> None:
         "_roll_back_operation": _with_failed_creations(stacks._roll_back_operation),  # noqa: SLF001
         "_delete_stack_async": _after_the_creation(stacks._delete_stack_async),  # noqa: SLF001
         "_provision_resource": _with_failures_recorded(provisioners._provision_resource),  # noqa: SLF001
+        "_diff_resources": _with_missing_added(stacks._diff_resources),  # noqa: SLF001
     }
     for module in (stacks, handlers, changesets, provisioners):  # They import from each other.
         for name in replacements.keys() & vars(module).keys():
@@ -132,11 +138,54 @@ def _track(deploy: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
         _RUNNING[stack_id] = operation = _Operation(asyncio.current_task())
         _OPERATION.set(operation)
         try:
+            if previous := more.get("previous_stack"):
+                await _delete_failed_creations(stack, previous)
             await deploy(stack_name, stack_id, template, *others, **more)
         finally:
             del _RUNNING[stack_id]
 
     return track
+
+
+async def _delete_failed_creations(stack: dict[str, Any], previous: Any) -> None:  # noqa: ANN401
+    """Delete what earlier creations left that failed without a rollback."""
+    name, stack_id = stack["StackName"], stack["StackId"]
+    for logical_id in reversed(_failed(stack["_resources"])):
+        record = stack["_resources"].pop(logical_id)
+        previous["_resources"].pop(logical_id, None)
+        type_, physical_id = record["ResourceType"], record["PhysicalResourceId"]
+        definition = stack["_template"].get("Resources", {}).get(logical_id, {})
+        if definition.get("DeletionPolicy") == "Retain":
+            continue
+        properties = record["Properties"]
+        arguments = (type_, physical_id, properties, name, logical_id)
+        status, reason = "DELETE_COMPLETE", ""
+        try:
+            await stacks.run_reentrant(stacks._delete_resource, *arguments)  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001 - the operation goes on, as in a clean-up
+            status, reason = "DELETE_FAILED", str(error)
+        stacks._add_event(stack_id, name, logical_id, type_, status, reason, physical_id)  # noqa: SLF001
+
+
+def _with_missing_added(diff: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Show in a change set that resources are added whose creation failed or never began."""
+
+    @wraps(diff)
+    def with_missing_added(
+        old: dict[str, Any],
+        new: dict[str, Any],
+        resources: dict[str, Any] | None = None,
+        *others: object,
+        **more: object,
+    ) -> list[Any]:
+        existing = resources or {}
+        if failed := _failed(existing):
+            known = existing.keys() - set(failed)
+            definitions = old.get("Resources", {})
+            old = {**old, "Resources": {n: d for n, d in definitions.items() if n in known}}
+        return diff(old, new, resources, *others, **more)
+
+    return with_missing_added
 
 
 def _with_failed_creations(
