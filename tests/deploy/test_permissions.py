@@ -39,6 +39,7 @@ STATEMENTS = {
     "AttachLicenses": _FIRST,
     "ChangeImagesOfThisStack": "change of tags",
     "ChangeImportTasksOfThisStack": "change of tags",
+    "CheckDisks": _FIRST,
     "CreateAmi": _FIRST,
     "CreateServiceLinkedRole": _FIRST,
     "DecryptDisks": _FIRST,
@@ -62,6 +63,7 @@ STATEMENTS = {
     "StartExecutions": _FIRST,
     "StopExecutions": "event that supersedes another",
     "TagAmisOfThisStack": _FIRST,
+    "TagImagesOfThisStack": _FIRST,
     "UntagAmisOfThisStack": "change of tags",
     "WriteOwnLog": _FIRST,
 }
