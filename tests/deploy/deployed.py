@@ -68,7 +68,7 @@ class Account:
     def imports(self, image_name: str) -> int:
         """How often the import of an image was started, successfully or not."""
         calls = self.local.calls("ImportVmImage")
-        return sum(call["request"]["name"] == image_name for call in calls)
+        return sum((call["request"] or {}).get("name") == image_name for call in calls)
 
     def ami_of(self, arn: str) -> str:
         """The id of the AMI of an image that is AVAILABLE."""
