@@ -58,7 +58,7 @@ def test_the_demo_passes_all_its_checks() -> None:
 
     assert process.returncode == 0, printed
     assert "28 %  converting" in printed
-    assert "EC2 imported the disk only once" in printed
+    assert "EC2 imported the disk once for all three images" in printed
     assert "All checks passed" in printed
     assert "Traceback" not in printed
     assert marked_processes() == []
