@@ -46,8 +46,8 @@ soak: $(SETUP) ## run 10,000 random lifecycles of an image (repeat a batch: make
 mutate: $(SETUP) ## insert faults into the handler; the tests must detect each
 	$(BIN)/python -m tests.lifecycle.mutations
 
-bench: $(SETUP) ## compare polls, AWS calls and delays of the wait with other solutions
-	PYTHONPATH=lambda/vm_import $(BIN)/python -m benchmarks.waiting
+bench: $(SETUP) ## measure polls, AWS calls, price and delay of the wait for an import (about 5 minutes)
+	PYTHONPATH=.:lambda/vm_import $(BIN)/python -m benchmarks.waiting
 
 disks: $(SETUP) ## create the disks of the tests again (needs qemu-img)
 	$(BIN)/python -m tests.disks.make_disks

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import statistics
 import sys
 import tempfile
@@ -222,7 +223,8 @@ def resources_of(images: int, hours: int) -> int:
 
 def most_polls_of_crhelper() -> int:
     """Return for how many resources plain crhelper can poll at once: until the policy is full."""
-    helper: Any = crhelper.CfnResource(log_level="CRITICAL")
+    os.environ.update(AWS_DEFAULT_REGION="us-east-1", AWS_SAM_LOCAL="true")
+    helper: Any = crhelper.CfnResource(log_level="CRITICAL", sleep_on_delete=0)
     statements: list[dict[str, str]] = []
 
     class Recorder:
@@ -237,11 +239,14 @@ def most_polls_of_crhelper() -> int:
 
     helper._lambda_client = helper._events_client = helper._logs_client = Recorder()  # noqa: SLF001
     helper._set_timeout = lambda: None  # noqa: SLF001 - a thread that outlives the event
+    helper._send = helper._wait_for_cwlogs = lambda *_: None  # noqa: SLF001
+    helper._sam_local = False  # noqa: SLF001 - that was for its clients, it polls otherwise
     helper.create(lambda *_: "id")
     helper.poll_create(lambda *_: None)
     arn = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION}"
     while True:
         helper(_create_event(), _Context(arn))
+        assert statements  # noqa: S101 - otherwise it has failed
         policy = {
             "Version": "2012-10-17",
             "Id": "default",

@@ -94,19 +94,20 @@ class Scheduler:
 class Limits:
     """Token buckets of the APIs."""
 
-    def __init__(self, aws: Aws) -> None:
+    def __init__(self, aws: Aws, limits: dict[str, float]) -> None:
         self._aws = aws
-        self._tokens = dict(LIMITS)
-        self._filled = dict.fromkeys(LIMITS, aws.now())
+        self._limits = limits
+        self._tokens = dict(limits)
+        self._filled = dict.fromkeys(limits, aws.now())
         self.throttled: collections.Counter[str] = collections.Counter()
 
     def fault(self, service: str, operation: str) -> Fault | None:
         """The fault of a call: None if its API's limit allows the call."""
         service = "stepfunctions" if service == "sfn" else service
         name = operation if operation in LIMITS else service
-        if name not in LIMITS:
+        if name not in self._limits:
             return None
-        now, limit = self._aws.now(), LIMITS[name]
+        now, limit = self._aws.now(), self._limits[name]
         tokens = self._tokens[name] + (now - self._filled[name]) * limit
         self._tokens[name], self._filled[name] = min(limit, tokens), now
         if self._tokens[name] >= 1:
@@ -161,10 +162,17 @@ class Function:
                     self._aws.step(execution, process)
 
 
-@pytest.fixture
-def limits(aws: Aws) -> Iterator[Limits]:
+@pytest.fixture(
+    params=[
+        LIMITS,
+        # The limit of ListExecutions spreads the imports so far that no other limit is reached.
+        {name: limit for name, limit in LIMITS.items() if name != "ListExecutions"},
+    ],
+    ids=["all limits", "without the limit of ListExecutions"],
+)
+def limits(aws: Aws, request: pytest.FixtureRequest) -> Iterator[Limits]:
     """Throttle calls above the limits."""
-    limits = Limits(aws)
+    limits = Limits(aws, request.param)
     with (
         patch.object(aws, "_planned_fault", limits.fault),
         # Each process of Lambda has a quota of its own, which so few calls never use up.
@@ -205,15 +213,18 @@ def test_400_images_at_the_same_time_are_imported_in_order_under_throttled_apis(
         aws.turns = scheduler = Scheduler(aws)  # type: ignore[assignment]
         scheduler.run(*bodies)
 
+    began = aws.now()
     play(
         *((lambda image=image: create(image)) for image in images),
         *((lambda image=image: cancel(image)) for image in cancelled),
     )
 
-    print(f"{most} executions at once; throttled: {dict(limits.throttled)}")  # noqa: T201
+    print(  # noqa: T201 - what is worth to know of a run
+        f"{most} executions at once; throttled: {dict(limits.throttled)}; "
+        f"all ended after {(aws.now() - began) / 60:.0f} minutes"
+    )
     assert most >= IMAGES
-    # A poll asks EC2 after Image Builder, which slows it down.
-    assert min(limits.throttled[name] for name in ("imagebuilder", "ListExecutions")) > IMAGES
+    assert limits.throttled.total() > IMAGES
     _assert_one_response_each(aws, others, cancelled)
     for image in others:
         (response,) = aws.responses[creates[image.logical_id]["ResponseURL"]]
