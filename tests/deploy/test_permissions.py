@@ -58,6 +58,7 @@ STATEMENTS = {
     "ReadImages": _FIRST,
     "ReadImportTasks": _FIRST,
     "ReadSnapshots": "replacement of the task",
+    "ReadStatusOfThisStack": "wait for a failed image",
     "ReadUsesOfAmis": "replacement of the task",
     "RunInVpc": _FIRST,
     "StartExecutions": _FIRST,
@@ -122,7 +123,13 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 
 def template(
-    folder: Path, disk_key: str, disk: str = DISK, running: str | None = None, **arguments: Any
+    folder: Path,
+    disk_key: str,
+    disk: str = DISK,
+    running: str | None = None,
+    *,
+    waits: bool = False,
+    **arguments: Any,
 ) -> dict[str, Any]:
     """Return the template of a stack that uses every option of a provider."""
     app = cdk.App(outdir=str(folder))
@@ -182,7 +189,7 @@ def template(
             semantic_version="1.0.0",
             platform=Platform.LINUX,
             vm_import_task_id=running,
-            wait_for_available=False,
+            wait_for_available=waits,
             removal_policy=cdk.RemovalPolicy.DESTROY,
             provider=provider,
         )
@@ -223,10 +230,13 @@ class Stack:
         self.aws.local.knobs(import_seconds=10**6)
         yield "event that supersedes another", self.supersede
         running = self.aws.prerequisites.import_image()
-        yield (
-            "image that the deployment does not wait for",
-            lambda: self.update(**other, running=running),
-        )
+        self.aws.local.knobs(import_seconds=36000)
+        failing = self.aws.prerequisites.import_image()
+        # Before the disk is read, which is denied.
+        self.aws.local.fail_import("ClientError: no", task_id=failing, fail_at_progress=2)
+        yield "image without a wait", lambda: self.update(**other, running=failing)
+        yield "wait for a failed image", lambda: self.wait_for_failed(failing, **other)
+        yield "another image without a wait", lambda: self.update(**other, running=running)
         yield "deletion of a running import", self.delete
 
     def first_import(self) -> None:
@@ -240,6 +250,12 @@ class Stack:
 
     def update(self, **arguments: Any) -> None:
         self.act("update_stack", self.template(**arguments))
+
+    def wait_for_failed(self, task: str, **arguments: Any) -> None:
+        """Let the hour pass in which the import of the image without a wait fails; wait for it."""
+        self.aws.local.advance(3600)
+        template = self.template(**arguments, running=task, waits=True)
+        self.act("update_stack", template, "UPDATE_ROLLBACK_COMPLETE")
 
     def delete(self) -> None:
         self.aws.cloudformation.delete_stack(StackName=self.id)
@@ -331,15 +347,19 @@ class Stack:
             policies[:] = [policy for policy in policies if policy["PolicyDocument"]["Statement"]]
         return json.dumps(body)
 
-    def act(self, action: str, body: str) -> None:
+    def act(self, action: str, body: str, status: str = "") -> None:
         response = getattr(self.aws.cloudformation, action)(
             StackName=self.name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"]
         )
         self.id = response["StackId"]
-        self.settle()
+        self.settle(status)
 
-    def settle(self) -> None:
-        """Wait until the stack operation ends, or something is denied."""
+    def settle(self, expected: str = "") -> None:
+        """Wait until the stack operation ends, or something is denied.
+
+        Args:
+            expected: The status in the end. Default: that of a successful operation.
+        """
         while True:
             (stack,) = self.aws.cloudformation.describe_stacks(StackName=self.id)["Stacks"]
             status = stack["StackStatus"]
@@ -349,7 +369,8 @@ class Stack:
             if not status.endswith("_IN_PROGRESS"):
                 break
             time.sleep(0.1)
-        assert status in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}, reasons
+        successful = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
+        assert status in ({expected} if expected else successful), reasons
 
     def causes(self) -> Iterator[str]:
         """The causes of failed tasks of the stack's state machine."""
