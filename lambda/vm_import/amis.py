@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
+from functools import partial
 
 from aws import Aws
 from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
 from contract import ImageProperty, OwnTag
-from errors import tolerated
+from errors import NotListedError, tolerated
 from identity import Owner, tokens_of
+from tags import change_tags
 
 logger = logging.getLogger(__name__)
 
@@ -28,27 +30,51 @@ class Amis:
         self._ec2 = aws.ec2
         self._image_builder = aws.image_builder
 
-    def tag(self, task_id: str, tags: Mapping[str, str], previous: Iterable[str]) -> None:
+    def find(self, task_id: str, ami_id: str = "") -> list[Ami]:
+        """Return the AMI that a task created, if EC2 lists it.
+
+        Args:
+            task_id: The task.
+            ami_id: The AMI that Image Builder names. Default: the one that the task names, or else
+                the one whose name is the id of the task.
+        """
+        if not ami_id and (task := self._ec2.task(task_id)):
+            ami_id = task.ami
+        if ami_id:
+            return self._ec2.amis("image-id", [ami_id])
+        return self._ec2.amis("name", [task_id])
+
+    def tag(
+        self, task_id: str, ami_id: str, expected: Mapping[str, str], previous: Iterable[str]
+    ) -> None:
         """Copy the tags of the image to what a task created: EC2 tags only the task.
 
         Args:
-            task_id: The task. If it created nothing yet, nothing is tagged.
-            tags: The tags that the template names now.
+            task_id: The task.
+            ami_id: The AMI that it created.
+            expected: The tags that the template names now.
             previous: The keys that it named before.
+
+        Raises:
+            NotListedError: EC2 does not list the AMI.
         """
-        for ami in self._ec2.amis("name", [task_id]):
+        found = self.find(task_id, ami_id)
+        if not found:
+            raise NotListedError(f"EC2 does not list the AMI {ami_id}")
+        for ami in found:
             if self._owner.is_another(ami.tags):
                 logger.info({"not tagged": ami.id, "owner": ami.tags.get(OwnTag.RESOURCE)})
                 continue
             ids = [ami.id, *ami.snapshots]
-            expected = {**tags, **self._owner.tags}
+            changed = {**expected, **self._owner.tags}
             # By its token a VmImportTask finds the AMI when EC2 no longer knows the task.
             if OwnTag.STACK not in ami.tags and (task := self._ec2.task(task_id)) and task.token:
-                expected[OwnTag.TOKEN] = task.token
-            if not expected.items() <= ami.tags.items():
-                self._ec2.tag(ids, expected)
-            if removed := (set(previous) - set(tags)) & set(ami.tags):
-                self._ec2.untag(ids, removed)
+                changed[OwnTag.TOKEN] = task.token
+            if changed.items() <= ami.tags.items():
+                changed = {}
+            removed = (set(previous) - set(expected)) & set(ami.tags)
+            add, remove = partial(self._ec2.tag, ids), partial(self._ec2.untag, ids)
+            change_tags(ami.tags, changed, removed, add, remove)
 
     def record_task(self, task_id: str, token: str) -> None:
         """Tag the AMI of a task with the task's token, if it has no token yet.
@@ -59,14 +85,19 @@ class Amis:
             task_id: The task.
             token: The token, if EC2 no longer knows the task.
         """
-        for ami in self._ec2.amis("name", [task_id]):
+        for ami in self.find(task_id):
             stack_id = ami.tags.get(OwnTag.STACK, self._owner.stack_id)
             if stack_id == self._owner.stack_id and OwnTag.TOKEN not in ami.tags:
                 task = self._ec2.task(task_id)
                 self._ec2.tag([ami.id], self._marks(task.token if task else token))
 
     def delete(
-        self, task_id: str, disks: Collection[str] | None = None, *, delete_ami: bool = True
+        self,
+        task_id: str,
+        disks: Collection[str] | None = None,
+        *,
+        ami_id: str = "",
+        delete_ami: bool = True,
     ) -> list[str]:
         """Delete what a task created, unless someone still uses it.
 
@@ -74,6 +105,7 @@ class Amis:
             task_id: The task. If it created nothing, or that is gone, nothing is deleted.
             disks: Snapshots that the task was given as disks, which must stay. Default: those that
                 EC2 names, as long as it knows the task.
+            ami_id: The AMI, as in `find`.
             delete_ami: Whether the AMI is deleted. An import may end just before it would have
                 been cancelled, so that an AMI exists although nobody asked to delete it.
 
@@ -87,9 +119,9 @@ class Amis:
         amis: list[Ami] = []
         # Without delete_ami they are only reported, and a deletion does not fail for that.
         with nullcontext() if delete_ami else tolerated("it is not known whether an AMI stays"):
-            amis = self._ec2.amis("name", [task_id])
+            amis = self.find(task_id, ami_id)
         for ami in amis:
-            reason = self._reason_to_retain(ami) if delete_ami else "delete_ami is not set"
+            reason = self._reason_to_retain(ami, task_id) if delete_ami else "delete_ami is not set"
             if reason:
                 stays[ami.id] = reason
                 continue
@@ -101,13 +133,19 @@ class Amis:
         if delete_ami and not stays:
             tags = {f"tag:{key}": [value] for key, value in self._marks(task_id).items()}
             stays = self._ec2.delete_snapshots(self._ec2.snapshots(tags))
-        reasons = [
-            f"{what} is retained: {why}"
-            for what, why in (stays | self._delete_snapshots_of_failed(task, disks)).items()
+        stays |= self._delete_snapshots_of_failed(task, disks)
+        return [f"{what} is retained: {why}" for what, why in stays.items()]
+
+    def images_imported_from(self, task: ImportTask) -> list[Image]:
+        """Return the images that are, or may be, being imported from a task of the stack now."""
+        tasks = [known.id for known in self._ec2.tasks()]
+        return [
+            image
+            for image in self._image_builder.imports()
+            if image.is_running
+            and image.tags.get(OwnTag.STACK) == self._owner.stack_id
+            and _task_of(image, tasks) in {task.id, None}
         ]
-        for reason in reasons:
-            logger.warning(reason)
-        return reasons
 
     def _delete_snapshots_of_failed(
         self, task: ImportTask | None, disks: Collection[str]
@@ -129,7 +167,7 @@ class Amis:
     def _marks(self, token: str) -> dict[str, str]:
         return {OwnTag.STACK: self._owner.stack_id, OwnTag.TOKEN: token}
 
-    def _reason_to_retain(self, ami: Ami) -> str:
+    def _reason_to_retain(self, ami: Ami, task_id: str) -> str:
         stack_id = ami.tags.get(OwnTag.STACK, self._owner.stack_id)
         if stack_id != self._owner.stack_id:
             return f"it belongs to the stack {stack_id}"
@@ -145,13 +183,13 @@ class Amis:
         # image may be imported from the same task.
         tasks = [task.id for task in self._ec2.tasks()] if running else []
         for image in running:
-            task_id = _task_of(image, tasks)
-            if task_id == ami.name:
+            imported_from = _task_of(image, tasks)
+            if imported_from == task_id:
                 return f"{image.id} is being imported from {task_id} too"
-            if task_id is None:
+            if imported_from is None:
                 return (
                     f"{image.id} is being imported, and Image Builder does not say from which "
-                    f"task: it may be {ami.name}"
+                    f"task: it may be {task_id}"
                 )
         return ""
 

@@ -107,6 +107,7 @@ TAG_PREFIX: Final = "cdk-vm-import:"
 class OwnTag(StrEnum):
     """Tags that the handler adds to each image, task, AMI and snapshot."""
 
+    # The idempotency token; on images and tasks also what identity.Record says.
     TOKEN = f"{TAG_PREFIX}token"
     STACK = f"{TAG_PREFIX}stack"
     RESOURCE = f"{TAG_PREFIX}resource"
@@ -152,8 +153,9 @@ def slug(image_name: str) -> str:
 
 # --- limits ---
 
-# AWS allows 50 tags on an image, a task, an AMI and a snapshot.
-MAX_TAGS: Final = 50 - len(OwnTag)
+# AWS allows this many tags on an image, a task, an AMI and a snapshot, at every moment.
+AWS_TAG_LIMIT: Final = 50
+MAX_TAGS: Final = AWS_TAG_LIMIT - len(OwnTag)
 
 # --- time, in seconds ---
 

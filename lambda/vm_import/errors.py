@@ -1,7 +1,7 @@
 """What can go wrong, in words that a person reads in a stack event."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -9,8 +9,6 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 logger = logging.getLogger(__name__)
 
-# How long IAM may take to see a new role or permission, in seconds.
-_IAM_DELAY: Final = 90
 ANOTHER_IMPORT: Final = (
     "start another import and deploy with it (a VmImportTask starts one when its disks or its "
     "description change; otherwise run 'aws ec2 import-image')"
@@ -22,14 +20,10 @@ class VmImportError(Exception):
 
     is_transient = False
     """Whether the same request may succeed later."""
-    is_denied = False
-    """Whether IAM denied the request. It may not have seen a new role or permission yet."""
+    is_brief = False
+    """Whether it may succeed within about 90 seconds: AWS may not have seen a change yet."""
     physical_id = ""
     """What the failed response must name, so that its Delete finds what may have been created."""
-
-    def may_pass(self, elapsed: float) -> bool:
-        """Return whether to repeat the request, some seconds after it was sent first."""
-        return self.is_transient or (self.is_denied and elapsed < _IAM_DELAY)
 
 
 class PropertyError(VmImportError):
@@ -58,6 +52,12 @@ class NotYetError(VmImportError):
     is_transient = True
 
 
+class NotListedError(VmImportError):
+    """AWS does not list yet what it has created."""
+
+    is_brief = True
+
+
 class AwsError(VmImportError):
     """AWS refused a call, or could not be reached."""
 
@@ -78,6 +78,8 @@ class AwsError(VmImportError):
         # https://docs.aws.amazon.com/vm-import/latest/userguide/troubleshooting.html
         is_about_role = self.code == "InvalidParameter" and "service role" in str(error)
         self.is_denied = self.code in _DENIED or is_about_role
+        # IAM may not have seen a new role, permission or tag yet.
+        self.is_brief = self.is_denied
         is_lost = not response and not isinstance(error, ParamValidationError)
         is_passing = status == 429 or any(part in self.code for part in _PASSING)  # noqa: PLR2004
         self.is_transient = is_lost or status >= 500 or is_passing  # noqa: PLR2004
@@ -91,6 +93,11 @@ class AwsError(VmImportError):
     def is_not_found(self) -> bool:
         """Whether Image Builder does not know the image."""
         return self.code == "ResourceNotFoundException"
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether Image Builder does not delete the image while it is imported or used."""
+        return self.code == "ResourceDependencyException"
 
     @property
     def is_token_used(self) -> bool:
@@ -114,17 +121,19 @@ def failures_name(physical_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def tolerated(consequence: str, *, except_transient: bool = False) -> Iterator[None]:
+def tolerated(
+    consequence: str, unless: Callable[[VmImportError], bool] = lambda _: False
+) -> Iterator[None]:
     """Log an error raised inside, and continue.
 
     Args:
         consequence: What the error means for the user.
-        except_transient: Whether to raise errors that may pass.
+        unless: Which errors are raised: those that may pass when the step is repeated.
     """
     try:
         yield
     except VmImportError as error:
-        if error.is_transient and except_transient:
+        if unless(error):
             raise
         logger.warning("%s: %s", consequence, error)
 

@@ -4,7 +4,7 @@ import json
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final, Self
 
 from contract import OwnTag
@@ -37,6 +37,30 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class Record:
+    """What the tag OwnTag.TOKEN records of an image or a task. The token alone is its beginning."""
+
+    token: str = ""
+    """The idempotency token under which the handler created it."""
+    request_id: str = ""
+    """The id of the request that created it."""
+    created_by: str = ""
+    """The event that created it."""
+    adopted_by: str = ""
+    """The last event that found it instead of creating another one."""
+
+    @property
+    def tag(self) -> dict[str, str]:
+        """The tag that records it."""
+        return {OwnTag.TOKEN: "/".join(astuple(self)).rstrip("/")}
+
+    @property
+    def belongs_to(self) -> str:
+        """The last event whose result it is."""
+        return self.adopted_by or self.created_by
+
+
+@dataclass(frozen=True)
 class Existing(ABC):
     """An image or an import task that exists in AWS."""
 
@@ -45,11 +69,18 @@ class Existing(ABC):
     status: str
     """Its state, in AWS's words."""
     tags: Mapping[str, str]
+    request_id: str = ""
+    """The id of the request that created it, or else of the request that described it."""
+
+    @property
+    def record(self) -> Record:
+        """What its tags record of its creation."""
+        return Record(*self.tags.get(OwnTag.TOKEN, "").split("/")[:4])
 
     @property
     def token(self) -> str:
         """The idempotency token under which the handler created it."""
-        return self.tags.get(OwnTag.TOKEN, "")
+        return self.record.token
 
     @property
     @abstractmethod
@@ -66,20 +97,32 @@ class Lookup:
     tokens: tuple[str, ...]
     """In the order in which they are used."""
 
+    def placeholder(self, event_id: str) -> str:
+        """Return the physical id of what an event may have created: enough to find and delete it.
+
+        Args:
+            event_id: The event. What belongs to a later event is not deleted by the placeholder.
+        """
+        return f"{self.scope}/{self.tokens[0]}/{event_id}"
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """A physical id that Lookup.placeholder returned."""
+
+    lookup: Lookup
+    event_id: str
+
     @classmethod
-    def of_placeholder(cls, physical_id: str) -> Self | None:
-        """Read a placeholder; None if the physical id is not one."""
-        scope, _, token = physical_id.rpartition("/")
+    def read(cls, physical_id: str) -> Self | None:
+        """Read a physical id; None if it is not a placeholder."""
+        scope, _, rest = physical_id.rpartition("/")
+        scope, _, token = scope.rpartition("/")
         try:
             uuid.UUID(token)
         except ValueError:
             return None
-        return cls(scope, _chain(token)) if scope else None
-
-    @property
-    def placeholder(self) -> str:
-        """The physical id of what may or may not exist: enough to find and delete it."""
-        return f"{self.scope}/{self.tokens[0]}"
+        return cls(Lookup(scope, _chain(token)), rest) if scope else None
 
 
 def tokens_of(owner: Owner, identity: Mapping[str, Any]) -> tuple[str, ...]:
@@ -89,11 +132,6 @@ def tokens_of(owner: Owner, identity: Mapping[str, Any]) -> tuple[str, ...]:
     """
     text = json.dumps([owner.stack_id, owner.logical_id, identity], sort_keys=True)
     return _chain(str(uuid.uuid5(_NAMESPACE, text)))
-
-
-def token_tag(token: str) -> dict[str, str]:
-    """Return the tag that records a token."""
-    return {OwnTag.TOKEN: token}
 
 
 def _chain(first: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from cloudformation import executions
 from cloudformation.event import Event
 from cloudformation.response import CfnResource, Outcome
 from cloudformation.step import Done, Pending, State
-from contract import ResourceType, Step
+from contract import MAX_TIMEOUT, ResourceType, Step
 from errors import PropertyError, SupersededError, VmImportError, tolerated
 
 logger = logging.getLogger(__name__)
@@ -69,15 +69,15 @@ def on_event(raw: Mapping[str, Any], context: LambdaContext) -> None:
 
 def _start(event: Event) -> None:
     """Start the execution of an event, within the time that IAM and Step Functions may take."""
-    started = time.monotonic()
+    state = State(started=time.time())
     while True:
         try:
             return executions.start(event)
         except VmImportError as error:
-            elapsed = time.monotonic() - started
-            if elapsed > _START_LIMIT or not error.may_pass(elapsed):
+            if not state.may_pass(error, _START_LIMIT):
                 raise
             logger.info({"repeated after": str(error)})
+            state = state.after(error)
             time.sleep(_SHORTEST_RETRY)
 
 
@@ -122,11 +122,14 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
         if isinstance(outcome, Done) and outcome.follow_up:
             executions.start_follow_up(event, outcome.follow_up)
     except VmImportError as error:
-        elapsed = state.elapsed
-        if elapsed < min(event.retry_limit, longest) and error.may_pass(elapsed):
-            logger.info({"repeated after": str(error)})
-            return Pending(state, round(min(max(elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)))
-        raise
+        limit = MAX_TIMEOUT if state.follow_up else event.retry_limit
+        if not state.may_pass(error, min(limit, longest)):
+            raise
+        logger.info({"repeated after": str(error)})
+        pause = min(max(state.elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)
+        return Pending(state.after(error), round(pause))
+    if isinstance(outcome, Pending):
+        return replace(outcome, state=replace(outcome.state, delayed=0.0))
     return outcome
 
 

@@ -9,13 +9,26 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from aws import Aws
 from aws.session import read_until_found
+from aws.stacks import Stack
+from cloudformation.event import Event, seconds_of
 from cloudformation.properties import Properties
-from errors import AwsError, ClientTokenError, ImportTaskError, failures_name, tolerated
-from identity import Existing, Lookup, Owner, token_tag
+from cloudformation.step import State
+from errors import (
+    AwsError,
+    ClientTokenError,
+    ImportTaskError,
+    VmImportError,
+    failures_name,
+    tolerated,
+)
+from identity import Existing, Lookup, Owner, Placeholder, Record
+from tags import change_tags
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +54,32 @@ class ResourceType(ABC, Generic[P, E]):
     next_token_hint: str
     """What a user changes to get other tokens."""
 
-    def __init__(self, owner: Owner, aws: Aws) -> None:
-        """Work for one CloudFormation resource.
+    def __init__(self, event: Event, state: State, aws: Aws) -> None:
+        """Work for one CloudFormation resource, during one step.
 
         Args:
-            owner: The resource.
+            event: CloudFormation's event.
+            state: What is known from the steps before.
             aws: The AWS APIs.
         """
-        self.owner = owner
+        self.event = event
+        self.state = state
+        self.owner: Owner = event.owner
         self.aws = aws
+
+    def repeats(self, error: VmImportError) -> bool:
+        """Return whether the step is repeated after an error, instead of leaving something."""
+        return self.state.may_pass(error, _CLEAN_UP_LIMIT)
+
+    def stack(self) -> Stack | None:
+        """Return the stack; None if the function may not describe it."""
+        try:
+            return self.aws.stacks.get(self.owner.stack_id)
+        except AwsError as error:
+            if not error.is_denied or self.repeats(error):
+                raise
+            logger.warning("the status of the stack is not known: %s", error)
+            return None
 
     @abstractmethod
     def get(self, physical_id: str) -> E | None:
@@ -67,8 +97,12 @@ class ResourceType(ABC, Generic[P, E]):
         """Create it under a token; None if AWS used the token for one that is gone."""
 
     @abstractmethod
-    def change_tags(self, existing: E, changed: Mapping[str, str], removed: Sequence[str]) -> None:
-        """Add tags or change their values, and remove tags; both may be empty."""
+    def tag(self, existing: E, tags: Mapping[str, str]) -> None:
+        """Add tags, or change their values."""
+
+    @abstractmethod
+    def untag(self, existing: E, keys: Sequence[str]) -> None:
+        """Remove tags."""
 
     @abstractmethod
     def delete(self, existing: E, properties: P | None) -> Sequence[str]:
@@ -78,75 +112,131 @@ class ResourceType(ABC, Generic[P, E]):
 class Reconciler(Generic[P, E]):
     """Makes AWS agree with the properties of one CloudFormation resource."""
 
-    def __init__(self, resource_type: ResourceType[P, E], elapsed: float = 0) -> None:
-        """Work for one resource, during one step.
-
-        Args:
-            resource_type: The resource.
-            elapsed: Seconds since the first step.
-        """
+    def __init__(self, resource_type: ResourceType[P, E]) -> None:
+        """Work for one resource, during one step."""
         self._type = resource_type
         self._owner = resource_type.owner
-        self._waits_for_clean_up = elapsed < _CLEAN_UP_LIMIT
+        self._event = resource_type.event
 
     def create(self, properties: P) -> E:
         """Return what the properties describe; create it if it does not exist."""
         # A duplicate of this event may have created it: whatever fails, its Delete must find it.
-        with failures_name(properties.lookup(self._owner).placeholder):
+        with failures_name(properties.lookup(self._owner).placeholder(self._event.id)):
             return self._find_or_create(properties, properties.tags)
 
-    def update(self, physical_id: str, properties: P, old: P | None) -> E:
+    def update(self, properties: P, old: P | None) -> E:
         """Change tags in place; for another identity, return another image or task.
 
         What is in use is never deleted here. CloudFormation does that in its clean-up.
 
         Args:
-            physical_id: What CloudFormation knows the resource by.
             properties: What the template says now.
             old: What it said before; None if nothing was ever created for that.
         """
-        previous = old.tags if old else {}
+        previous, physical_id = old.tags if old else {}, self._event.physical_id
         if old and old.identity == properties.identity:
             current = self._type.get(physical_id) if self._is_id(physical_id) else None
             if current and current.is_usable and not self._owner.is_another(current.tags):
                 self._tag(current, properties, previous)
                 return current
             return self._find_or_create(properties, previous, physical_id)
-        placeholder = properties.lookup(self._owner).placeholder
+        placeholder = properties.lookup(self._owner).placeholder(self._event.id)
         result = self._find_or_create(properties, previous, physical_id, placeholder)
-        # CloudFormation already knows what the properties describe, or knows the old ones only by
-        # a placeholder: this is a rollback of an update that failed or never responded.
-        if old and physical_id in {result.id, old.lookup(self._owner).placeholder}:
+        if old and self._rolls_back_to(result, old):
             # The update may still run, and create something right now.
             lookup = old.lookup(self._owner)
-            with tolerated("leftovers are not known", except_transient=self._waits_for_clean_up):
-                self._clean_up(self._find(lookup, READS_WHILE_OTHERS_WORK), old)
+            with tolerated("leftovers are not known", unless=self._type.repeats):
+                left = self._find(lookup, READS_WHILE_OTHERS_WORK)
+                self._clean_up([one for one in left if one.id != physical_id], old)
         return result
 
-    def delete(self, physical_id: str, properties: P | None) -> list[str]:
-        """Delete what a physical id names. If that does not exist, this is a success.
+    def delete(self, properties: P | None) -> list[str]:
+        """Delete what the event's physical id names. If that does not exist, this is a success.
 
         Args:
-            physical_id: The id of an image or task; or a placeholder; or, after a Create that was
-                cancelled, an id that CloudFormation invented. Then the properties are used.
             properties: What goes with the id; None if nothing was ever created for that.
 
         Returns:
             What stays, each with the reason.
         """
-        to_delete: Sequence[E] = ()
+        physical_id = self._event.physical_id
         if self._is_id(physical_id):
-            found = read_until_found(lambda: self._type.get(physical_id), READS)
-            if found and self._owner.owns(found.tags):
-                to_delete = [found]
-            elif found:
-                logger.warning("%s has no tags of this resource and is retained", physical_id)
-        elif lookup := Lookup.of_placeholder(physical_id):
-            to_delete = self._find(lookup, READS)
-        elif properties:
-            lookup = properties.lookup(self._owner)
-            to_delete = self._find(lookup, READS_WHILE_OTHERS_WORK)
-        return [stays for one in to_delete for stays in self._type.delete(one, properties)]
+            existing = read_until_found(lambda: self._type.get(physical_id), READS)
+            return self.delete_existing(existing, properties) if existing else []
+        try:
+            found = self._named_by(physical_id, properties)
+        except AwsError as error:
+            # What AWS denies now it also denied to the Create, which therefore created nothing.
+            if not error.is_denied or self._type.repeats(error):
+                raise
+            logger.warning("nothing is deleted: %s", error)
+            return [f"nothing was found to delete: {error}"]
+        kept = [one for one in found if self._belongs_to_another_event(one, physical_id)]
+        stays = [
+            stay
+            for one in found
+            if one not in kept
+            for stay in self.delete_existing(one, properties)
+        ]
+        return stays + [f"{one.id} is retained: a later event uses it" for one in kept]
+
+    def delete_existing(self, existing: E, properties: P | None) -> list[str]:
+        """Delete an image or a task, unless it belongs to another resource.
+
+        Args:
+            existing: The image or the task.
+            properties: What the template says of it; None if that is not known.
+
+        Returns:
+            What stays, each with the reason.
+        """
+        if not self._owner.owns(existing.tags):
+            return [f"{existing.id} is retained: it does not have the tags of this resource"]
+        return list(self._type.delete(existing, properties))
+
+    def _named_by(self, physical_id: str, properties: P | None) -> Sequence[E]:
+        """Return what a placeholder, or an id that CloudFormation invented, may stand for."""
+        if placeholder := Placeholder.read(physical_id):
+            return self._find(placeholder.lookup, READS)
+        if properties:
+            # The Create was cancelled, and may still run.
+            return self._find(properties.lookup(self._owner), READS_WHILE_OTHERS_WORK)
+        return ()
+
+    def _belongs_to_another_event(self, existing: E, physical_id: str) -> bool:
+        """Return whether a Delete of a failed or cancelled event must not delete it.
+
+        After a deployment without a rollback, CloudFormation may send that Delete when a later
+        event has used what the failed one left.
+        """
+        last = existing.record.belongs_to
+        if placeholder := Placeholder.read(physical_id):
+            return last not in {"", placeholder.event_id}
+        # The id does not say which event was cancelled.
+        sent = seconds_of(last)
+        if sent is None:
+            return False
+        stack = self._type.stack()
+        if stack is None or stack.is_rolling_back or stack.is_deleted:
+            return False
+        return sent >= stack.changed.timestamp()
+
+    def _rolls_back_to(self, result: E, old: P) -> bool:
+        """Return whether the event undoes an update that failed, was cancelled or never responded.
+
+        CloudFormation does not delete what such an update created.
+        """
+        physical_id = self._event.physical_id
+        placeholder = Placeholder.read(physical_id)
+        if physical_id == result.id or (
+            placeholder and placeholder.lookup == old.lookup(self._owner)
+        ):
+            return True
+        # What CloudFormation knows was deleted by hand, so that the result cannot tell.
+        if not self._is_id(physical_id) or self._type.get(physical_id):
+            return False
+        stack = self._type.stack()
+        return stack is not None and stack.is_rolling_back
 
     def _find_or_create(
         self, properties: P, previous: Mapping[str, str], physical_id: str = "", failed_id: str = ""
@@ -163,7 +253,7 @@ class Reconciler(Generic[P, E]):
         failed = [one for one in found if not one.is_usable and one.id != physical_id]
         try:
             if current := next((one for one in found if one.is_usable), None):
-                self._tag(current, properties, previous)
+                self._tag(current, properties, previous, is_new=current.id != physical_id)
                 return current
             self._type.check(properties)
             with failures_name(failed_id):
@@ -186,9 +276,8 @@ class Reconciler(Generic[P, E]):
         for token in lookup.tokens[: 1 if own_token else None]:
             created = None if token in used else self._create_under(properties, lookup, token)
             if created and created.is_usable:
-                if created.tags != {**properties.tags, **self._owner.tags, **token_tag(token)}:
-                    # It existed with other tags, and was not listed yet.
-                    self._tag(created, properties, previous)
+                # It may have existed with other tags, and was not listed yet.
+                self._tag(created, properties, previous, is_new=True)
                 return created
         if own_token:
             raise ClientTokenError(
@@ -218,14 +307,44 @@ class Reconciler(Generic[P, E]):
             return None
         return created
 
-    def _tag(self, existing: E, properties: P, previous: Mapping[str, str]) -> None:
-        """Apply the template's tags. Tags that the template never named stay."""
-        token = existing.token or properties.lookup(self._owner).tokens[0]
-        expected = {**properties.tags, **self._owner.tags, **token_tag(token)}
+    def _tag(
+        self,
+        existing: E,
+        properties: P,
+        previous: Mapping[str, str],
+        *,
+        is_new: bool = False,
+    ) -> None:
+        """Apply the template's tags. Tags that the template never named stay.
+
+        Args:
+            existing: The image or the task.
+            properties: What the template says now.
+            previous: The tags that it named before.
+            is_new: Whether it becomes the result of this event, and was not that of the last one.
+        """
+        record = self._record(existing, properties, is_new=is_new)
+        expected = {**properties.tags, **self._owner.tags, **record.tag}
         changed = {k: v for k, v in expected.items() if existing.tags.get(k) != v}
         # What was read may be older than the change that this one reverts.
         changed |= dict(properties.tags.items() - previous.items())
-        self._type.change_tags(existing, changed, sorted(previous.keys() - expected.keys()))
+        change_tags(
+            existing.tags,
+            changed,
+            previous.keys() - expected.keys(),
+            partial(self._type.tag, existing),
+            partial(self._type.untag, existing),
+        )
+
+    def _record(self, existing: E, properties: P, *, is_new: bool) -> Record:
+        record, event_id = existing.record, self._event.id
+        if not record.token:
+            record = Record(properties.lookup(self._owner).tokens[0])
+        if not is_new or event_id == record.created_by:
+            return record
+        if not record.created_by:
+            return replace(record, request_id=existing.request_id, created_by=event_id)
+        return replace(record, adopted_by=event_id)
 
     def _find(self, lookup: Lookup, attempts: int) -> Sequence[E]:
         """Find those of this resource; repeat that until a usable one is among them."""
@@ -242,8 +361,9 @@ class Reconciler(Generic[P, E]):
     def _clean_up(self, leftovers: Iterable[E], properties: P) -> None:
         """Delete leftovers as far as possible: the event is about something else."""
         for one in leftovers:
-            with tolerated(f"{one.id} is left behind", except_transient=self._waits_for_clean_up):
-                self._type.delete(one, properties)
+            with tolerated(f"{one.id} is left behind", unless=self._type.repeats):
+                for stays in self._type.delete(one, properties):
+                    logger.warning(stays)
 
     def _is_id(self, physical_id: str) -> bool:
         return self._type.id_format.fullmatch(physical_id) is not None

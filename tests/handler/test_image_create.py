@@ -12,6 +12,7 @@ import pytest
 from contract import OwnTag
 from tests.support.account import IMPORT
 from tests.support.cloudformation import SIGNATURE
+from tests.support.lambda_function import LOG_GROUP
 from tests.support.local_services import ABSENT_DISK
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def test_the_response_has_all_attributes(account: Account, image: CustomResource
         "LatestImageArn": f"{arn.rsplit('/', 2)[0]}/x.x.x",
         "ImageName": "RHEL 9_golden",
         "ImageVersion": properties["SemanticVersion"],
-        "ClientToken": account.image(arn)["tags"][OwnTag.TOKEN],
+        "ClientToken": account.image(arn)["tags"][OwnTag.TOKEN].split("/")[0],
         "VmImportTaskId": properties["VmImportTaskId"],
         "ImportFailed": "false",
     }
@@ -80,11 +81,15 @@ def test_the_response_has_all_attributes(account: Account, image: CustomResource
 def test_the_image_has_the_tags_of_the_template_and_of_the_resource(
     account: Account, image: CustomResource
 ) -> None:
-    response = image.create(account.properties(Tags={"team": "images"}))
+    event = image.create_event(account.properties(Tags={"team": "images"}))
+    response = image.send(event)
 
+    data = response["Data"]
+    date = event["ResponseURL"].split("X-Amz-Date=")[1][:16]
+    created_by = f"{date}-{event['RequestId']}"
     assert account.image(response["PhysicalResourceId"])["tags"] == {
         "team": "images",
-        OwnTag.TOKEN.value: response["Data"]["ClientToken"],
+        OwnTag.TOKEN.value: f"{data['ClientToken']}/{data['RequestId']}/{created_by}",
         OwnTag.STACK.value: image.stack_id,
         OwnTag.RESOURCE.value: image.logical_id,
     }
@@ -125,7 +130,7 @@ def test_a_missing_property_fails_the_create_with_its_name(
     response = image.create(properties)
 
     assert response["Status"] == "FAILED"
-    assert response["Reason"] == "missing resource property: Platform"
+    assert response["Reason"] == f"missing resource property: Platform (log group {LOG_GROUP})"
 
 
 @pytest.mark.parametrize("name", ["no/name", "x", "é" * 10])

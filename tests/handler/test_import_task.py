@@ -9,6 +9,7 @@ import pytest
 from contract import OwnTag, ResourceType
 from tests.support.account import IMPORT, disk, tags_of
 from tests.support.cloudformation import CustomResource
+from tests.support.lambda_function import LOG_GROUP
 from tests.support.local_services import ABSENT_DISK, ABSENT_ROLE
 from tests.support.step_functions import STATE_MACHINE
 
@@ -60,7 +61,9 @@ def test_each_property_becomes_a_member_of_the_request(
     (specification,) = request.pop("TagSpecifications")
     assert request == {**given, "Encrypted": True}
     assert specification["ResourceType"] == "import-image-task"
-    assert tags_of(specification) == tags_of(account.task(response["PhysicalResourceId"]))
+    tags = tags_of(account.task(response["PhysicalResourceId"]))
+    assert tags.pop(OwnTag.TOKEN).split("/")[0] == token
+    assert tags.items() <= tags_of(specification).items()
     assert tags_of(specification) == {
         "team": "images",
         OwnTag.TOKEN.value: tags_of(specification)[OwnTag.TOKEN.value],
@@ -334,11 +337,13 @@ def test_the_task_of_a_create_that_was_cancelled_is_found_and_cancelled(
 
 
 def test_a_delete_by_a_placeholder_cancels_the_task(account: Account, task: CustomResource) -> None:
-    account.fault("ec2", "ImportImage", error={**ROLE_ERROR, "message": "no"})
-    placeholder = task.create(account.task_properties())["PhysicalResourceId"]
-    # a delivery that CloudFormation did not wait for
-    task.create(account.task_properties())
+    denied = {"code": "UnauthorizedOperation", "message": "no", "status": 403}
+    account.fault("ec2", "CreateTags", times=1000, error=denied)
+    response = task.create(account.task_properties())
+    assert response["Status"] == "FAILED"
+    assert account.active_tasks_of(task)
 
+    placeholder = response["PhysicalResourceId"]
     assert task.delete(placeholder)["Status"] == "SUCCESS"
 
     assert account.active_tasks_of(task) == []
@@ -495,7 +500,9 @@ def test_properties_of_a_wrong_type_fail_the_create_with_their_names(
     response = task.create(account.task_properties(DiskContainers="disk.raw", Tags=["a"]))
 
     assert response["Status"] == "FAILED"
-    assert response["Reason"] == "resource property of a wrong type: DiskContainers, Tags"
+    names = "DiskContainers, Tags"
+    wrong = f"resource property of a wrong type: {names} (log group {LOG_GROUP})"
+    assert response["Reason"] == wrong
 
 
 def test_with_delete_ami_ami_and_snapshots_are_deleted_with_a_task_without_an_image(

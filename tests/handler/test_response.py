@@ -21,7 +21,7 @@ from cloudformation.step import Done, Pending, Response, State
 from contract import ResourceType
 from errors import VmImportError, failures_name
 from tests.support.cloudformation import SIGNATURE, new_stack_id
-from tests.support.lambda_function import LOG_STREAM, Context, handler_modules
+from tests.support.lambda_function import LOG_GROUP, Context, handler_modules
 from tests.support.response_urls import ResponseUrls
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ def test_a_long_reason_in_any_alphabet_is_cut_to_fit_the_response(bench: Bench) 
 
     assert 4000 < len(bench.urls.bodies[0]) <= 4096
     assert response["Reason"].startswith("das Abbild ist beschädigt: äöü")
-    assert response["Reason"].endswith(f"(see log stream {LOG_STREAM})")
+    assert response["Reason"].endswith(f"(log group {LOG_GROUP})")
 
 
 def test_attributes_that_are_too_long_fail_the_resource(bench: Bench) -> None:
@@ -382,7 +382,7 @@ def test_an_unexpected_error_is_the_reason_of_the_failure(bench: Bench) -> None:
     (response,) = bench.send(lambda: {"a": ARN}["b"])
 
     assert response["Status"] == "FAILED"
-    assert response["Reason"] == "KeyError('b')"
+    assert response["Reason"] == f"KeyError('b') (log group {LOG_GROUP})"
 
 
 def test_a_failed_response_names_what_may_have_been_created(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import pytest
 from contract import ImageAttribute, OwnTag, ResourceType
 from tests.support.account import IMPORT, tags_of
 from tests.support.cloudformation import CustomResource
+from tests.support.lambda_function import LOG_GROUP
 from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def test_a_missing_property_of_a_link_fails_with_its_name(
     response = link.create(properties)
 
     assert response["Status"] == "FAILED"
-    assert response["Reason"] == f"missing resource property: {name}"
+    assert response["Reason"] == f"missing resource property: {name} (log group {LOG_GROUP})"
     assert link.delete()["Status"] == "SUCCESS"
 
 

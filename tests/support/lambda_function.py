@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HANDLER: Final = Path(str(contract.__file__)).parent
 FUNCTION_ARN: Final = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:VmImportProvider"
-LOG_STREAM: Final = "2026/11/23/[$LATEST]0123456789abcdef"
+LOG_GROUP: Final = "/aws/lambda/VmImportProvider"
 TIMEOUT: Final = 900.0
 """How long the function may run, in seconds."""
 
@@ -54,8 +54,7 @@ class Context:
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     invoked_function_arn: str = FUNCTION_ARN
     function_name: str = "VmImportProvider"
-    log_group_name: str = "/aws/lambda/VmImportProvider"
-    log_stream_name: str = LOG_STREAM
+    log_group_name: str = LOG_GROUP
 
     def __post_init__(self) -> None:
         self._end = self.now() + self.seconds

@@ -26,7 +26,7 @@ def aws_error(code: str, status: int = 400, message: str = "No.") -> AwsError:
 
 
 @pytest.mark.parametrize(
-    ("error", "is_transient", "is_denied"),
+    ("error", "is_transient", "is_brief"),
     [
         (aws_error("TooManyRequestsException", 429), True, False),
         (aws_error("CallRateLimitExceededException", 429), True, False),
@@ -43,12 +43,11 @@ def aws_error(code: str, status: int = 400, message: str = "No.") -> AwsError:
     ],
     ids=str,
 )
-def test_throttling_faults_and_new_permissions_may_pass(
-    error: VmImportError, *, is_transient: bool, is_denied: bool
+def test_throttling_and_faults_may_pass_and_denied_calls_may_pass_soon(
+    error: VmImportError, *, is_transient: bool, is_brief: bool
 ) -> None:
     assert error.is_transient is is_transient
-    assert error.may_pass(10) is (is_transient or is_denied)
-    assert error.may_pass(600) is is_transient
+    assert error.is_brief is is_brief
 
 
 @pytest.mark.parametrize("error", [ReadTimeoutError, ConnectTimeoutError, EndpointConnectionError])

@@ -6,8 +6,9 @@ import uuid
 
 import pytest
 
+from aws.ec2 import ImportTask
 from contract import OwnTag
-from identity import MAX_TOKENS, Lookup, Owner, tokens_of
+from identity import MAX_TOKENS, Lookup, Owner, Placeholder, Record, tokens_of
 
 OWNER = Owner("arn:aws:cloudformation:us-east-1:000000000000:stack/images/1f", "GoldenImageF00D")
 IDENTITY = {"Name": "rhel9", "SemanticVersion": "1.0.0"}
@@ -41,8 +42,24 @@ def test_another_identity_has_other_tokens() -> None:
 def test_a_placeholder_leads_to_the_same_lookup() -> None:
     lookup = Lookup("rhel9/1.0.0", tokens_of(OWNER, IDENTITY))
 
-    assert lookup.placeholder == f"rhel9/1.0.0/{lookup.tokens[0]}"
-    assert Lookup.of_placeholder(lookup.placeholder) == lookup
+    physical_id = lookup.placeholder("20261124T031500Z-request")
+    assert physical_id == f"rhel9/1.0.0/{lookup.tokens[0]}/20261124T031500Z-request"
+    assert Placeholder.read(physical_id) == Placeholder(lookup, "20261124T031500Z-request")
+
+
+@pytest.mark.parametrize(
+    "record", [Record("token"), Record("token", "1-2-3", "first"), Record("token", "", "a", "b")]
+)
+def test_a_record_survives_its_tag(record: Record) -> None:
+    existing = ImportTask("import-ami-0123456789abcdef0", "active", record.tag)
+
+    assert existing.record == record
+    assert record.tag[OwnTag.TOKEN].startswith("token")
+
+
+def test_the_last_event_that_used_an_image_is_the_one_that_it_belongs_to() -> None:
+    assert Record("token", "", "a", "b").belongs_to == "b"
+    assert Record("token", "", "a").belongs_to == "a"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +74,7 @@ def test_a_placeholder_leads_to_the_same_lookup() -> None:
     ],
 )
 def test_other_physical_ids_are_no_placeholders(physical_id: str) -> None:
-    assert Lookup.of_placeholder(physical_id) is None
+    assert Placeholder.read(physical_id) is None
 
 
 @pytest.mark.parametrize(

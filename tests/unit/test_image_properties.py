@@ -10,7 +10,7 @@ import pytest
 
 from contract import IMAGE_BUILD_ARN, ImageProperty, OwnTag
 from errors import PropertyError
-from identity import Lookup, Owner
+from identity import Owner, Placeholder
 from image.properties import ImageProperties
 
 FIXTURES = sorted((Path(__file__).parents[1] / "support" / "fixtures").glob("properties-*.json"))
@@ -46,8 +46,9 @@ def test_the_tokens_of_a_deployed_image_never_change() -> None:
 def test_the_placeholder_of_a_deployed_image_never_changes() -> None:
     lookup = read().lookup(OWNER)
 
-    assert lookup.placeholder == "rhel-9-golden/1.0.0/c91417b0-0e8f-5788-95f7-291b677d437f"
-    assert Lookup.of_placeholder(lookup.placeholder) == lookup
+    physical_id = lookup.placeholder("the-event")
+    assert physical_id == "rhel-9-golden/1.0.0/c91417b0-0e8f-5788-95f7-291b677d437f/the-event"
+    assert Placeholder.read(physical_id) == Placeholder(lookup, "the-event")
 
 
 @pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov", "aws-iso-b"])

@@ -45,6 +45,12 @@ def test_a_long_reason_uses_the_space_that_there_is(character: str) -> None:
     assert MAX - 12 < len(body) <= MAX
 
 
+def test_the_reason_of_a_failure_ends_with_the_log() -> None:
+    failed = response(Status="FAILED", Reason="the reason")
+
+    assert json.loads(encode(failed, "the log"))["Reason"] == "the reason (the log)"
+
+
 def test_attributes_that_do_not_fit_fail_the_resource() -> None:
     written = json.loads(encode(response(Data={"Attribute": "x" * MAX}), "the log"))
 

@@ -15,7 +15,7 @@ class LambdaContext(Protocol):
 
     aws_request_id: str
     invoked_function_arn: str
-    log_stream_name: str
+    log_group_name: str
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until Lambda ends the invocation."""

@@ -28,6 +28,7 @@ class ImportTask(Existing):
 
     message: str = ""
     progress: str = ""
+    ami: str = ""
     snapshots: Sequence[str] = ()
     """Those that its disks became, and those that it was given as disks."""
     source_snapshots: Sequence[str] = ()
@@ -42,6 +43,7 @@ class ImportTask(Existing):
             status=described.get("Status", ""),
             message=described.get("StatusMessage", ""),
             progress=described.get("Progress", ""),
+            ami=described.get("ImageId", ""),
             tags=read_tags(described),
             snapshots=[detail["SnapshotId"] for detail in details],
             source_snapshots=[
@@ -133,7 +135,8 @@ class Ec2(AwsApi):
         """Return the AMIs of this account that match a filter.
 
         Args:
-            filter_name: `name`, which for an imported AMI is the id of the task; or `tag:<key>`.
+            filter_name: `image-id`; or `name`, which for an imported AMI is the id of the task; or
+                `tag:<key>`.
             values: The values that match.
         """
         filters = _filters({filter_name: values})

@@ -24,13 +24,15 @@ _FAILED: Final = frozenset({"FAILED", "CANCELLED", "DELETED"})
 _NOT_CANCELLABLE: Final = frozenset(
     {"InvalidParameterValueException", "InvalidRequestException", "ResourceInUseException"}
 )
+# ListImageBuildVersions may refuse a version without builds, or return an empty list: what it does
+# is not documented. The ARN itself has a valid form.
+_VERSION_UNKNOWN: Final = frozenset({"InvalidParameterValueException", "InvalidRequestException"})
 
 
 @dataclass(frozen=True)
 class Image(Existing):
     """A build of an image, as Image Builder describes it."""
 
-    request_id: str
     reason: str = ""
     ami: str = ""
     created: str = ""
@@ -38,8 +40,8 @@ class Image(Existing):
     """What AWS shows of it: neither the import task nor the description nor the client token."""
 
     @classmethod
-    def read(cls, described: Mapping[str, Any], request_id: str) -> Self:
-        """Read an Image or an ImageSummary."""
+    def read(cls, described: Mapping[str, Any], request_id: str, region: str) -> Self:
+        """Read an Image or an ImageSummary, with its AMI in a Region."""
         identity = {
             ImageProperty.NAME: described.get("name"),
             ImageProperty.SEMANTIC_VERSION: described["arn"].split("/")[2],
@@ -48,14 +50,17 @@ class Image(Existing):
             LOG_GROUP_NAME: described.get("loggingConfiguration", {}).get("logGroupName"),
         }
         state = described.get("state", {})
-        amis = (described.get("outputResources") or {}).get("amis") or [{}]
+        amis = (described.get("outputResources") or {}).get("amis") or []
+        here = [
+            ami["image"] for ami in amis if ami.get("image") and ami.get("region", region) == region
+        ]
         return cls(
             id=described["arn"],
             status=state.get("status", ""),
             reason=state.get("reason", ""),
             tags=described.get("tags", {}),
             request_id=request_id,
-            ami=amis[0].get("image", ""),
+            ami=here[0] if here else "",
             created=described.get("dateCreated", ""),
             identity={name: value for name, value in identity.items() if value},
         )
@@ -91,8 +96,8 @@ class ImageBuilder(AwsApi):
 
     def __init__(self, function_arn: str) -> None:
         """Take account, Region and partition from the function's ARN."""
-        _, partition, _, region, account, *_ = function_arn.split(":")
-        self._images = f"arn:{partition}:imagebuilder:{region}:{account}:image"
+        _, partition, _, self._region, account, *_ = function_arn.split(":")
+        self._images = f"arn:{partition}:imagebuilder:{self._region}:{account}:image"
 
     def builds(self, version: str) -> Iterator[Image]:
         """Yield all builds of a version, with their states and tags.
@@ -106,9 +111,9 @@ class ImageBuilder(AwsApi):
         try:
             for page in pages:
                 for summary in page.get("imageSummaryList", []):
-                    yield Image.read(summary, page["requestId"])
+                    yield Image.read(summary, page["requestId"], self._region)
         except AwsError as error:
-            if not error.is_not_found:
+            if not (error.is_not_found or error.code in _VERSION_UNKNOWN):
                 raise
 
     def imports(self) -> Iterator[Image]:
@@ -126,7 +131,7 @@ class ImageBuilder(AwsApi):
             if error.is_not_found:
                 return None
             raise
-        image = Image.read(response["image"], response["requestId"])
+        image = Image.read(response["image"], response["requestId"], self._region)
         return None if image.status == "DELETED" else image
 
     def import_vm_image(self, request: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,8 +1,32 @@
 """The calls to CloudFormation."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from aws.session import AwsApi
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack, as DescribeStacks describes it.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Stack.html
+    """
+
+    status: str
+    changed: datetime
+    """When the current or last stack operation began."""
+
+    @property
+    def is_rolling_back(self) -> bool:
+        """Whether CloudFormation rolls a stack operation back: its events do not say."""
+        return "ROLLBACK" in self.status
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether CloudFormation deletes all resources of the stack."""
+        return self.status.startswith(("ROLLBACK", "DELETE"))
 
 
 class Stacks(AwsApi):
@@ -10,7 +34,8 @@ class Stacks(AwsApi):
 
     service: ClassVar[str] = "cloudformation"
 
-    def is_rolling_back(self, stack_id: str) -> bool:
-        """Return whether CloudFormation rolls the stack back: its events do not say."""
+    def get(self, stack_id: str) -> Stack:
+        """Return the stack."""
         (stack,) = self._call("describe_stacks", StackName=stack_id)["Stacks"]
-        return "ROLLBACK" in stack["StackStatus"]
+        changed = stack.get("LastUpdatedTime") or stack["CreationTime"]
+        return Stack(stack["StackStatus"], changed)

@@ -13,7 +13,7 @@ from cloudformation.properties import is_true
 from contract import GRACE, MAX_SERVICE_TIMEOUT, ImageProperty, service_timeout
 from identity import Owner
 
-DATE: Final = re.compile(r"\d{8}T\d{6}Z")
+_DATE: Final = re.compile(r"\d{8}T\d{6}Z")
 
 
 class Event:
@@ -47,7 +47,7 @@ class Event:
     @property
     def sent(self) -> float | None:
         """When CloudFormation sent the event, in seconds since 1970, if it says."""
-        return datetime.fromisoformat(self.date).timestamp() if self.date else None
+        return seconds_of(self.date)
 
     @property
     def date(self) -> str:
@@ -57,9 +57,27 @@ class Event:
         """
         query = parse_qs(urlsplit(self.raw.get("ResponseURL", "")).query)
         date = query.get("X-Amz-Date", [""])[0]
-        return date if DATE.fullmatch(date) else ""
+        return date if _DATE.fullmatch(date) else ""
+
+    @property
+    def id(self) -> str:
+        """What identifies the event, the same when Lambda delivers it again. Begins with its date.
+
+        Without a ResponseURL, as in a follow-up, it has no date.
+        """
+        return "-".join(filter(None, [self.date, self.raw["RequestId"]]))
 
     @property
     def retry_limit(self) -> int:
         """For how many seconds what AWS may accept later is retried."""
         return service_timeout(self.timeout or MAX_SERVICE_TIMEOUT) - GRACE
+
+
+def seconds_of(event_id: str) -> float | None:
+    """Return when an event was sent, in seconds since 1970, if its id says that.
+
+    Args:
+        event_id: The id, or the name of the event's execution.
+    """
+    date = _DATE.search(event_id)
+    return datetime.fromisoformat(date[0]).timestamp() if date else None

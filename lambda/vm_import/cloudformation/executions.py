@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aws.step_functions import StateMachine
-from cloudformation.event import DATE, Event
+from cloudformation.event import Event, seconds_of
 from cloudformation.step import State
 from contract import ImageProperty, Step
 from errors import SupersededError
@@ -66,7 +66,7 @@ def put_in_order(event: Event, started: float) -> None:
         AwsError: Step Functions did not list the executions, or did not stop them.
     """
     state_machine, name = _state_machine(event), execution_name(event)
-    sent = _seconds(name) or started
+    sent = seconds_of(name) or started
     running = _of(event, state_machine.running())
     others = running | _of(event, state_machine.ended_since(sent - _SKEW))
     # Events have whole seconds: without an execution, it began within the next one.
@@ -84,7 +84,7 @@ def put_in_order(event: Event, started: float) -> None:
 
 def execution_name(event: Event) -> str:
     """Return the name of an event's execution: the same when Lambda delivers the event again."""
-    return _prefix(event) + "-".join(filter(None, [event.date, event.raw["RequestId"]]))
+    return _prefix(event) + event.id
 
 
 def _state_machine(event: Event) -> StateMachine:
@@ -105,12 +105,7 @@ def _prefix(event: Event) -> str:
 
 def _is_later(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether the event of one execution was sent after that of another."""
-    sent, other_sent = _seconds(one["name"]), _seconds(other["name"])
+    sent, other_sent = seconds_of(one["name"]), seconds_of(other["name"])
     if sent and other_sent and abs(sent - other_sent) > _SKEW:
         return sent > other_sent
     return bool(one["startDate"] > other["startDate"])
-
-
-def _seconds(name: str) -> float | None:
-    date = DATE.search(name)
-    return datetime.fromisoformat(date[0]).timestamp() if date else None

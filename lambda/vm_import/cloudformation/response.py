@@ -145,8 +145,11 @@ class CfnResource(crhelper.CfnResource):
             "NoEcho": self.NoEcho,
             "Data": self.Data,
         }
-        logger.info({"response": response["Status"], "physical_id": response["PhysicalResourceId"]})
-        self._deliver(encode(response, f"see log stream {self._context.log_stream_name}"))
+        logged = {"response": response["Status"], "physical_id": response["PhysicalResourceId"]}
+        if response["Status"] == "SUCCESS" and response["Reason"]:
+            logged["reason"] = response["Reason"]  # that of a failure is in the log already
+        logger.info(logged)
+        self._deliver(encode(response, f"log group {self._context.log_group_name}"))
 
     def _deliver(self, body: bytes) -> None:
         pause = 1.0
@@ -174,12 +177,19 @@ class CfnResource(crhelper.CfnResource):
         return None if response.status // 100 == 2 else f"HTTP {response.status}"  # noqa: PLR2004
 
 
-def encode(response: Mapping[str, Any], where_the_rest_is: str) -> bytes:
-    """Write a response in at most 4096 bytes; cut the end of the reason if necessary."""
+def encode(response: Mapping[str, Any], log: str) -> bytes:
+    """Write a response in at most 4096 bytes; cut the end of the reason if necessary.
+
+    Args:
+        response: The response.
+        log: Where the log is. The reason of a failure ends with it, and any that is cut.
+    """
+    if response["Status"] != "SUCCESS":
+        response = {**response, "Reason": f"{response['Reason']} ({log})".lstrip()}
     body = json.dumps(response, default=str).encode()
     if len(body) <= _MAX_RESPONSE:
         return body
-    note = f"... ({where_the_rest_is})"
+    note = f"... ({log})"
     room = _MAX_RESPONSE - len(json.dumps({**response, "Reason": note}, default=str))
     if room < 0:
         too_long = "the attributes are longer than CloudFormation accepts"

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from aws import Aws
-from aws.ec2 import ImportTask
+from aws.ec2 import Ec2, ImportTask
 from aws.image_builder import Image
 from contract import METRIC_NAMESPACE
 from errors import ANOTHER_IMPORT, ImageFailedError, VmImportError
@@ -21,12 +21,10 @@ class Progress:
     task: ImportTask | None = None
     problem: str = ""
     """Why the poll found less, for example because AWS throttled it."""
-
-    @property
-    def ami(self) -> str:
-        """The id of the AMI, once the image is AVAILABLE."""
-        image = self.image
-        return image.ami if image and image.is_usable and not image.is_running else ""
+    ami: str = ""
+    """The id of the AMI, once the image is AVAILABLE and the AMI is known."""
+    is_missing: bool = False
+    """Whether Image Builder did not find the image."""
 
     def __str__(self) -> str:
         """Describe how far the import is."""
@@ -52,16 +50,16 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
         What was found. If AWS throttles or fails, that is less, with the problem.
 
     Raises:
-        ImageFailedError: The image is gone, or can never be AVAILABLE.
+        ImageFailedError: The image can never be AVAILABLE.
     """
     image: Image | None = None
     task: ImportTask | None = None
     try:
         image = aws.image_builder.get(arn)
         if image is None:
-            raise ImageFailedError(f"{arn} is gone: it was deleted outside the stack")
+            return Progress(problem=f"Image Builder does not find {arn}", is_missing=True)
         if image.is_usable and not image.is_running:
-            return Progress(image)
+            return _available(image, aws.ec2, task_id)
         task = aws.ec2.task(task_id)
     except VmImportError as error:
         if image and not image.is_usable:
@@ -78,6 +76,15 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
         reasons.append(f"EC2's import task {task_id} is {task.status}: {task.message}")
     text = "; ".join(reason.rstrip(".") for reason in reasons if reason)
     raise ImageFailedError(f"{text}. Hint: repair the disk image; {ANOTHER_IMPORT}")
+
+
+def _available(image: Image, ec2: Ec2, task_id: str) -> Progress:
+    """Return the progress of an image that is AVAILABLE, with its AMI if that is known yet."""
+    if image.ami:
+        return Progress(image, ami=image.ami)
+    task = ec2.task(task_id)
+    found = [task.ami] if task and task.ami else [ami.id for ami in ec2.amis("name", [task_id])]
+    return Progress(image, ami="".join(found), problem="" if found else "its AMI is not listed yet")
 
 
 def report(owner: Owner, progress: Progress, outcome: str, elapsed: int, **line: str | int) -> None:

@@ -8,7 +8,7 @@ from cloudformation.properties import Properties, check, is_true
 from contract import IMAGE_NAME, LOG_GROUP_NAME, SEMANTIC_VERSION, slug
 from contract import ImageProperty as P
 from errors import PropertyError
-from identity import Owner, token_tag
+from identity import Owner, Record
 
 _REQUIRED: Final = (P.NAME, P.SEMANTIC_VERSION, P.PLATFORM, P.VM_IMPORT_TASK_ID)
 _STRINGS: Final = (*_REQUIRED, P.DESCRIPTION, P.OS_VERSION, P.CLIENT_TOKEN)
@@ -72,7 +72,7 @@ class ImageProperties(Properties):
             "description": self.identity.get(P.DESCRIPTION),
             "osVersion": self.identity.get(P.OS_VERSION),
             "loggingConfiguration": log_group and {"logGroupName": log_group},
-            "tags": {**self.tags, **owner.tags, **token_tag(token)},
+            "tags": {**self.tags, **owner.tags, **Record(token).tag},
             "clientToken": self.client_token or token,
         }
         return {name: value for name, value in request.items() if value}

@@ -1,35 +1,34 @@
 """Custom::ImportedVmImage: an image that Image Builder imports from EC2's import task."""
 
-import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from amis import Amis
 from aws import Aws
 from aws.image_builder import Image
 from aws.session import read_until_found
-from cloudformation.event import Event
+from cloudformation.event import Event, seconds_of
 from cloudformation.step import Done, Pending, Response, State
-from contract import IMAGE_BUILD_ARN, ImageAttribute
+from contract import IMAGE_BUILD_ARN, ImageAttribute, OwnTag
 from errors import (
     ANOTHER_IMPORT,
+    AwsError,
     ImageFailedError,
     ImportTaskError,
     NotYetError,
     failures_name,
     tolerated,
 )
-from identity import Lookup, Owner, token_tag
+from identity import Lookup, Owner
 from image.properties import ImageProperties
 from image.waiting import Wait
 from reconciler import READS, READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
 
-logger = logging.getLogger(__name__)
-
-# CloudFormation deletes a retained image only in a rollback, because the stack operation created
-# it. An older image existed before, was retained before, and was found instead of created.
-_OLDEST_CREATED_BY_UPDATE: Final = 24 * 3600
+# How long a stack operation takes at most, in seconds.
+_LONGEST_OPERATION: Final = 24 * 3600
 
 
 def step(event: Event, state: State, aws: Aws) -> Pending | Done:
@@ -41,34 +40,38 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
         aws: The AWS APIs.
     """
     if event.request_type == "Delete":
-        return _delete(event, aws)
+        return _delete(event, state, aws)
     properties = ImageProperties.read(event.properties)
     old = ImageProperties.read_known(event.old_properties) if event.old_properties else None
     if not state.image:
-        reconciler = Reconciler(Images(event.owner, aws), elapsed=state.elapsed)
+        images = Images(event, state, aws)
+        reconciler = Reconciler(images)
         if event.request_type == "Create":
             image = reconciler.create(properties)
         else:
-            image = reconciler.update(event.physical_id, properties, old)
+            image = reconciler.update(properties, old)
         attributes = _attributes(image, properties, event.owner)
         state = replace(state, image=image.id, attributes=attributes)
         # A rollback to an image that had already failed must succeed. Any other event must not.
         if not image.is_usable and (
-            not event.timeout or aws.stacks.is_rolling_back(event.owner.stack_id)
+            not event.timeout or ((stack := images.stack()) and stack.is_rolling_back)
         ):
             reason = f"{image.id} is {image.status} and cannot be replaced"
             return Done(Response(image.id, state.attributes, reason))
     if not event.timeout and not state.follow_up:
         follow_up = replace(state, attributes={}, follow_up=True)
         return Done(Response(state.image, state.attributes), follow_up)
-    with failures_name(state.image):
+    is_known = state.image == event.physical_id
+    # A later event may adopt the image before CloudFormation deletes what this one created.
+    placeholder = properties.lookup(event.owner).placeholder(event.id)
+    with failures_name(state.image if is_known else placeholder):
         if state.failure:
             _delete_failed(event, state, properties, aws)
             raise ImageFailedError(state.failure)
         try:
             return _wait(event, state, properties, old).step(aws)
         except ImageFailedError as error:
-            if state.follow_up or state.image == event.physical_id:
+            if state.follow_up or is_known:
                 raise
             # Kept in the state first: when the image is deleted, nobody knows why it failed.
             return Pending(replace(state, failure=str(error)), 1)
@@ -85,17 +88,25 @@ def _wait(
 
 def _delete_failed(event: Event, state: State, properties: ImageProperties, aws: Aws) -> None:
     """Delete the image whose import failed. CloudFormation does so too, but not in every case."""
-    may_repeat = state.elapsed < event.retry_limit
-    with tolerated(f"{state.image} is left behind", except_transient=may_repeat):
-        Reconciler(Images(event.owner, aws)).delete(state.image, properties)
+    repeats = partial(state.may_pass, limit=event.retry_limit)
+    with tolerated(f"{state.image} is left behind", unless=repeats):
+        images = Images(event, state, aws)
+        if image := images.get(state.image):
+            Reconciler(images).delete_existing(image, properties)
 
 
-def _delete(event: Event, aws: Aws) -> Done:
-    properties = ImageProperties.read_known(event.properties)
-    stays = Reconciler(Images(event.owner, aws)).delete(event.physical_id, properties)
+def _delete(event: Event, state: State, aws: Aws) -> Pending | Done:
+    properties, images = ImageProperties.read_known(event.properties), Images(event, state, aws)
     # Without an image the AMI was not created for this resource.
-    if properties and properties.delete_ami and IMAGE_BUILD_ARN.fullmatch(event.physical_id):
-        stays = Amis(event.owner, aws).delete(properties.vm_import_task_id)
+    is_image = IMAGE_BUILD_ARN.fullmatch(event.physical_id)
+    deletes_ami = properties and properties.delete_ami and is_image
+    if deletes_ami and not state.attributes and (image := images.get(event.physical_id)):
+        # Kept in the state first: when the image is deleted, Image Builder no longer names its AMI.
+        return Pending(replace(state, attributes={ImageAttribute.IMAGE_ID: image.ami}), 1)
+    stays = Reconciler(images).delete(properties)
+    if properties and deletes_ami:
+        ami_id = state.attributes.get(ImageAttribute.IMAGE_ID, "")
+        stays += Amis(event.owner, aws).delete(properties.vm_import_task_id, ami_id=ami_id)
     return Done(Response(event.physical_id, reason="; ".join(stays)))
 
 
@@ -110,7 +121,7 @@ def _attributes(image: Image, properties: ImageProperties, owner: Owner) -> dict
         ImageAttribute.IMAGE_VERSION: properties.semantic_version,
         ImageAttribute.CLIENT_TOKEN: properties.client_token or own_token,
         ImageAttribute.VM_IMPORT_TASK_ID: properties.vm_import_task_id,
-        ImageAttribute.REQUEST_ID: image.request_id,
+        ImageAttribute.REQUEST_ID: image.record.request_id or image.request_id,
         ImageAttribute.IMPORT_FAILED: str(not image.is_usable).lower(),
     }
 
@@ -124,7 +135,15 @@ class Images(ResourceType[ImageProperties, Image]):
 
     def get(self, physical_id: str) -> Image | None:
         """Return an image by its ARN."""
-        return self.aws.image_builder.get(physical_id)
+        images = self.aws.image_builder
+        try:
+            return images.get(physical_id)
+        except AwsError as error:
+            if not error.is_denied:
+                raise
+            # The list shows the same of it.
+            builds = images.builds("/".join(physical_id.split("/")[1:3]))
+            return next((image for image in builds if image.id == physical_id), None)
 
     def find(self, lookup: Lookup) -> Sequence[Image]:
         """Return the builds that this resource imported under these tokens."""
@@ -162,33 +181,62 @@ class Images(ResourceType[ImageProperties, Image]):
         image = read_until_found(lambda: images.get(arn), READS)
         if image is None:
             return None
-        if not image.is_usable and image.tags.items() >= token_tag(token).items():
+        if not image.is_usable and image.token == token:
             reason = (image.reason or "Image Builder gives no reason").rstrip(".")
             raise ImageFailedError(f"{arn} is {image.status}: {reason}")
         return replace(image, request_id=request_id)
 
-    def change_tags(
-        self, existing: Image, changed: Mapping[str, str], removed: Sequence[str]
-    ) -> None:
-        """Change the tags of the image. Its AMI gets them when it is AVAILABLE."""
-        if changed:
-            self.aws.image_builder.tag(existing.id, changed)
-        if removed:
-            self.aws.image_builder.untag(existing.id, removed)
+    def tag(self, existing: Image, tags: Mapping[str, str]) -> None:
+        """Add tags of the image. Its AMI gets them when the image is AVAILABLE."""
+        self.aws.image_builder.tag(existing.id, tags)
+
+    def untag(self, existing: Image, keys: Sequence[str]) -> None:
+        """Remove tags of the image."""
+        self.aws.image_builder.untag(existing.id, keys)
 
     def delete(self, existing: Image, properties: ImageProperties | None) -> Sequence[str]:
         """Delete the image; an import that has not ended is cancelled first."""
-        is_retained = properties is not None and properties.is_retained
-        if is_retained and existing.is_usable and existing.age > _OLDEST_CREATED_BY_UPDATE:
-            logger.warning("%s existed before the stack operation and is retained", existing.id)
-            return ()
-        images = self.aws.image_builder
+        if properties and properties.is_retained and self._was_retained(existing):
+            return [f"{existing.id} is retained: it existed before the stack operation"]
         if existing.is_running:
-            images.cancel(existing.id)
+            self.aws.image_builder.cancel(existing.id)
             if not read_until_found(
-                lambda: not ((image := images.get(existing.id)) and image.is_running),
-                READS_WHILE_OTHERS_WORK,
+                lambda: not self._is_running(existing), READS_WHILE_OTHERS_WORK
             ):
+                if properties:
+                    self._cancel_task(properties.vm_import_task_id, existing)
                 raise NotYetError(f"{existing.id} is still being cancelled. Hint: delete it again")
-        images.delete(existing.id)
+        try:
+            self.aws.image_builder.delete(existing.id)
+        except AwsError as error:
+            # What was read may have been older than the import.
+            if error.is_in_use and self._is_running(existing):
+                raise NotYetError(str(error)) from error
+            raise
         return ()
+
+    def _is_running(self, existing: Image) -> bool:
+        image = self.get(existing.id)
+        return image is not None and image.is_running
+
+    def _was_retained(self, existing: Image) -> bool:
+        """Return whether a rollback must keep the image.
+
+        CloudFormation deletes an image in spite of its policy in a rollback, because the stack
+        operation created it. An image that the stack operation adopted was retained before.
+        """
+        adopted = seconds_of(existing.record.adopted_by)
+        if not existing.is_usable or adopted is None:
+            return False
+        if time.time() - adopted > _LONGEST_OPERATION:
+            return False
+        stack = self.stack()
+        return stack is None or stack.is_rolling_back
+
+    def _cancel_task(self, task_id: str, existing: Image) -> None:
+        """Cancel the stack's own import task, where Image Builder cannot cancel the import."""
+        amis, task = Amis(self.owner, self.aws), self.aws.ec2.task(task_id)
+        if not (task and task.is_active and task.tags.get(OwnTag.STACK) == self.owner.stack_id):
+            return
+        if all(image.id == existing.id for image in amis.images_imported_from(task)):
+            self.aws.ec2.cancel(task_id)

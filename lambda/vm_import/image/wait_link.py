@@ -6,6 +6,7 @@ waits for the first hour, and each link for one more. Links create nothing.
 
 from dataclasses import replace
 
+from amis import Amis
 from aws import Aws
 from cloudformation.event import Event
 from cloudformation.properties import check, is_true
@@ -46,5 +47,6 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
                 raise
             # Another event waited for this image before. What became of it since then must not
             # fail a change of the timeout, nor its rollback.
-            data[WaitAttribute.IMAGE_ID] = "".join(a.id for a in aws.ec2.amis("name", [task_id]))
+            found = Amis(event.owner, aws).find(task_id)
+            data[WaitAttribute.IMAGE_ID] = "".join(ami.id for ami in found)
             return Done(Response(physical_id, data, str(error)))

@@ -31,6 +31,10 @@ _SHORTEST_AFTER_COMPLETION: Final = 5
 _SHARE_AFTER_COMPLETION: Final = 2.5
 # Links that begin together hand on within this time, so that they do not poll together.
 _SPREAD: Final = 30
+# After so many polls in a row that did not find the image, it is gone.
+_GONE: Final = 4
+# How long before CloudFormation stops waiting an AMI that cannot be tagged is given up, in seconds.
+_LEAST_TIME: Final = 60
 
 
 def polling_interval(age: float, since_completion: float | None, jitter: float) -> int:
@@ -90,24 +94,29 @@ class Wait:
             # The same for all steps of an event.
             limit -= round(random.Random(self.event.raw["RequestId"]).random() * _SPREAD)  # noqa: S311
         remaining = limit - elapsed
-        progress, outcome, seconds = Progress(), "failed", 0
+        progress, outcome, seconds = Progress(), "waiting", 0
         try:
             progress = poll(aws, state.image, self.task_id)
+            state = self._confirm(progress)
             age = progress.image.age if progress.image else MAX_TIMEOUT
             # Without a date, or with one in the future, it is at least as old as the wait.
-            age = elapsed if math.isinf(age) else max(age, elapsed)
+            is_unknown = progress.is_missing or math.isinf(age)
+            age = elapsed if is_unknown else max(age, elapsed)
             if progress.task and progress.task.is_completed and not state.completed:
                 # What a wait finds completed when it begins was completed long before.
                 state = replace(state, completed=time.time() - (age if elapsed < _SHORTEST else 0))
-            is_over = progress.ami and self._is_tagged(progress, aws)
-            if not is_over and remaining > 0:
-                outcome = "waiting"
+            if progress.ami:
+                self._tag(progress, aws)
+            elif remaining > 0:
                 completed = time.time() - state.completed if state.completed else None
                 jitter = random.random()  # noqa: S311 - not cryptography
                 interval = polling_interval(age, completed, jitter)
                 seconds = max(1, min(interval, round(remaining)))
                 return Pending(state, seconds)
             outcome = "available" if progress.ami else "timeout"
+        except ImageFailedError:
+            outcome = "failed"
+            raise
         finally:
             names = {"image": state.image, "task": self.task_id}
             report(self.event.owner, progress, outcome, round(elapsed), **names, next_poll=seconds)
@@ -123,11 +132,22 @@ class Wait:
             "up to 12 hours, or wait_for_available=False"
         )
 
-    def _is_tagged(self, progress: Progress, aws: Aws) -> bool:
+    def _confirm(self, progress: Progress) -> State:
+        """Count the polls in a row that did not find the image: reads may lag behind.
+
+        Raises:
+            ImageFailedError: The image is gone.
+        """
+        missed = self.state.missed + 1 if progress.is_missing else 0
+        if missed == _GONE:
+            raise ImageFailedError(f"{self.state.image} is gone: it was deleted outside the stack")
+        return replace(self.state, missed=missed)
+
+    def _tag(self, progress: Progress, aws: Aws) -> None:
         """Tag AMI and snapshots. The image is usable without that too.
 
-        Returns:
-            False if it may succeed later.
+        Raises:
+            VmImportError: Tagging failed, and may succeed when the step is repeated.
         """
         own = progress.image.tags if progress.image else {}
         logical_id = own.get(OwnTag.RESOURCE, self.event.owner.logical_id)
@@ -136,8 +156,9 @@ class Wait:
             tags = {key: value for key, value in own.items() if not key.startswith(TAG_PREFIX)}
         try:
             owner = Owner(self.event.owner.stack_id, logical_id)
-            Amis(owner, aws).tag(self.task_id, tags, self.previous)
+            Amis(owner, aws).tag(self.task_id, progress.ami, tags, self.previous)
         except VmImportError as error:
+            limit = MAX_TIMEOUT if self.state.follow_up else self.event.retry_limit
+            if self.state.may_pass(error, limit - _LEAST_TIME):
+                raise
             logger.warning("the AMI is not tagged: %s", error)
-            return not error.may_pass(self.state.elapsed)
-        return True

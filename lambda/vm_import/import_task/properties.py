@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 from aws.ec2 import tag_list
 from cloudformation.properties import Properties, check, is_true
 from contract import TaskProperty as P
-from identity import Owner, token_tag
+from identity import Owner, Record
 
 _STRINGS: Final = (
     P.PLATFORM,
@@ -59,7 +59,7 @@ class ImportTaskProperties(Properties):
 
     def request(self, owner: Owner, token: str) -> dict[str, Any]:
         """Return the ImportImage request. It depends on the properties alone, as retries must."""
-        tags = tag_list({**self.tags, **owner.tags, **token_tag(token)})
+        tags = tag_list({**self.tags, **owner.tags, **Record(token).tag})
         request = {
             "ClientToken": token,
             **self.identity,

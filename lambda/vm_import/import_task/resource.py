@@ -14,7 +14,7 @@ from cloudformation.event import Event
 from cloudformation.step import Done, Response, State
 from contract import IMPORT_TASK_ID, OwnTag, TaskAttribute
 from errors import tolerated
-from identity import Lookup, token_tag
+from identity import Lookup, Record
 from import_task.properties import ImportTaskProperties
 from reconciler import READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
 
@@ -27,10 +27,10 @@ def step(event: Event, state: State, aws: Aws) -> Done:
         state: What is known from the steps before.
         aws: The AWS APIs.
     """
-    reconciler = Reconciler(ImportTasks(event.owner, aws), elapsed=state.elapsed)
+    reconciler = Reconciler(ImportTasks(event, state, aws))
     if event.request_type == "Delete":
         known = ImportTaskProperties.read_known(event.properties)
-        stays = reconciler.delete(event.physical_id, known)
+        stays = reconciler.delete(known)
         return Done(Response(event.physical_id, reason="; ".join(stays)))
     properties = ImportTaskProperties.read(event.properties)
     if event.request_type == "Create":
@@ -42,7 +42,7 @@ def step(event: Event, state: State, aws: Aws) -> Done:
             token = old.lookup(event.owner).tokens[0]
             with tolerated("a rollback may import again"):
                 Amis(event.owner, aws).record_task(event.physical_id, token)
-        task = reconciler.update(event.physical_id, properties, old)
+        task = reconciler.update(properties, old)
     return Done(Response(task.id, {TaskAttribute.IMPORT_TASK_ID: task.id}))
 
 
@@ -75,17 +75,18 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
     def create(self, properties: ImportTaskProperties, token: str) -> ImportTask | None:
         """Start the task, or find the one that the token started."""
         task = self.aws.ec2.import_image(properties.request(self.owner, token))
-        tags = {**properties.tags, **self.owner.tags, **token_tag(token)}
+        tags = {**properties.tags, **self.owner.tags, **Record(token).tag}
         return replace(task, tags=task.tags or tags)
 
-    def change_tags(
-        self, existing: ImportTask, changed: Mapping[str, str], removed: Sequence[str]
-    ) -> None:
-        """Change the tags of the task, as long as EC2 knows it."""
-        if existing.status and changed:
-            self.aws.ec2.tag([existing.id], changed)
-        if existing.status and removed:
-            self.aws.ec2.untag([existing.id], removed)
+    def tag(self, existing: ImportTask, tags: Mapping[str, str]) -> None:
+        """Add tags of the task, or change their values, as long as EC2 knows it."""
+        if existing.status:
+            self.aws.ec2.tag([existing.id], tags)
+
+    def untag(self, existing: ImportTask, keys: Sequence[str]) -> None:
+        """Remove tags of the task, as long as EC2 knows it."""
+        if existing.status:
+            self.aws.ec2.untag([existing.id], keys)
 
     def delete(
         self, existing: ImportTask, properties: ImportTaskProperties | None
@@ -107,7 +108,7 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
 
     def _with_ami(self, task: ImportTask) -> ImportTask:
         """Return a task; a completed one whose AMI is gone counts as deleted."""
-        if task.is_completed and not self.aws.ec2.amis("name", [task.id]):
+        if task.is_completed and not Amis(self.owner, self.aws).find(task.id, task.ami):
             return replace(task, status="deleted")
         return task
 
