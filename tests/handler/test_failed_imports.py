@@ -141,7 +141,7 @@ def test_a_rollback_to_an_image_whose_import_had_failed_succeeds(
     image.properties, image.physical_id = old, arn
     image.update(new)
 
-    back = image.send(image.update_event(old) | {ROLLS_BACK: "true"})
+    back = image.send(image.update_event(old) | ROLLS_BACK)
 
     assert back["Status"] == "SUCCESS", back["Reason"]
     assert back["PhysicalResourceId"] == arn

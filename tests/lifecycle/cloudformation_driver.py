@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from contract import ResourceType
-from tests.support.aws import ROLLS_BACK
+from tests.support.aws import ROLLS_BACK, STACK_CHANGED
 from tests.support.cloudformation import response_url
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Resource:
         retained_ids: Ids that CloudFormation retained, or failed to delete, and no longer manages.
         abandoned: Whether CloudFormation stopped to manage something whose id it does not know.
         now: Returns the time, in seconds since 1970.
+        began: When the last stack operation began.
         repair: Ends the faults, before the rollback that failed because of them is continued.
         is_beyond_repair: Whether no rollback to these properties can succeed, because their image
             and its import task have failed.
@@ -92,6 +93,7 @@ class Resource:
     now: Callable[[], float] = time.time
     repair: Callable[[], None] = lambda: None
     is_beyond_repair: Callable[[Properties], bool] = lambda _: False
+    began: float = 0.0
 
     def event(
         self, request_type: str, properties: Properties, *, later: float = 0, **more: Any
@@ -106,11 +108,13 @@ class Resource:
             "ResourceType": ResourceType.IMAGE.value,
             "LogicalResourceId": self.logical_id,
             "ResourceProperties": dict(properties),
+            STACK_CHANGED: self.began,
             **more,
         }
 
     def create(self, properties: Properties, *, others_fail: bool = False) -> bool:
         """Add the resource to the stack; return whether it stays."""
+        self.began = self.now()
         response = self.send(self.event("Create", properties))
         if response and response["Status"] == "SUCCESS":
             if not others_fail:
@@ -127,11 +131,12 @@ class Resource:
 
     def create_and_cancel(self, properties: Properties) -> None:
         """Create the resource, and cancel that because another resource fails."""
+        self.began = self.now()
         create = self.event("Create", properties)
         if self.order is Order.MINISTACK:  # one after the other
             self.create(properties, others_fail=True)
         elif self.policy is not Policy.RETAIN:
-            invented: Any = {"PhysicalResourceId": self._invented()}
+            invented: Any = {"PhysicalResourceId": self._invented(), **ROLLS_BACK}
             delete = self.event("Delete", properties, later=_IN_FLIGHT, **invented)
             self.send_at_once(create, delete)
 
@@ -146,6 +151,7 @@ class Resource:
             in_flight: Whether it fails while this one is still being updated.
         """
         assert self.physical_id
+        self.began = self.now()
         old_id, old = self.physical_id, self.properties
         update = self._update(old_id, properties, old)
         if in_flight and self.order is not Order.MINISTACK:
@@ -167,6 +173,7 @@ class Resource:
     def remove(self) -> None:
         """Take the resource out of the template, or delete the stack."""
         assert self.physical_id
+        self.began = self.now()
         retained = self.policy is not Policy.DESTROY
         self._delete(self.physical_id, self.properties, retained=retained)
         self.physical_id = None
@@ -219,16 +226,25 @@ class Resource:
     def _update_back(
         self, physical_id: str, old: Properties, properties: Properties, later: float = 0
     ) -> Event:
-        return self._update(physical_id, old, properties, later) | {ROLLS_BACK: "true"}
+        return self._update(physical_id, old, properties, later) | ROLLS_BACK
 
     def _delete_created(self, physical_id: str, properties: Properties) -> None:
         self.abandoned |= self.policy is Policy.RETAIN and not physical_id.startswith("arn:")
-        self._delete(physical_id, properties, retained=self.policy is Policy.RETAIN)
+        is_retained = self.policy is Policy.RETAIN
+        self._delete(physical_id, properties, retained=is_retained, marks=ROLLS_BACK)
 
-    def _delete(self, physical_id: str, properties: Properties, *, retained: bool) -> None:
+    def _delete(
+        self,
+        physical_id: str,
+        properties: Properties,
+        *,
+        retained: bool,
+        marks: Mapping[str, str] | None = None,
+    ) -> None:
         if not retained:
             for _ in range(1 if self.order is Order.MINISTACK else 3):
-                event = self.event("Delete", properties, PhysicalResourceId=physical_id)
+                more: Any = {"PhysicalResourceId": physical_id, **(marks or {})}
+                event = self.event("Delete", properties, **more)
                 response = self.send(event)
                 if response and response["Status"] == "SUCCESS":
                     assert response["PhysicalResourceId"] == physical_id

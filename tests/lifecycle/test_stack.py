@@ -200,7 +200,7 @@ class Stack:
             if not physical_id:
                 resource.physical_id = ""
             elif self.template and resource.properties != properties:
-                self._put(resource, self.template, {ROLLS_BACK: "true"})
+                self._put(resource, self.template, ROLLS_BACK)
                 assert resource.physical_id == physical_id
         existing = {resource.physical_id for resource in self.resources}
         for resource, physical_id, properties in reversed(self.created):

@@ -14,6 +14,7 @@ import threading
 import uuid
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
@@ -119,12 +120,17 @@ class Fault:
     delay: float = 0.0
 
 
-ROLLS_BACK: Final = "RollsBack"
-"""Marks an event of a rollback for this simulation. CloudFormation's own events do not say it."""
+STACK_STATUS: Final = "StackStatus"
+"""The status of the stack during an event, for this simulation: real events do not say it."""
+STACK_CHANGED: Final = "StackChanged"
+"""When the stack operation of an event began, for this simulation."""
+ROLLS_BACK: Final = {STACK_STATUS: "UPDATE_ROLLBACK_IN_PROGRESS"}
+"""What marks an event of a rollback."""
 _STACK: Final = (
     '<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">'
     "<DescribeStacksResult><Stacks><member><StackName>images</StackName>"
-    "<CreationTime>2026-11-24T00:00:00Z</CreationTime><StackStatus>{}</StackStatus>"
+    "<CreationTime>2020-11-24T00:00:00Z</CreationTime><LastUpdatedTime>{}</LastUpdatedTime>"
+    "<StackStatus>{}</StackStatus>"
     "</member></Stacks></DescribeStacksResult></DescribeStacksResponse>"
 )
 
@@ -139,6 +145,8 @@ class Aws:
         operation_faults: What happens to the next calls of an operation.
         denied: Operations that IAM denies now.
         lag: How many reads of each operation show Image Builder as it was before a write.
+        stack_status: The status of the stack of the last event.
+        stack_changed: When its stack operation began.
         responses: The responses that arrived at each ResponseURL, in order.
         responded: When the first of them arrived.
         bodies: The bodies of all responses, in order.
@@ -151,6 +159,7 @@ class Aws:
     denied: set[str] = field(default_factory=set)
     lag: int = 0
     stack_status: str = "UPDATE_IN_PROGRESS"
+    stack_changed: float = 0.0
     responses: dict[str, list[Answer]] = field(default_factory=dict)
     responded: dict[str, float] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
@@ -271,7 +280,8 @@ class Aws:
     def call(self, event: Event, process: LambdaProcess | None = None) -> None:
         """Have Lambda call the function with an event, and retry if the function fails."""
         process = process or self.processes[0]
-        self.stack_status = f"UPDATE_{'ROLLBACK_' * (ROLLS_BACK in event)}IN_PROGRESS"
+        self.stack_status = event.get(STACK_STATUS, "UPDATE_IN_PROGRESS")
+        self.stack_changed = event.get(STACK_CHANGED, self.now())
         for pause in (*_RETRIES, None):
             outcome, _ = self._invoke(process, event)
             if outcome == "returned":
@@ -506,7 +516,9 @@ class Aws:
         if _model_name(service) == "stepfunctions":
             return self._serve_step_functions(request, operation)
         if service == "cloudformation":
-            return _response(request, _OK, {}, _STACK.format(self.stack_status).encode())
+            changed = datetime.fromtimestamp(self.stack_changed, UTC).isoformat()
+            body = _STACK.format(changed, self.stack_status)
+            return _response(request, _OK, {}, body.encode())
         url = urlsplit(str(request.url))
         self.clock.settle()
         with self._lagged(operation):
