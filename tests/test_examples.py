@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from contract import ResourceType, TaskProperty
 from local_aws.client.environment import CHECKOUT
 from tests.disks.real_disks import real_disk
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXAMPLES = CHECKOUT / "examples"
-TASK = "Custom::VmImportTask"
-IMAGE = "Custom::ImportedVmImage"
+TASK = ResourceType.IMPORT_TASK
+IMAGE = ResourceType.IMAGE
 
 Resources = dict[str, list[dict[str, Any]]]
 
@@ -56,7 +57,7 @@ def test_the_disk_in_a_bucket(synthesize: Callable[..., Resources]) -> None:
 
     (task,) = resources[TASK]
     where = {"S3Bucket": "my-vm-disks", "S3Key": "rhel9.vmdk"}
-    assert task["DiskContainers"] == [{"Format": "VMDK", "UserBucket": where}]
+    assert task[TaskProperty.DISK_CONTAINERS] == [{"Format": "VMDK", "UserBucket": where}]
     assert len(resources[IMAGE]) == len(resources["AWS::ImageBuilder::ImageRecipe"]) == 1
 
 
@@ -64,10 +65,10 @@ def test_the_local_file_encrypted(synthesize: Callable[..., Resources], disk: Pa
     resources = synthesize("local_file_encrypted", disk=str(disk))
 
     (task,) = resources[TASK]
-    (container,) = task["DiskContainers"]
+    (container,) = task[TaskProperty.DISK_CONTAINERS]
     assert container["Format"] == "VMDK"
     assert container["UserBucket"]["S3Key"].endswith(".vmdk")
-    assert task["Encrypted"] is True
+    assert task[TaskProperty.ENCRYPTED] is True
     assert len(resources["AWS::KMS::Key"]) == 1
 
 
@@ -75,8 +76,11 @@ def test_the_two_disk_windows_server(synthesize: Callable[..., Resources]) -> No
     resources = synthesize("two_disk_windows_server", bucket="my-vm-disks")
 
     (task,) = resources[TASK]
-    assert [disk["DeviceName"] for disk in task["DiskContainers"]] == ["/dev/sda1", "/dev/sdf"]
-    assert len(resources["Custom::VmImageWait"]) == 5
+    assert [disk["DeviceName"] for disk in task[TaskProperty.DISK_CONTAINERS]] == [
+        "/dev/sda1",
+        "/dev/sdf",
+    ]
+    assert len(resources[ResourceType.WAIT]) == 5
 
 
 def test_the_pipeline_stage(synthesize: Callable[..., Resources], disk: Path) -> None:

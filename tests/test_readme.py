@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cdk_vm_import import ImportedVmImage
+from contract import ResourceType
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text()
@@ -41,7 +42,7 @@ def test_the_snippets_make_a_template(tmp_path: Path) -> None:
     )
 
     template = (tmp_path / "cdk.out" / "GoldenImages.template.json").read_text()
-    assert "Custom::ImportedVmImage" in template
+    assert ResourceType.IMAGE in template
     assert "AWS::ImageBuilder::ImageRecipe" in template
 
 

@@ -146,8 +146,8 @@ class Reconciler(Generic[P, E]):
             # The update may still run, and create something right now.
             lookup = old.lookup(self._owner)
             with tolerated("leftovers are not known", unless=self._type.repeats):
-                left = self._find(lookup, READS_WHILE_OTHERS_WORK)
-                self._clean_up([one for one in left if one.id != physical_id], old)
+                found = self._find(lookup, READS_WHILE_OTHERS_WORK)
+                self._clean_up([one for one in found if self._is_left(one)], old)
         return result
 
     def delete(self, properties: P | None) -> list[str]:
@@ -220,6 +220,13 @@ class Reconciler(Generic[P, E]):
         if stack is None or stack.is_rolling_back or stack.is_deleted:
             return False
         return sent >= stack.changed.timestamp()
+
+    def _is_left(self, existing: E) -> bool:
+        """Return whether a rollback deletes what an update created; CloudFormation does not."""
+        created, own = seconds_of(existing.record.belongs_to), seconds_of(self._event.id)
+        # If this is the update, and the rollback runs at the same time, that created it.
+        is_of_later_event = created is not None and own is not None and created > own
+        return existing.id != self._event.physical_id and not is_of_later_event
 
     def _rolls_back_to(self, result: E, old: P) -> bool:
         """Return whether the event undoes an update that failed, was cancelled or never responded.

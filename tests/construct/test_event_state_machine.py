@@ -12,14 +12,15 @@ from aws_cdk import aws_stepfunctions as sfn
 
 import contract
 from cdk_vm_import import VmImportProvider
+from contract import ImageProperty, ResourceType, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.construct.conftest import ImportImage, ResourcesOf
 
-IMAGE = "Custom::ImportedVmImage"
-LINK = "Custom::VmImageWait"
+IMAGE = ResourceType.IMAGE
+LINK = ResourceType.WAIT
 MACHINE = "AWS::StepFunctions::StateMachine"
 ROLE = "AWS::IAM::Role"
 TWO_HOURS = cdk.Duration.hours(2)
@@ -54,7 +55,7 @@ def test_all_resources_of_a_stack_share_one_state_machine(
 
     (machine,) = resources_of(stack, MACHINE)
     found = [*resources_of(stack, IMAGE).values(), *resources_of(stack, LINK).values()]
-    assert [resource["Properties"]["StateMachineArn"] for resource in found] == [
+    assert [resource["Properties"][ImageProperty.STATE_MACHINE_ARN] for resource in found] == [
         {"Ref": machine}
     ] * 4
 
@@ -85,10 +86,10 @@ def test_the_state_machine_calls_the_function_until_there_are_no_seconds_to_wait
     assert states["Step"]["Next"] == "Done?"
     assert states["Done?"] == {
         "Type": "Choice",
-        "Choices": [{"Variable": "$.Seconds", "NumericGreaterThan": 0, "Next": "Wait"}],
+        "Choices": [{"Variable": f"$.{Step.SECONDS}", "NumericGreaterThan": 0, "Next": "Wait"}],
         "Default": "Done",
     }
-    assert states["Wait"] == {"Type": "Wait", "SecondsPath": "$.Seconds", "Next": "Step"}
+    assert states["Wait"] == {"Type": "Wait", "SecondsPath": f"$.{Step.SECONDS}", "Next": "Step"}
     assert states["Done"] == {"Type": "Succeed"}
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 import app as example
+from contract import ImageAttribute, ImageProperty, ResourceType, TaskAttribute, TaskProperty
 from local_aws.client.prerequisites import raw_disk
 
 if TYPE_CHECKING:
@@ -53,15 +54,15 @@ def test_with_a_disk_the_app_imports_it_and_creates_an_image_and_a_recipe(
 ) -> None:
     template = synthesize(tmp_path / "cdk.out", disk=disk)
 
-    task = resource(template, "Custom::VmImportTask")["Properties"]
-    image = resource(template, "Custom::ImportedVmImage")["Properties"]
+    task = resource(template, ResourceType.IMPORT_TASK)["Properties"]
+    image = resource(template, ResourceType.IMAGE)["Properties"]
     recipe = resource(template, "AWS::ImageBuilder::ImageRecipe")["Properties"]
-    (container,) = task["DiskContainers"]
+    (container,) = task[TaskProperty.DISK_CONTAINERS]
     assert container["Format"] == "RAW"
     assert container["UserBucket"]["S3Key"].endswith(".raw")
-    assert (task["Platform"], task["LicenseType"]) == ("Linux", "BYOL")
-    assert image["VmImportTaskId"]["Fn::GetAtt"][1] == "ImportTaskId"
-    assert recipe["ParentImage"] == {"Fn::GetAtt": ["Image9D742C96", "ImageArn"]}
+    assert (task[TaskProperty.PLATFORM], task[TaskProperty.LICENSE_TYPE]) == ("Linux", "BYOL")
+    assert image[ImageProperty.VM_IMPORT_TASK_ID]["Fn::GetAtt"][1] == TaskAttribute.IMPORT_TASK_ID
+    assert recipe["ParentImage"] == {"Fn::GetAtt": ["Image9D742C96", ImageAttribute.IMAGE_ARN]}
 
 
 def test_a_windows_server_gets_the_licence_of_aws(
@@ -69,8 +70,8 @@ def test_a_windows_server_gets_the_licence_of_aws(
 ) -> None:
     template = synthesize(tmp_path / "cdk.out", disk=disk, platform="Windows")
 
-    task = resource(template, "Custom::VmImportTask")["Properties"]
-    assert (task["Platform"], task["LicenseType"]) == ("Windows", "AWS")
+    task = resource(template, ResourceType.IMPORT_TASK)["Properties"]
+    assert (task[TaskProperty.PLATFORM], task[TaskProperty.LICENSE_TYPE]) == ("Windows", "AWS")
 
 
 def test_the_logical_ids_are_the_same_with_a_disk_and_with_a_task(
@@ -88,11 +89,11 @@ def test_with_a_task_the_app_creates_an_image_and_a_recipe(
 ) -> None:
     template = synthesize(tmp_path)
 
-    image = resource(template, "Custom::ImportedVmImage")
+    image = resource(template, ResourceType.IMAGE)
     recipe = resource(template, "AWS::ImageBuilder::ImageRecipe")["Properties"]
     assert image["DeletionPolicy"] == "RetainExceptOnCreate"
-    assert image["Properties"]["Name"] == "rhel9-golden"
-    assert recipe["ParentImage"] == {"Fn::GetAtt": ["Image9D742C96", "ImageArn"]}
+    assert image["Properties"][ImageProperty.NAME] == "rhel9-golden"
+    assert recipe["ParentImage"] == {"Fn::GetAtt": ["Image9D742C96", ImageAttribute.IMAGE_ARN]}
     assert recipe["Version"] == "1.0.0"
     assert set(template["Outputs"]) == {"ImageImageArnCD42D5A5", "RecipeArn"}
 
@@ -107,16 +108,22 @@ def test_context_values_describe_the_image(synthesize: Synthesize, tmp_path: Pat
         tags="team=platform,note=a=b",
     )
 
-    image = resource(template, "Custom::ImportedVmImage")
+    image = resource(template, ResourceType.IMAGE)
     recipe = resource(template, "AWS::ImageBuilder::ImageRecipe")["Properties"]
-    shown = {"Name", "SemanticVersion", "Platform", "VmImportTaskId", "Tags"}
+    shown = {
+        ImageProperty.NAME,
+        ImageProperty.SEMANTIC_VERSION,
+        ImageProperty.PLATFORM,
+        ImageProperty.VM_IMPORT_TASK_ID,
+        ImageProperty.TAGS,
+    }
     assert image["DeletionPolicy"] == "Delete"
     assert {name: image["Properties"][name] for name in shown} == {
-        "Name": "win",
-        "SemanticVersion": "2.0.1",
-        "Platform": "Windows",
-        "VmImportTaskId": TASK["vm_import_task_id"],
-        "Tags": {"team": "platform", "note": "a=b"},
+        ImageProperty.NAME: "win",
+        ImageProperty.SEMANTIC_VERSION: "2.0.1",
+        ImageProperty.PLATFORM: "Windows",
+        ImageProperty.VM_IMPORT_TASK_ID: TASK["vm_import_task_id"],
+        ImageProperty.TAGS: {"team": "platform", "note": "a=b"},
     }
     assert recipe["Version"] == "2.0.1"
     assert "component/update-windows/x.x.x" in json.dumps(recipe["Components"])
@@ -139,9 +146,9 @@ def test_a_context_value_sets_the_timeout(
     template = synthesize(tmp_path, timeout_minutes=minutes)
 
     types = [found["Type"] for found in template["Resources"].values()]
-    image = resource(template, "Custom::ImportedVmImage")["Properties"]
-    assert image.get("TimeoutSeconds") == seconds
-    assert types.count("Custom::VmImageWait") == links
+    image = resource(template, ResourceType.IMAGE)["Properties"]
+    assert image.get(ImageProperty.TIMEOUT_SECONDS) == seconds
+    assert types.count(ResourceType.WAIT) == links
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ from aws_cdk import aws_imagebuilder as imagebuilder
 from aws_cdk import aws_logs as logs
 
 from cdk_vm_import import ImportedVmImage, Platform, VmImportProvider
+from contract import LOG_GROUP_NAME, ImageAttribute, ImageProperty, ResourceType
 
 if TYPE_CHECKING:
     from cdk_vm_import import IVmImage
     from tests.construct.conftest import ImportImage, ResourcesOf
 
-IMAGE = "Custom::ImportedVmImage"
+IMAGE = ResourceType.IMAGE
 BUILD_ARN = "arn:aws-cn:imagebuilder:cn-north-1:123456789012:image/rhel9-golden/1.2.3/4"
 
 
@@ -30,12 +31,12 @@ def test_an_image_with_the_required_arguments_has_only_their_properties(
     import_image(stack, wait_for_available=False)
 
     assert properties(stack) == {
-        "Name": "rhel9-golden",
-        "SemanticVersion": "1.0.0",
-        "Platform": "Linux",
-        "VmImportTaskId": "import-ami-0123456789abcdef0",
-        "Retain": True,
-        "StateMachineArn": {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
+        ImageProperty.NAME: "rhel9-golden",
+        ImageProperty.SEMANTIC_VERSION: "1.0.0",
+        ImageProperty.PLATFORM: "Linux",
+        ImageProperty.VM_IMPORT_TASK_ID: "import-ami-0123456789abcdef0",
+        ImageProperty.RETAIN: True,
+        ImageProperty.STATE_MACHINE_ARN: {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
     }
 
 
@@ -44,7 +45,7 @@ def test_a_property_says_whether_cloudformation_retains_the_image(
 ) -> None:
     import_image(stack, wait_for_available=False, removal_policy=cdk.RemovalPolicy.DESTROY)
 
-    assert "Retain" not in properties(stack)
+    assert ImageProperty.RETAIN not in properties(stack)
 
 
 def test_every_argument_becomes_a_property(stack: cdk.Stack) -> None:
@@ -64,17 +65,17 @@ def test_every_argument_becomes_a_property(stack: cdk.Stack) -> None:
     )
 
     assert properties(stack) == {
-        "Name": "Windows 2022_Golden",
-        "SemanticVersion": "0.10.1073741823",
-        "Platform": "Windows",
-        "VmImportTaskId": "import-ami-01234567",
-        "Description": "The golden image",
-        "OsVersion": "Microsoft Windows Server 2022",
-        "LoggingConfiguration": {"LogGroupName": "/aws/imagebuilder/golden"},
-        "Tags": {"team": "platform", "cost center": ""},
-        "ClientToken": "a-token-of-my-own",
-        "Retain": True,
-        "StateMachineArn": {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
+        ImageProperty.NAME: "Windows 2022_Golden",
+        ImageProperty.SEMANTIC_VERSION: "0.10.1073741823",
+        ImageProperty.PLATFORM: "Windows",
+        ImageProperty.VM_IMPORT_TASK_ID: "import-ami-01234567",
+        ImageProperty.DESCRIPTION: "The golden image",
+        ImageProperty.OS_VERSION: "Microsoft Windows Server 2022",
+        ImageProperty.LOGGING_CONFIGURATION: {LOG_GROUP_NAME: "/aws/imagebuilder/golden"},
+        ImageProperty.TAGS: {"team": "platform", "cost center": ""},
+        ImageProperty.CLIENT_TOKEN: "a-token-of-my-own",
+        ImageProperty.RETAIN: True,
+        ImageProperty.STATE_MACHINE_ARN: {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
     }
 
 
@@ -87,7 +88,7 @@ def test_each_platform_has_the_name_that_the_api_uses(
 ) -> None:
     import_image(stack, platform=platform)
 
-    assert properties(stack)["Platform"] == value
+    assert properties(stack)[ImageProperty.PLATFORM] == value
 
 
 def test_tokens_are_resolved_in_the_template(stack: cdk.Stack, import_image: ImportImage) -> None:
@@ -106,13 +107,15 @@ def test_tokens_are_resolved_in_the_template(stack: cdk.Stack, import_image: Imp
     )
 
     found = properties(stack)
-    assert found["Name"] == {"Fn::Join": ["", [{"Ref": "Name"}, "-golden"]]}
-    assert found["SemanticVersion"] == {"Fn::Join": ["", ["1.", {"Ref": "Minor"}, ".0"]]}
-    assert found["VmImportTaskId"] == {"Ref": "Task"}
-    assert found["Description"] == {"Ref": "Description"}
-    assert found["OsVersion"] == {"Ref": "Os"}
-    assert found["ClientToken"] == {"Ref": "Token"}
-    assert found["Tags"] == {"owner": {"Ref": "Owner"}}
+    assert found[ImageProperty.NAME] == {"Fn::Join": ["", [{"Ref": "Name"}, "-golden"]]}
+    assert found[ImageProperty.SEMANTIC_VERSION] == {
+        "Fn::Join": ["", ["1.", {"Ref": "Minor"}, ".0"]]
+    }
+    assert found[ImageProperty.VM_IMPORT_TASK_ID] == {"Ref": "Task"}
+    assert found[ImageProperty.DESCRIPTION] == {"Ref": "Description"}
+    assert found[ImageProperty.OS_VERSION] == {"Ref": "Os"}
+    assert found[ImageProperty.CLIENT_TOKEN] == {"Ref": "Token"}
+    assert found[ImageProperty.TAGS] == {"owner": {"Ref": "Owner"}}
 
 
 def test_a_log_group_of_the_same_stack_is_referenced(
@@ -121,23 +124,23 @@ def test_a_log_group_of_the_same_stack_is_referenced(
     log_group = logs.LogGroup(stack, "Log", log_group_name="/aws/imagebuilder/golden")
     import_image(stack, log_group=log_group)
 
-    assert properties(stack)["LoggingConfiguration"] == {
-        "LogGroupName": stack.resolve(log_group.log_group_name)
+    assert properties(stack)[ImageProperty.LOGGING_CONFIGURATION] == {
+        LOG_GROUP_NAME: stack.resolve(log_group.log_group_name)
     }
 
 
 @pytest.mark.parametrize(
     ("name", "attribute"),
     [
-        ("image_arn", "ImageArn"),
-        ("image_version_arn", "ImageVersionArn"),
-        ("latest_image_arn", "LatestImageArn"),
-        ("image_name", "ImageName"),
-        ("image_version", "ImageVersion"),
-        ("client_token", "ClientToken"),
-        ("vm_import_task_id", "VmImportTaskId"),
-        ("request_id", "RequestId"),
-        ("image_id", "ImageId"),
+        ("image_arn", ImageAttribute.IMAGE_ARN),
+        ("image_version_arn", ImageAttribute.IMAGE_VERSION_ARN),
+        ("latest_image_arn", ImageAttribute.LATEST_IMAGE_ARN),
+        ("image_name", ImageAttribute.IMAGE_NAME),
+        ("image_version", ImageAttribute.IMAGE_VERSION),
+        ("client_token", ImageAttribute.CLIENT_TOKEN),
+        ("vm_import_task_id", ImageAttribute.VM_IMPORT_TASK_ID),
+        ("request_id", ImageAttribute.REQUEST_ID),
+        ("image_id", ImageAttribute.IMAGE_ID),
     ],
 )
 def test_each_attribute_comes_from_the_resource(
@@ -159,7 +162,7 @@ def test_a_recipe_builds_on_the_image(stack: cdk.Stack, import_image: ImportImag
 
     assertions.Template.from_stack(stack).has_resource_properties(
         "AWS::ImageBuilder::ImageRecipe",
-        {"ParentImage": {"Fn::GetAtt": ["Image9D742C96", "ImageArn"]}},
+        {"ParentImage": {"Fn::GetAtt": ["Image9D742C96", ImageAttribute.IMAGE_ARN]}},
     )
 
 
@@ -169,7 +172,7 @@ def test_the_arn_is_an_output_of_the_stack(stack: cdk.Stack, import_image: Impor
     assert assertions.Template.from_stack(stack).find_outputs("*") == {
         "ImageImageArnCD42D5A5": {
             "Description": "ARN of the imported Image Builder image",
-            "Value": {"Fn::GetAtt": ["Image9D742C96", "ImageArn"]},
+            "Value": {"Fn::GetAtt": ["Image9D742C96", ImageAttribute.IMAGE_ARN]},
         }
     }
 
@@ -219,7 +222,7 @@ def test_tags_of_the_app_reach_the_image(
     import_image(stack)
     cdk.Tags.of(app).add("team", "platform")
 
-    assert properties(stack)["Tags"] == {"team": "platform"}
+    assert properties(stack)[ImageProperty.TAGS] == {"team": "platform"}
 
 
 def test_tags_of_a_scope_take_precedence_over_the_argument(
@@ -228,14 +231,14 @@ def test_tags_of_a_scope_take_precedence_over_the_argument(
     image = import_image(stack, tags={"team": "platform", "stage": "test"})
     cdk.Tags.of(image).add("stage", "live")
 
-    assert properties(stack)["Tags"] == {"team": "platform", "stage": "live"}
+    assert properties(stack)[ImageProperty.TAGS] == {"team": "platform", "stage": "live"}
 
 
 def test_a_scope_can_remove_a_tag(stack: cdk.Stack, import_image: ImportImage) -> None:
     import_image(stack, tags={"team": "platform", "stage": "test"})
     cdk.Tags.of(stack).remove("stage")
 
-    assert properties(stack)["Tags"] == {"team": "platform"}
+    assert properties(stack)[ImageProperty.TAGS] == {"team": "platform"}
 
 
 def test_tags_can_exclude_images_by_their_resource_type(
@@ -244,7 +247,7 @@ def test_tags_can_exclude_images_by_their_resource_type(
     import_image(stack)
     cdk.Tags.of(stack).add("team", "platform", exclude_resource_types=[IMAGE])
 
-    assert "Tags" not in properties(stack)
+    assert ImageProperty.TAGS not in properties(stack)
 
 
 @pytest.fixture(params=["imported by this stack", "from an ARN"])

@@ -14,6 +14,7 @@ from ministack.core import iam_evaluator
 
 from cdk_vm_import import VmDisk, VmImportRole, VmImportTask
 from cdk_vm_import._inline_policy import size_of
+from contract import OwnTag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +34,7 @@ PARAMETERS = {
     "AWS::StackId": OWN,
     "AWS::URLSuffix": "amazonaws.com",
 }
-TAG = "cdk-vm-import:stack"
+TAG = OwnTag.STACK
 IMAGE = f"arn:aws:imagebuilder:{REGION}:{ACCOUNT}:image/golden/1.0.0/1"
 TASK = f"arn:aws:ec2:{REGION}:{ACCOUNT}:import-image-task/import-ami-0123456789abcdef0"
 AMI = f"arn:aws:ec2:{REGION}::image/ami-0123456789abcdef0"

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cdk_vm_import import VmImportProvider, _validation
+from contract import LOG_GROUP_NAME, ImageProperty, OwnTag, ResourceType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
         ({"tags": {"a,b": "x"}}, "tag key 'a,b' is not valid"),
         ({"tags": {"aws:x": "x"}}, "tag key 'aws:x' has a reserved prefix"),
         ({"tags": {"AWS:x": "x"}}, "tag key 'AWS:x' has a reserved prefix"),
-        ({"tags": {"cdk-vm-import:stack": "x"}}, "use a key that does not start with aws: or"),
+        ({"tags": {OwnTag.STACK: "x"}}, "use a key that does not start with aws: or"),
         ({"tags": {"a": "x" * 257}}, "tag 'a' has a value of 257 characters: use at most 256."),
         ({"tags": {"a": 1}}, "value of tag 'a': 1 is not a string"),
         ({"removal_policy": cdk.RemovalPolicy.SNAPSHOT}, "removal_policy SNAPSHOT is not possible"),
@@ -92,7 +93,7 @@ def test_values_that_image_builder_accepts_are_accepted(
 ) -> None:
     import_image(stack, **arguments)
 
-    assertions.Template.from_stack(stack).resource_count_is("Custom::ImportedVmImage", 1)
+    assertions.Template.from_stack(stack).resource_count_is(ResourceType.IMAGE, 1)
 
 
 def test_an_error_lists_all_problems_of_an_image(
@@ -174,7 +175,7 @@ def test_a_log_group_with_a_token_as_name_is_accepted(
     import_image(stack, log_group=logs.LogGroup.from_log_group_name(stack, "Log", name))
 
     assertions.Template.from_stack(stack).has_resource_properties(
-        "Custom::ImportedVmImage", {"LoggingConfiguration": {"LogGroupName": {"Ref": "Name"}}}
+        ResourceType.IMAGE, {ImageProperty.LOGGING_CONFIGURATION: {LOG_GROUP_NAME: {"Ref": "Name"}}}
     )
 
 
@@ -191,7 +192,7 @@ def test_a_provider_of_another_stack_is_refused(
     ("key", "value", "problem"),
     [
         ("aws:team", "x", "tag key 'aws:team' has a reserved prefix"),
-        ("cdk-vm-import:token", "x", "tag key 'cdk-vm-import:token' has a reserved prefix"),
+        (OwnTag.TOKEN, "x", f"tag key '{OwnTag.TOKEN}' has a reserved prefix"),
         ("team", "x" * 257, "tag 'team' has a value of 257 characters"),
     ],
 )

@@ -16,6 +16,7 @@ from cdk_nag import AwsSolutionsChecks
 from constructs import Construct
 
 from cdk_vm_import import VmImportProvider
+from contract import OwnTag, ResourceType
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +72,7 @@ def test_two_images_share_one_function(
     import_image(stack, "First")
     import_image(Construct(stack, "Deeper"), "Second", semantic_version="2.0.0")
 
-    images = resources_of(stack, "Custom::ImportedVmImage").values()
+    images = resources_of(stack, ResourceType.IMAGE).values()
     (function,) = resources_of(stack, FUNCTION)
     assert [image["Properties"]["ServiceToken"] for image in images] == [
         {"Fn::GetAtt": [function, "Arn"]}
@@ -193,7 +194,7 @@ def test_each_image_depends_on_the_provider_through_its_properties_only(
     """400 images must not repeat a list of dependencies."""
     import_image(stack)
 
-    (image,) = resources_of(stack, "Custom::ImportedVmImage").values()
+    (image,) = resources_of(stack, ResourceType.IMAGE).values()
     assert "DependsOn" not in image
 
 
@@ -228,8 +229,8 @@ def test_the_log_is_retained_for_three_months_and_deleted_with_the_stack(
 def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
     provider = VmImportProvider(stack, "Provider")
 
-    in_request = {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
-    on_resource = {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+    in_request = {f"aws:RequestTag/{OwnTag.STACK}": {"Ref": "AWS::StackId"}}
+    on_resource = {f"aws:ResourceTag/{OwnTag.STACK}": {"Ref": "AWS::StackId"}}
     new_or_own = {"StringEquals": in_request, "StringEqualsIfExists": on_resource}
     own = {"StringEquals": on_resource, "StringEqualsIfExists": in_request}
     images = arn("imagebuilder", "image/*")

@@ -24,6 +24,7 @@ from cdk_vm_import import (
     VmImportProvider,
     VmImportTask,
 )
+from contract import ImageProperty, OwnTag, ResourceType, TaskAttribute, TaskProperty
 from identity import Owner
 from import_task.properties import ImportTaskProperties
 from tests.disks.real_disks import FORMATS, real_disk
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
     from tests.construct.conftest import ImportImage, Predecessors, ResourcesOf
 
-TASK = "Custom::VmImportTask"
-IMAGE = "Custom::ImportedVmImage"
+TASK = ResourceType.IMPORT_TASK
+IMAGE = ResourceType.IMAGE
 LICENSE = (
     "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-0123456789abcdef"
 )
@@ -87,7 +88,7 @@ def test_a_task_without_a_role_gets_the_role_of_the_stack(
     task = import_disks(stack)
 
     assert task_properties() == {
-        "DiskContainers": [
+        TaskProperty.DISK_CONTAINERS: [
             {
                 "Format": "VMDK",
                 "UserBucket": {
@@ -96,8 +97,8 @@ def test_a_task_without_a_role_gets_the_role_of_the_stack(
                 },
             }
         ],
-        "RoleName": stack.resolve(task.role.role_name),
-        "StateMachineArn": {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
+        TaskProperty.ROLE_NAME: stack.resolve(task.role.role_name),
+        TaskProperty.STATE_MACHINE_ARN: {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
     }
 
 
@@ -125,25 +126,25 @@ def test_every_argument_becomes_a_property(
     )
 
     assert task_properties() == {
-        "DiskContainers": [
+        TaskProperty.DISK_CONTAINERS: [
             {
                 "SnapshotId": "snap-0123456789abcdef0",
                 "DeviceName": "/dev/sda1",
                 "Description": "The system",
             }
         ],
-        "Platform": "Windows",
-        "Architecture": "x86_64",
-        "BootMode": "uefi",
-        "LicenseType": "BYOL",
-        "LicenseSpecifications": [{"LicenseConfigurationArn": LICENSE}],
-        "Encrypted": True,
-        "KmsKeyId": stack.resolve(key.key_arn),
-        "Description": "The golden machine",
-        "RoleName": "vmimport",
-        "Tags": {"team": "images"},
-        "ClientToken": "a-token-of-my-own",
-        "StateMachineArn": {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
+        TaskProperty.PLATFORM: "Windows",
+        TaskProperty.ARCHITECTURE: "x86_64",
+        TaskProperty.BOOT_MODE: "uefi",
+        TaskProperty.LICENSE_TYPE: "BYOL",
+        TaskProperty.LICENSE_SPECIFICATIONS: [{"LicenseConfigurationArn": LICENSE}],
+        TaskProperty.ENCRYPTED: True,
+        TaskProperty.KMS_KEY_ID: stack.resolve(key.key_arn),
+        TaskProperty.DESCRIPTION: "The golden machine",
+        TaskProperty.ROLE_NAME: "vmimport",
+        TaskProperty.TAGS: {"team": "images"},
+        TaskProperty.CLIENT_TOKEN: "a-token-of-my-own",
+        TaskProperty.STATE_MACHINE_ARN: {"Ref": "VmImportProviderEventStateMachine79B5AC06"},
     }
 
 
@@ -152,7 +153,7 @@ def test_a_usage_operation_can_replace_the_license_type(
 ) -> None:
     import_disks(stack, platform=Platform.WINDOWS, usage_operation="RunInstances:0002")
 
-    assert task_properties()["UsageOperation"] == "RunInstances:0002"
+    assert task_properties()[TaskProperty.USAGE_OPERATION] == "RunInstances:0002"
 
 
 def test_encryption_does_not_require_a_key(
@@ -161,15 +162,15 @@ def test_encryption_does_not_require_a_key(
     import_disks(stack, encrypted=True)
 
     found = task_properties()
-    assert found["Encrypted"] is True
-    assert "KmsKeyId" not in found
+    assert found[TaskProperty.ENCRYPTED] is True
+    assert TaskProperty.KMS_KEY_ID not in found
 
 
 def test_the_task_id_is_an_attribute_of_the_resource(
     stack: cdk.Stack, import_disks: ImportDisks
 ) -> None:
     assert stack.resolve(import_disks(stack).import_task_id) == {
-        "Fn::GetAtt": ["Import98530AF4", "ImportTaskId"]
+        "Fn::GetAtt": ["Import98530AF4", TaskAttribute.IMPORT_TASK_ID]
     }
 
 
@@ -182,7 +183,7 @@ def test_tags_of_the_app_reach_the_task(
     import_disks(stack)
     cdk.Tags.of(app).add("team", "images")
 
-    assert task_properties()["Tags"] == {"team": "images"}
+    assert task_properties()[TaskProperty.TAGS] == {"team": "images"}
 
 
 def test_task_and_image_share_the_function(
@@ -200,7 +201,7 @@ def test_task_and_image_share_the_function(
 
 
 def test_the_names_of_the_resource_are_pinned() -> None:
-    assert contract.ResourceType.IMPORT_TASK.value == TASK
+    assert contract.ResourceType.IMPORT_TASK.value == "Custom::VmImportTask"
     assert [str(name) for name in contract.TaskProperty] == [
         "DiskContainers",
         "Platform",
@@ -398,7 +399,10 @@ def test_two_files_of_the_same_name_are_two_assets(
         path.write_bytes(bytes(509) + bytes([index, 0x55, 0xAA]))
     import_disks(stack, disks=[VmDisk.from_asset(str(path)) for path in paths])
 
-    keys = [container["UserBucket"]["S3Key"] for container in task_properties()["DiskContainers"]]
+    keys = [
+        container["UserBucket"]["S3Key"]
+        for container in task_properties()[TaskProperty.DISK_CONTAINERS]
+    ]
     assert len(set(keys)) == 2
 
 
@@ -413,7 +417,7 @@ def test_a_file_becomes_an_asset_that_task_and_role_share(
     import_disks(stack, disks=[VmDisk.from_asset(str(path))])
 
     assets = [child for child in stack.node.children if child.node.id.startswith("VmDisk")]
-    (container,) = task_properties()["DiskContainers"]
+    (container,) = task_properties()[TaskProperty.DISK_CONTAINERS]
     assert len(assets) == 1
     assert container["Format"] == "VMDK"
     assert container["UserBucket"]["S3Key"].endswith(".vmdk")
@@ -432,7 +436,7 @@ def test_a_change_of_the_file_changes_the_disk(
         stack = new_stack()
         import_disks(stack, disks=[VmDisk.from_asset(str(path))])
         (task,) = resources_of(stack, TASK).values()
-        keys.append(task["Properties"]["DiskContainers"][0]["UserBucket"]["S3Key"])
+        keys.append(task["Properties"][TaskProperty.DISK_CONTAINERS][0]["UserBucket"]["S3Key"])
 
     assert keys[0] != keys[1]
 
@@ -561,7 +565,7 @@ NOT_VALID: list[tuple[dict[str, Any], str]] = [
     ({"license_configurations": ["lic-1"]}, "license configuration 'lic-1' is not valid: use its"),
     ({"description": ""}, "description has 0 characters: use 1 to 255"),
     ({"client_token": "x" * 65}, "client_token has 65 characters: use 1 to 64"),
-    ({"tags": {"cdk-vm-import:token": "x"}}, "has a reserved prefix"),
+    ({"tags": {OwnTag.TOKEN: "x"}}, "has a reserved prefix"),
     (
         {
             "disks": [VmDisk.from_snapshot("snap-01234567")],
@@ -623,14 +627,16 @@ def test_values_that_are_known_only_at_deployment_are_accepted(
     )
 
     found = task_properties()
-    assert found["LicenseSpecifications"] == [{"LicenseConfigurationArn": {"Ref": "Parameter"}}]
+    assert found[TaskProperty.LICENSE_SPECIFICATIONS] == [
+        {"LicenseConfigurationArn": {"Ref": "Parameter"}}
+    ]
 
 
 def test_tags_of_the_app_are_validated_at_synthesis(
     app: cdk.App, stack: cdk.Stack, import_disks: ImportDisks
 ) -> None:
     import_disks(stack)
-    cdk.Tags.of(app).add("cdk-vm-import:token", "x")
+    cdk.Tags.of(app).add(OwnTag.TOKEN, "x")
 
     with pytest.raises(Exception, match=r"Stack/Import\] tag key .* has a reserved prefix"):
         app.synth()
@@ -682,7 +688,9 @@ def test_an_image_gets_the_id_of_its_task(
     import_image(stack, vm_import_task=task, vm_import_task_id=None)
 
     (image,) = resources_of(stack, IMAGE).values()
-    assert image["Properties"]["VmImportTaskId"] == stack.resolve(task.import_task_id)
+    assert image["Properties"][ImageProperty.VM_IMPORT_TASK_ID] == stack.resolve(
+        task.import_task_id
+    )
 
 
 def test_an_image_requires_either_a_task_or_an_id(
@@ -734,8 +742,8 @@ def test_delete_ami_is_a_property_of_the_task_that_creates_the_ami(
 
     (image,) = resources_of(stack, IMAGE).values()
     (task,) = resources_of(stack, TASK).values()
-    assert "DeleteAmi" not in image["Properties"]
-    assert task["Properties"]["DeleteAmi"] is True
+    assert ImageProperty.DELETE_AMI not in image["Properties"]
+    assert task["Properties"][TaskProperty.DELETE_AMI] is True
 
 
 def test_delete_ami_is_a_property_of_the_image_if_the_stack_has_no_task(
@@ -744,7 +752,7 @@ def test_delete_ami_is_a_property_of_the_image_if_the_stack_has_no_task(
     import_image(stack, delete_ami=True)
 
     (image,) = resources_of(stack, IMAGE).values()
-    assert image["Properties"]["DeleteAmi"] is True
+    assert image["Properties"][ImageProperty.DELETE_AMI] is True
 
 
 # Permissions of the function
@@ -826,8 +834,8 @@ def test_the_function_may_change_only_tasks_and_amis_of_its_own_stack(
     import_image(stack, vm_import_task=import_disks(stack), vm_import_task_id=None, delete_ami=True)
 
     found = sids(stack, VmImportProvider.get_or_create(stack))
-    on_resource = {"aws:ResourceTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
-    in_request = {"aws:RequestTag/cdk-vm-import:stack": {"Ref": "AWS::StackId"}}
+    on_resource = {f"aws:ResourceTag/{OwnTag.STACK}": {"Ref": "AWS::StackId"}}
+    in_request = {f"aws:RequestTag/{OwnTag.STACK}": {"Ref": "AWS::StackId"}}
     assert found["ImportDisksOfThisStack"]["Condition"] == {
         "StringEquals": in_request,
         "StringEqualsIfExists": on_resource,

@@ -14,14 +14,15 @@ from aws_cdk import aws_ssm as ssm
 
 import contract
 from cdk_vm_import import Platform
+from contract import ImageAttribute, ImageProperty, ResourceType, WaitAttribute, WaitProperty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.construct.conftest import ImportImage, ResourcesOf
 
-IMAGE = "Custom::ImportedVmImage"
-LINK = "Custom::VmImageWait"
+IMAGE = ResourceType.IMAGE
+LINK = ResourceType.WAIT
 TWO_HOURS = cdk.Duration.hours(2)
 TWELVE_HOURS = cdk.Duration.hours(12)
 
@@ -45,7 +46,7 @@ def links(stack: cdk.Stack) -> list[tuple[str, dict[str, Any]]]:
         ((name, link),) = (
             (name, link)
             for name, link in found.items()
-            if link["ImageArn"] == {"Fn::GetAtt": [previous, "ImageArn"]}
+            if link[WaitProperty.IMAGE_ARN] == {"Fn::GetAtt": [previous, ImageAttribute.IMAGE_ARN]}
         )
         chain.append((name, link))
         previous = name
@@ -86,8 +87,8 @@ def test_the_image_waits_for_the_first_hour_and_a_link_for_each_further_hour(
     import_image(stack, timeout=timeout)
 
     chain = [properties(stack), *(link for _, link in links(stack))]
-    assert [waiting["TimeoutSeconds"] for waiting in chain] == seconds
-    assert [waiting.get("ContinueAfterTimeout", False) for waiting in chain] == [
+    assert [waiting[ImageProperty.TIMEOUT_SECONDS] for waiting in chain] == seconds
+    assert [waiting.get(ImageProperty.CONTINUE_AFTER_TIMEOUT, False) for waiting in chain] == [
         *[True] * (len(seconds) - 1),
         False,
     ]
@@ -107,13 +108,16 @@ def test_cloudformation_waits_longer_than_the_function(
 
     found = properties(stack)
     assert found["ServiceTimeout"] == service_timeout
-    assert contract.wait_limit(found["TimeoutSeconds"]) <= int(service_timeout) - contract.GRACE
+    assert (
+        contract.wait_limit(found[ImageProperty.TIMEOUT_SECONDS])
+        <= int(service_timeout) - contract.GRACE
+    )
 
 
 def test_the_default_timeout_is_an_hour(stack: cdk.Stack, import_image: ImportImage) -> None:
     import_image(stack)
 
-    assert properties(stack)["TimeoutSeconds"] == 3600
+    assert properties(stack)[ImageProperty.TIMEOUT_SECONDS] == 3600
     assert links(stack) == []
 
 
@@ -123,7 +127,10 @@ def test_without_waiting_the_template_has_no_timeout_and_no_links(
     import_image(stack, wait_for_available=False, timeout=TWELVE_HOURS)
 
     found = properties(stack)
-    assert not {"TimeoutSeconds", "ContinueAfterTimeout", "ServiceTimeout"} & found.keys()
+    assert (
+        not {ImageProperty.TIMEOUT_SECONDS, ImageProperty.CONTINUE_AFTER_TIMEOUT, "ServiceTimeout"}
+        & found.keys()
+    )
     assert links(stack) == []
 
 
@@ -136,16 +143,20 @@ def test_a_link_has_these_properties(stack: cdk.Stack, import_image: ImportImage
     assert first_link == {
         "ServiceToken": image["ServiceToken"],
         "ServiceTimeout": "3600",
-        "StateMachineArn": image["StateMachineArn"],
-        "ImageArn": {"Fn::GetAtt": ["Image9D742C96", "ImageArn"]},
-        "VmImportTaskId": {"Fn::GetAtt": ["Image9D742C96", "VmImportTaskId"]},
-        "ImportFailed": {"Fn::GetAtt": ["Image9D742C96", "ImportFailed"]},
-        "TimeoutSeconds": 3600,
-        "ContinueAfterTimeout": True,
+        WaitProperty.STATE_MACHINE_ARN: image[ImageProperty.STATE_MACHINE_ARN],
+        WaitProperty.IMAGE_ARN: {"Fn::GetAtt": ["Image9D742C96", ImageAttribute.IMAGE_ARN]},
+        WaitProperty.VM_IMPORT_TASK_ID: {
+            "Fn::GetAtt": ["Image9D742C96", ImageAttribute.VM_IMPORT_TASK_ID]
+        },
+        WaitProperty.IMPORT_FAILED: {"Fn::GetAtt": ["Image9D742C96", ImageAttribute.IMPORT_FAILED]},
+        WaitProperty.TIMEOUT_SECONDS: 3600,
+        WaitProperty.CONTINUE_AFTER_TIMEOUT: True,
     }
     assert last_link == {
-        **{name: v for name, v in first_link.items() if name != "ContinueAfterTimeout"},
-        "ImageArn": {"Fn::GetAtt": [second, "ImageArn"]},
+        **{
+            name: v for name, v in first_link.items() if name != WaitProperty.CONTINUE_AFTER_TIMEOUT
+        },
+        WaitProperty.IMAGE_ARN: {"Fn::GetAtt": [second, WaitAttribute.IMAGE_ARN]},
     }
 
 
@@ -210,7 +221,9 @@ def test_a_parameter_with_the_ami_is_created_after_the_last_link(
     ssm.CfnParameter(stack, "Consumer", type="String", value=image.image_id)
 
     (*_, (last, _)) = links(stack)
-    assert resources(stack)["Consumer"]["Properties"]["Value"] == {"Fn::GetAtt": [last, "ImageId"]}
+    assert resources(stack)["Consumer"]["Properties"]["Value"] == {
+        "Fn::GetAtt": [last, WaitAttribute.IMAGE_ID]
+    }
     assert {name for name, _ in links(stack)} <= depends_on(stack, "Consumer")
 
 
@@ -224,10 +237,10 @@ def test_outputs_have_the_values_of_the_last_link(
     outputs = assertions.Template.from_stack(stack).to_json()["Outputs"]
     assert outputs["ImageImageArnCD42D5A5"] == {
         "Description": "ARN of the imported Image Builder image",
-        "Value": {"Fn::GetAtt": [last, "ImageArn"]},
+        "Value": {"Fn::GetAtt": [last, WaitAttribute.IMAGE_ARN]},
         "Export": {"Name": "golden"},
     }
-    assert outputs["AmiId"] == {"Value": {"Fn::GetAtt": [last, "ImageId"]}}
+    assert outputs["AmiId"] == {"Value": {"Fn::GetAtt": [last, WaitAttribute.IMAGE_ID]}}
 
 
 def test_another_stack_gets_the_ami_of_the_last_link(
@@ -239,7 +252,9 @@ def test_another_stack_gets_the_ami_of_the_last_link(
 
     (*_, (last, _)) = links(stack)
     outputs = assertions.Template.from_stack(stack).to_json()["Outputs"]
-    assert {"Fn::GetAtt": [last, "ImageId"]} in [output["Value"] for output in outputs.values()]
+    assert {"Fn::GetAtt": [last, WaitAttribute.IMAGE_ID]} in [
+        output["Value"] for output in outputs.values()
+    ]
     assert stack in other.dependencies
 
 
@@ -262,7 +277,7 @@ def evaluate(value: Any, image_arn: str) -> Any:
             return evaluate(parts, image_arn)[int(index)]
         case {"Fn::Split": [separator, text]}:
             return evaluate(text, image_arn).split(separator)
-        case {"Fn::GetAtt": ["ImageWait2A14E77CC", "ImageArn"]}:
+        case {"Fn::GetAtt": ["ImageWait2A14E77CC", WaitAttribute.IMAGE_ARN]}:
             return image_arn
     return value
 
@@ -289,7 +304,11 @@ def test_a_change_of_the_timeout_adds_or_removes_links_and_replaces_nothing(
     old, new = resources(shorter), resources(longer)
     assert old.keys() < new.keys()
     assert {new[name]["Type"] for name in new.keys() - old.keys()} == {LINK}
-    waiting = {"TimeoutSeconds", "ContinueAfterTimeout", "ServiceTimeout"}
+    waiting = {
+        ImageProperty.TIMEOUT_SECONDS,
+        ImageProperty.CONTINUE_AFTER_TIMEOUT,
+        "ServiceTimeout",
+    }
     for name in old:
         if old[name]["Type"] != LINK:
             for resource in (old[name], new[name]):
@@ -305,7 +324,7 @@ def test_an_image_of_a_chain_may_change_by_a_parameter_alone(
     task = cdk.CfnParameter(stack, "Task", default="import-ami-0123456789abcdef0")
     import_image(stack, timeout=TWELVE_HOURS, vm_import_task_id=task.value_as_string)
 
-    assert properties(stack)["VmImportTaskId"] == {"Ref": "Task"}
+    assert properties(stack)[ImageProperty.VM_IMPORT_TASK_ID] == {"Ref": "Task"}
     assert {name for name, _ in links(stack)} == {
         name for name in resources(stack) if name.startswith("ImageWait")
     }

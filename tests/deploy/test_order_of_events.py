@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import OwnTag, ResourceType
+from contract import ImageProperty, OwnTag, ResourceType, WaitAttribute, WaitProperty
 from local_aws.client.cdk_cli import CdkCli
 from tests.deploy.deployed import HOUR, Account, Function, StackView, eventually
 from tests.deploy.waiting_app import synthesize
 from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
+from tests.support.properties import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,15 +55,19 @@ class Deployed(StackView):
 
     def properties(self, policy: Policy, *, waits: bool) -> dict[str, Any]:
         """Properties of an image that no other test has, as the construct sends them."""
-        properties = {
-            "Name": f"order-{next(_numbers)}",
-            "SemanticVersion": "1.0.0",
-            "Platform": "Linux",
-            "VmImportTaskId": self.account.import_image(),
-            "StateMachineArn": self.state_machine,
+        properties: dict[str, Any] = {
+            ImageProperty.NAME: f"order-{next(_numbers)}",
+            ImageProperty.SEMANTIC_VERSION: "1.0.0",
+            ImageProperty.PLATFORM: "Linux",
+            ImageProperty.VM_IMPORT_TASK_ID: self.account.import_image(),
+            ImageProperty.STATE_MACHINE_ARN: self.state_machine,
         }
-        waiting = {"TimeoutSeconds": "3600"} if waits else {}
-        return properties | waiting | ({} if policy is Policy.DESTROY else {"Retain": "true"})
+        waiting = {ImageProperty.TIMEOUT_SECONDS: "3600"} if waits else {}
+        return (
+            properties
+            | waiting
+            | ({} if policy is Policy.DESTROY else {ImageProperty.RETAIN: "true"})
+        )
 
     def images(self, logical_id: str) -> dict[str, str]:
         """The states of the images of a resource, by ARN."""
@@ -117,13 +122,17 @@ class Played(Resource):
         return self.deployed.function.send({**event, "ResourceType": self.resource_type.value})
 
     def change(self, **changes: str) -> dict[str, Any]:
-        return {**self.first, **changes}
+        return {**self.first, **checked(ImageProperty, changes)}
 
     def is_consistent(self) -> bool:
         """Whether exactly the image that CloudFormation knows exists and is usable."""
         eventually(lambda: not self.deployed.running_executions(), 30)
         images = self.deployed.images(self.logical_id)
-        usable = {"AVAILABLE"} if "TimeoutSeconds" in self.first else {"AVAILABLE", "PENDING"}
+        usable = (
+            {"AVAILABLE"}
+            if ImageProperty.TIMEOUT_SECONDS in self.first
+            else {"AVAILABLE", "PENDING"}
+        )
         known = {self.physical_id} if self.physical_id else set()
         return (
             set(images) - self.retained_ids == known
@@ -314,12 +323,12 @@ def never_ending(deployed: Deployed) -> Iterator[Played]:
 def link_to(image: Played, deployed: Deployed) -> dict[str, Any]:
     """Properties of a link that waits for an image."""
     return {
-        "ImageArn": image.physical_id,
-        "VmImportTaskId": image.first["VmImportTaskId"],
-        "ImportFailed": "false",
-        "StateMachineArn": deployed.state_machine,
-        "TimeoutSeconds": "3600",
-        "ContinueAfterTimeout": "true",
+        WaitProperty.IMAGE_ARN: image.physical_id,
+        WaitProperty.VM_IMPORT_TASK_ID: image.first[ImageProperty.VM_IMPORT_TASK_ID],
+        WaitProperty.IMPORT_FAILED: "false",
+        WaitProperty.STATE_MACHINE_ARN: deployed.state_machine,
+        WaitProperty.TIMEOUT_SECONDS: "3600",
+        WaitProperty.CONTINUE_AFTER_TIMEOUT: "true",
     }
 
 
@@ -354,6 +363,8 @@ def test_a_link_in_flight_that_is_rolled_back_to_the_original_image_responds_at_
 
     back = link.responses[-1]
     assert back["Status"] == "SUCCESS"
-    assert back["Data"]["ImageArn"] == original.physical_id
-    assert back["Data"]["ImageId"] == deployed.account.ami_of(str(original.physical_id))
+    assert back["Data"][WaitAttribute.IMAGE_ARN] == original.physical_id
+    assert back["Data"][WaitAttribute.IMAGE_ID] == deployed.account.ami_of(
+        str(original.physical_id)
+    )
     assert eventually(lambda: waiting_executions(deployed) == 0)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from contract import OwnTag
 from local_aws.client.cdk_cli import CdkCli, CdkError
 from local_aws.client.environment import CHECKOUT
 from local_aws.client.prerequisites import BUCKET, DISK
@@ -53,9 +54,9 @@ class Stack:
         tasks = self._ec2.describe_import_image_tasks()["ImportImageTasks"]
         tags = {task["ImportTaskId"]: tags_of(task) for task in tasks if task["Status"] == "active"}
         return {
-            found["cdk-vm-import:resource"][:5]: task_id
+            found[OwnTag.RESOURCE][:5]: task_id
             for task_id, found in tags.items()
-            if f":stack/{self.name}/" in found.get("cdk-vm-import:stack", "")
+            if f":stack/{self.name}/" in found.get(OwnTag.STACK, "")
         }
 
     def amis(self) -> list[str]:
@@ -65,7 +66,7 @@ class Stack:
         return [
             found.get("ImageId") or found["SnapshotId"]
             for found in [*amis, *snapshots]
-            if f":stack/{self.name}/" in tags_of(found).get("cdk-vm-import:stack", "")
+            if f":stack/{self.name}/" in tags_of(found).get(OwnTag.STACK, "")
         ]
 
     def failed_events(self) -> list[str]:

@@ -21,6 +21,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 
 from cdk_vm_import import ImportedVmImage, Platform, VmDisk, VmImportProvider, VmImportTask
+from contract import ImageProperty, ResourceType
 from local_aws import LocalAws
 from local_aws.client.prerequisites import BUCKET, DISK, Prerequisites, raw_disk
 
@@ -268,12 +269,12 @@ class Stack:
         (machine,) = resources["AWS::StepFunctions::StateMachine"]
         properties = {
             "ServiceToken": function,
-            "Name": "superseded",
-            "SemanticVersion": "1.0.0",
-            "Platform": "Linux",
-            "VmImportTaskId": self.aws.prerequisites.import_image(),
-            "StateMachineArn": machine,
-            "TimeoutSeconds": "3600",
+            ImageProperty.NAME: "superseded",
+            ImageProperty.SEMANTIC_VERSION: "1.0.0",
+            ImageProperty.PLATFORM: "Linux",
+            ImageProperty.VM_IMPORT_TASK_ID: self.aws.prerequisites.import_image(),
+            ImageProperty.STATE_MACHINE_ARN: machine,
+            ImageProperty.TIMEOUT_SECONDS: "3600",
         }
         for request_type in ("Create", "Delete"):
             event = {
@@ -282,7 +283,7 @@ class Stack:
                 "StackId": self.id,
                 "LogicalResourceId": "Superseded",
                 "PhysicalResourceId": "none",
-                "ResourceType": "Custom::ImportedVmImage",
+                "ResourceType": ResourceType.IMAGE,
                 "ResponseURL": f"https://localhost:{self.aws.local.port}/_ministack/cfn-response/no",
                 "ResourceProperties": properties,
             }

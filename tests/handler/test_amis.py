@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import OwnTag
+from contract import LOG_GROUP_NAME, ImageProperty, OwnTag
 from tests.support.account import IMPORT, tags_of
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def test_an_ami_is_deleted_while_images_of_other_tasks_are_imported(
 ) -> None:
     task_id, ami = imported(account, image, DeleteAmi="true")
     second = dataclasses.replace(image, logical_id="SecondF00D")
-    logs = {"LogGroupName": "/aws/imagebuilder/golden"}
+    logs = {LOG_GROUP_NAME: "/aws/imagebuilder/golden"}
     second.create(account.properties(OsVersion="RHEL 9", LoggingConfiguration=logs))
 
     response = image.delete()
@@ -154,7 +154,11 @@ def test_tasks_are_listed_once_however_many_images_are_imported(
     assert len([call for call in calls if "ImportTaskIds" not in call["request"]]) == 1
 
 
-@pytest.mark.parametrize("unseen", [{"Description": "Golden"}, {"ClientToken": "mine"}], ids=str)
+@pytest.mark.parametrize(
+    "unseen",
+    [{ImageProperty.DESCRIPTION: "Golden"}, {ImageProperty.CLIENT_TOKEN: "mine"}],
+    ids=lambda unseen: next(iter(unseen)),
+)
 def test_an_ami_is_retained_while_an_image_of_an_unknown_task_is_imported(
     account: Account, image: CustomResource, unseen: dict[str, str]
 ) -> None:

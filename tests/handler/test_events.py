@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import Step
+from contract import ImageProperty, Step
 from tests.support.cloudformation import CustomResource
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def test_an_update_that_cannot_start_its_execution_fails_and_keeps_the_physical_
     arn = image.create(properties)["PhysicalResourceId"]
     account.fault("stepfunctions", "StartExecution", times=ALWAYS, error=DENIED)
 
-    response = image.update({**properties, "SemanticVersion": "2.0.0"})
+    response = image.update({**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"})
 
     assert response["Status"] == "FAILED"
     assert "StartExecution failed: AccessDeniedException" in response["Reason"]

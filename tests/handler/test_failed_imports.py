@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import ResourceType
+from contract import ImageAttribute, ImageProperty, ResourceType, WaitAttribute, WaitProperty
 from tests.support.aws import ROLLS_BACK
 from tests.support.cloudformation import CustomResource
 
@@ -23,7 +23,7 @@ ALWAYS = 100_000
 def failed(account: Account, image: CustomResource) -> tuple[str, dict[str, Any]]:
     """Create an image without waiting; its import fails."""
     properties = account.properties()
-    account.fail_import(MESSAGE, task_id=properties["VmImportTaskId"])
+    account.fail_import(MESSAGE, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
     arn = image.create(properties)["PhysicalResourceId"]
     account.advance(3600)
     return arn, properties
@@ -65,7 +65,7 @@ def test_ec2s_reason_survives_a_response_url_that_accepts_nothing_for_20_minutes
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
     properties = account.waiting()
-    account.fail_import(MESSAGE, task_id=properties["VmImportTaskId"])
+    account.fail_import(MESSAGE, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
     aws.expect(response_faults=dict.fromkeys(range(60), "500"))
 
     response = image.create(properties)
@@ -113,7 +113,7 @@ def test_the_ami_gets_the_tags_of_the_last_update_whichever_follow_up_comes_firs
     properties = account.properties(Tags={"stage": "dev", "old": "x"})
     arn = image.create(properties)["PhysicalResourceId"]
     account.advance(seconds)
-    image.update({**properties, "Tags": {"stage": "prod"}})
+    image.update({**properties, ImageProperty.TAGS: {"stage": "prod"}})
 
     account.advance(2 * 3600)
 
@@ -125,9 +125,9 @@ def test_a_deployment_that_returns_to_an_image_whose_import_failed_fails(
     account: Account, image: CustomResource
 ) -> None:
     _, bad = failed(account, image)
-    assert image.update(account.properties(Name=bad["Name"]))["Status"] == "SUCCESS"
+    assert image.update(account.properties(Name=bad[ImageProperty.NAME]))["Status"] == "SUCCESS"
 
-    response = image.update({**bad, "TimeoutSeconds": "3600"})
+    response = image.update({**bad, ImageProperty.TIMEOUT_SECONDS: "3600"})
 
     assert response["Status"] == "FAILED"
 
@@ -136,8 +136,8 @@ def test_a_rollback_to_an_image_whose_import_had_failed_succeeds(
     account: Account, image: CustomResource
 ) -> None:
     arn, bad = failed(account, image)
-    old = {**bad, "TimeoutSeconds": "3600"}
-    new = account.waiting(Name=bad["Name"])
+    old = {**bad, ImageProperty.TIMEOUT_SECONDS: "3600"}
+    new = account.waiting(Name=bad[ImageProperty.NAME])
     image.properties, image.physical_id = old, arn
     image.update(new)
 
@@ -145,7 +145,7 @@ def test_a_rollback_to_an_image_whose_import_had_failed_succeeds(
 
     assert back["Status"] == "SUCCESS", back["Reason"]
     assert back["PhysicalResourceId"] == arn
-    assert back["Data"]["ImportFailed"] == "true"
+    assert back["Data"][ImageAttribute.IMPORT_FAILED] == "true"
 
 
 def test_a_timeout_can_change_after_the_image_was_deleted_outside_the_stack(
@@ -153,20 +153,20 @@ def test_a_timeout_can_change_after_the_image_was_deleted_outside_the_stack(
 ) -> None:
     created = image.create(account.waiting())
     link = CustomResource(aws, ResourceType.WAIT.value, "Wait2F00D", stack_id=image.stack_id)
-    properties = {
-        "ImageArn": created["PhysicalResourceId"],
-        "VmImportTaskId": created["Data"]["VmImportTaskId"],
-        "ImportFailed": "false",
-        "StateMachineArn": image.properties["StateMachineArn"],
-        "TimeoutSeconds": "3600",
+    properties: dict[str, Any] = {
+        WaitProperty.IMAGE_ARN: created["PhysicalResourceId"],
+        WaitProperty.VM_IMPORT_TASK_ID: created["Data"][ImageAttribute.VM_IMPORT_TASK_ID],
+        WaitProperty.IMPORT_FAILED: "false",
+        WaitProperty.STATE_MACHINE_ARN: image.properties[ImageProperty.STATE_MACHINE_ARN],
+        WaitProperty.TIMEOUT_SECONDS: "3600",
     }
-    ami = link.create(properties)["Data"]["ImageId"]
+    ami = link.create(properties)["Data"][WaitAttribute.IMAGE_ID]
     account.delete(created["PhysicalResourceId"])
 
-    response = link.update({**properties, "ContinueAfterTimeout": "true"})
+    response = link.update({**properties, WaitProperty.CONTINUE_AFTER_TIMEOUT: "true"})
 
     assert response["Status"] == "SUCCESS", response["Reason"]
-    assert response["Data"]["ImageId"] == ami
+    assert response["Data"][WaitAttribute.IMAGE_ID] == ami
 
 
 @pytest.mark.parametrize("request_type", ["Create", "Update", "Delete"])
@@ -174,7 +174,7 @@ def test_a_timeout_that_is_not_a_number_is_responded_to(
     account: Account, image: CustomResource, request_type: str
 ) -> None:
     properties = account.properties()
-    bad = {**properties, "TimeoutSeconds": "an hour"}
+    bad = {**properties, ImageProperty.TIMEOUT_SECONDS: "an hour"}
     if request_type == "Create":
         response = image.create(bad)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import OwnTag
+from contract import LOG_GROUP_NAME, ImageAttribute, ImageProperty, OwnTag
 from tests.support.account import IMPORT
 from tests.support.cloudformation import SIGNATURE
 from tests.support.lambda_function import LOG_GROUP
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 ALWAYS = 10**6
 DENIED = {"code": "AccessDeniedException", "message": "no", "status": 403}
 NINE_FIELDS = [
-    ("Name", "RHEL 9_golden", "name", "RHEL 9_golden"),
-    ("SemanticVersion", "1.2.3", "semanticVersion", "1.2.3"),
-    ("Description", "Golden image", "description", "Golden image"),
-    ("Platform", "Linux", "platform", "Linux"),
-    ("OsVersion", "RHEL 9", "osVersion", "RHEL 9"),
-    ("VmImportTaskId", None, "vmImportTaskId", None),
+    (ImageProperty.NAME, "RHEL 9_golden", "name", "RHEL 9_golden"),
+    (ImageProperty.SEMANTIC_VERSION, "1.2.3", "semanticVersion", "1.2.3"),
+    (ImageProperty.DESCRIPTION, "Golden image", "description", "Golden image"),
+    (ImageProperty.PLATFORM, "Linux", "platform", "Linux"),
+    (ImageProperty.OS_VERSION, "RHEL 9", "osVersion", "RHEL 9"),
+    (ImageProperty.VM_IMPORT_TASK_ID, None, "vmImportTaskId", None),
     (
-        "LoggingConfiguration",
-        {"LogGroupName": "/aws/imagebuilder/rhel9"},
+        ImageProperty.LOGGING_CONFIGURATION,
+        {LOG_GROUP_NAME: "/aws/imagebuilder/rhel9"},
         "loggingConfiguration",
         {"logGroupName": "/aws/imagebuilder/rhel9"},
     ),
-    ("Tags", {"team": "images"}, "tags", {"team": "images"}),
-    ("ClientToken", "my-token", "clientToken", "my-token"),
+    (ImageProperty.TAGS, {"team": "images"}, "tags", {"team": "images"}),
+    (ImageProperty.CLIENT_TOKEN, "my-token", "clientToken", "my-token"),
 ]
 
 
@@ -64,17 +64,17 @@ def test_the_response_has_all_attributes(account: Account, image: CustomResource
     response = image.create(properties)
 
     arn = response["PhysicalResourceId"]
-    request_id = response["Data"].pop("RequestId")
+    request_id = response["Data"].pop(ImageAttribute.REQUEST_ID)
     assert len(request_id) == 36
     assert response["Data"] == {
-        "ImageArn": arn,
-        "ImageVersionArn": arn.rpartition("/")[0],
-        "LatestImageArn": f"{arn.rsplit('/', 2)[0]}/x.x.x",
-        "ImageName": "RHEL 9_golden",
-        "ImageVersion": properties["SemanticVersion"],
-        "ClientToken": account.image(arn)["tags"][OwnTag.TOKEN].split("/")[0],
-        "VmImportTaskId": properties["VmImportTaskId"],
-        "ImportFailed": "false",
+        ImageAttribute.IMAGE_ARN: arn,
+        ImageAttribute.IMAGE_VERSION_ARN: arn.rpartition("/")[0],
+        ImageAttribute.LATEST_IMAGE_ARN: f"{arn.rsplit('/', 2)[0]}/x.x.x",
+        ImageAttribute.IMAGE_NAME: "RHEL 9_golden",
+        ImageAttribute.IMAGE_VERSION: properties[ImageProperty.SEMANTIC_VERSION],
+        ImageAttribute.CLIENT_TOKEN: account.image(arn)["tags"][OwnTag.TOKEN].split("/")[0],
+        ImageAttribute.VM_IMPORT_TASK_ID: properties[ImageProperty.VM_IMPORT_TASK_ID],
+        ImageAttribute.IMPORT_FAILED: "false",
     }
 
 
@@ -89,7 +89,9 @@ def test_the_image_has_the_tags_of_the_template_and_of_the_resource(
     created_by = f"{date}-{event['RequestId']}"
     assert account.image(response["PhysicalResourceId"])["tags"] == {
         "team": "images",
-        OwnTag.TOKEN.value: f"{data['ClientToken']}/{data['RequestId']}/{created_by}",
+        OwnTag.TOKEN.value: "/".join(
+            [data[ImageAttribute.CLIENT_TOKEN], data[ImageAttribute.REQUEST_ID], created_by]
+        ),
         OwnTag.STACK.value: image.stack_id,
         OwnTag.RESOURCE.value: image.logical_id,
     }
@@ -125,12 +127,13 @@ def test_a_missing_property_fails_the_create_with_its_name(
     account: Account, image: CustomResource
 ) -> None:
     properties = account.properties()
-    del properties["Platform"]
+    del properties[ImageProperty.PLATFORM]
 
     response = image.create(properties)
 
     assert response["Status"] == "FAILED"
-    assert response["Reason"] == f"missing resource property: Platform (log group {LOG_GROUP})"
+    missing = f"missing resource property: {ImageProperty.PLATFORM}"
+    assert response["Reason"] == f"{missing} (log group {LOG_GROUP})"
 
 
 @pytest.mark.parametrize("name", ["no/name", "x", "é" * 10])
@@ -308,7 +311,7 @@ def test_a_used_token_with_other_tags_does_not_prevent_another_image(
     account.delete(deleted)
 
     # AWS refuses the same token with other tags.
-    response = image.update({**properties, "Tags": {"a": "2"}})
+    response = image.update({**properties, ImageProperty.TAGS: {"a": "2"}})
 
     assert response["Status"] == "SUCCESS", response["Reason"]
     assert account.images_of(image) == [response["PhysicalResourceId"]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from contract import ImageProperty
 from tests.support.account import IMPORT
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def test_the_image_of_another_resource_is_never_deleted(
 def test_a_delete_with_properties_that_no_release_ever_sent_succeeds(
     account: Account, image: CustomResource
 ) -> None:
-    properties = {"Name": "rhel9", "StateMachineArn": account.properties()["StateMachineArn"]}
+    properties: dict[str, Any] = {
+        ImageProperty.NAME: "rhel9",
+        ImageProperty.STATE_MACHINE_ARN: account.properties()[ImageProperty.STATE_MACHINE_ARN],
+    }
 
     assert image.delete(INVENTED, properties)["Status"] == "SUCCESS"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import TAG_PREFIX
+from contract import LOG_GROUP_NAME, TAG_PREFIX, ImageProperty
 from tests.support.account import IMPORT
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.support.cloudformation import CustomResource
 
 ALWAYS = 10**6
+OTHER_STATE_MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:other"
 READS = {"GetImage", "ListImageBuildVersions", "DescribeImages", "DescribeImportImageTasks"}
 
 
@@ -22,7 +23,7 @@ def test_a_rollback_returns_to_the_first_image_without_a_second_import(
 ) -> None:
     first = account.properties()
     arn = image.create(first)["PhysicalResourceId"]
-    second = {**first, "SemanticVersion": "2.0.0"}
+    second = {**first, ImageProperty.SEMANTIC_VERSION: "2.0.0"}
     new = image.update(second)["PhysicalResourceId"]
 
     rolled_back = image.update(first)
@@ -40,7 +41,7 @@ def test_a_rollback_returns_to_an_image_whose_token_aws_has_forgotten(
     first = account.properties()
     arn = image.create(first)["PhysicalResourceId"]
     account.advance(3 * 86400)
-    image.update({**first, "Description": "other"})
+    image.update({**first, ImageProperty.DESCRIPTION: "other"})
 
     assert image.update(first)["PhysicalResourceId"] == arn
     assert len(account.requests_of(image, "ImportVmImage")) == 2
@@ -49,14 +50,14 @@ def test_a_rollback_returns_to_an_image_whose_token_aws_has_forgotten(
 @pytest.mark.parametrize(
     "change",
     [
-        {"Name": "other"},
-        {"SemanticVersion": "1.0.1"},
-        {"Platform": "Windows"},
-        {"VmImportTaskId": None},
-        {"Description": "other"},
-        {"OsVersion": "other"},
-        {"LoggingConfiguration": {"LogGroupName": "/aws/imagebuilder/other"}},
-        {"ClientToken": "other"},
+        {ImageProperty.NAME: "other"},
+        {ImageProperty.SEMANTIC_VERSION: "1.0.1"},
+        {ImageProperty.PLATFORM: "Windows"},
+        {ImageProperty.VM_IMPORT_TASK_ID: None},
+        {ImageProperty.DESCRIPTION: "other"},
+        {ImageProperty.OS_VERSION: "other"},
+        {ImageProperty.LOGGING_CONFIGURATION: {LOG_GROUP_NAME: "/aws/imagebuilder/other"}},
+        {ImageProperty.CLIENT_TOKEN: "other"},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -65,8 +66,8 @@ def test_another_identity_creates_another_image_and_leaves_the_old_to_cloudforma
 ) -> None:
     properties = account.properties()
     old = image.create(properties)["PhysicalResourceId"]
-    if "VmImportTaskId" in change:
-        change = {"VmImportTaskId": account.import_task()}
+    if ImageProperty.VM_IMPORT_TASK_ID in change:
+        change = {ImageProperty.VM_IMPORT_TASK_ID: account.import_task()}
 
     new = image.update({**properties, **change})["PhysicalResourceId"]
 
@@ -77,12 +78,12 @@ def test_another_identity_creates_another_image_and_leaves_the_old_to_cloudforma
 @pytest.mark.parametrize(
     "change",
     [
-        {"TimeoutSeconds": "7200"},
-        {"TimeoutSeconds": None},
-        {"ContinueAfterTimeout": "true"},
-        {"StateMachineArn": "arn:aws:states:us-east-1:123456789012:stateMachine:other"},
-        {"DeleteAmi": "true"},
-        {"Retain": "true"},
+        {ImageProperty.TIMEOUT_SECONDS: "7200"},
+        {ImageProperty.TIMEOUT_SECONDS: None},
+        {ImageProperty.CONTINUE_AFTER_TIMEOUT: "true"},
+        {ImageProperty.STATE_MACHINE_ARN: OTHER_STATE_MACHINE},
+        {ImageProperty.DELETE_AMI: "true"},
+        {ImageProperty.RETAIN: "true"},
         {"FromTheFuture": "x"},
     ],
     ids=lambda change: next(iter(change)),
@@ -109,7 +110,7 @@ def test_a_change_of_tags_is_made_in_place(account: Account, image: CustomResour
     arn = image.create(properties)["PhysicalResourceId"]
     account.tag(arn, {"by-hand": "yes"})
 
-    response = image.update({**properties, "Tags": {"team": "images", "stage": "live"}})
+    response = image.update({**properties, ImageProperty.TAGS: {"team": "images", "stage": "live"}})
 
     tags = account.image(arn)["tags"]
     assert response["PhysicalResourceId"] == arn
@@ -143,7 +144,7 @@ def test_an_update_that_fails_before_it_imports_keeps_the_old_id(
     denied = {"code": "AccessDeniedException", "message": "no", "status": 403}
     account.fault("imagebuilder", "ListImageBuildVersions", times=ALWAYS, error=denied)
 
-    response = image.update({**properties, "SemanticVersion": "2.0.0"})
+    response = image.update({**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"})
 
     assert response["Status"] == "FAILED"
     assert "ListImageBuildVersions failed: AccessDeniedException: no" in response["Reason"]
@@ -158,7 +159,7 @@ def test_a_cancelled_image_is_replaced_and_deleted_in_the_clean_up(
     account.cancel(cancelled)
     assert account.image(cancelled)["state"]["status"] == "CANCELLED"
 
-    arn = image.update({**properties, "Tags": {"a": "b"}})["PhysicalResourceId"]
+    arn = image.update({**properties, ImageProperty.TAGS: {"a": "b"}})["PhysicalResourceId"]
 
     image.delete(cancelled, properties)
 
@@ -173,7 +174,7 @@ def test_the_clean_up_of_an_image_that_was_replaced_leaves_the_one_that_replaced
     first = image.create(properties)["PhysicalResourceId"]
     account.advance(IMPORT)
     account.delete(first)
-    second = image.update({**properties, "Tags": {"a": "b"}})["PhysicalResourceId"]
+    second = image.update({**properties, ImageProperty.TAGS: {"a": "b"}})["PhysicalResourceId"]
 
     image.delete(first, properties)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import OwnTag, ResourceType
+from contract import OwnTag, ResourceType, TaskAttribute, TaskProperty
 from tests.support.account import IMPORT, disk, tags_of
 from tests.support.cloudformation import CustomResource
 from tests.support.lambda_function import LOG_GROUP
@@ -34,26 +34,36 @@ def test_a_create_responds_at_once_with_the_id_of_the_task(
     response = task.create(account.task_properties())
 
     assert response["Status"] == "SUCCESS", response["Reason"]
-    assert response["Data"] == {"ImportTaskId": response["PhysicalResourceId"]}
+    assert response["Data"] == {TaskAttribute.IMPORT_TASK_ID: response["PhysicalResourceId"]}
     assert account.task(response["PhysicalResourceId"])["Status"] == "active"
 
 
 def test_each_property_becomes_a_member_of_the_request(
     account: Account, task: CustomResource
 ) -> None:
-    given = {
-        "DiskContainers": [{**disk(), "DeviceName": "/dev/sda1", "Description": "The system"}],
-        "Platform": "Windows",
-        "Architecture": "x86_64",
-        "BootMode": "legacy-bios",
-        "UsageOperation": "RunInstances:0002",
-        "LicenseSpecifications": [{"LicenseConfigurationArn": "arn:aws:license-manager:x"}],
-        "Encrypted": "true",
-        "Description": "The golden machine",
-        "RoleName": "vmimport",
+    given: dict[str, Any] = {
+        TaskProperty.DISK_CONTAINERS: [
+            {**disk(), "DeviceName": "/dev/sda1", "Description": "The system"}
+        ],
+        TaskProperty.PLATFORM: "Windows",
+        TaskProperty.ARCHITECTURE: "x86_64",
+        TaskProperty.BOOT_MODE: "legacy-bios",
+        TaskProperty.USAGE_OPERATION: "RunInstances:0002",
+        TaskProperty.LICENSE_SPECIFICATIONS: [
+            {"LicenseConfigurationArn": "arn:aws:license-manager:x"}
+        ],
+        TaskProperty.ENCRYPTED: "true",
+        TaskProperty.DESCRIPTION: "The golden machine",
+        TaskProperty.ROLE_NAME: "vmimport",
     }
 
-    response = task.create({**given, "Tags": {"team": "images"}, "StateMachineArn": STATE_MACHINE})
+    response = task.create(
+        {
+            **given,
+            TaskProperty.TAGS: {"team": "images"},
+            TaskProperty.STATE_MACHINE_ARN: STATE_MACHINE,
+        }
+    )
 
     assert response["Status"] == "SUCCESS", response["Reason"]
     (request,) = account.requests_of(task, "ImportImage")
@@ -500,7 +510,7 @@ def test_properties_of_a_wrong_type_fail_the_create_with_their_names(
     response = task.create(account.task_properties(DiskContainers="disk.raw", Tags=["a"]))
 
     assert response["Status"] == "FAILED"
-    names = "DiskContainers, Tags"
+    names = f"{TaskProperty.DISK_CONTAINERS}, {TaskProperty.TAGS}"
     wrong = f"resource property of a wrong type: {names} (log group {LOG_GROUP})"
     assert response["Reason"] == wrong
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from contract import ImageProperty
 from local_aws.server.knobs import Knobs
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ def test_a_resource_leaves_nothing_behind_with_any_knob(
     properties = account.properties(Tags={"a": "1"})
 
     created = image.create(properties)
-    again = image.create({**properties, "Tags": {"a": "2"}})
+    again = image.create({**properties, ImageProperty.TAGS: {"a": "2"}})
     assert [response["Status"] for response in (created, again)] == ["SUCCESS"] * 2, again["Reason"]
     assert created["PhysicalResourceId"] == again["PhysicalResourceId"]
     assert account.images_of(image) == [created["PhysicalResourceId"]]
 
-    newer = image.update({**properties, "SemanticVersion": "2.0.0"})
+    newer = image.update({**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"})
     assert newer["Status"] == "SUCCESS", newer["Reason"]
     assert image.delete(created["PhysicalResourceId"], properties)["Status"] == "SUCCESS"
     assert account.images_of(image) == [newer["PhysicalResourceId"]]
@@ -146,7 +147,7 @@ def test_cancelled_task_message_is_reported(
 ) -> None:
     account.knobs(cancelled_task_message=message)
     properties = account.properties()
-    account.ec2.cancel_import_task(ImportTaskId=properties["VmImportTaskId"])
+    account.ec2.cancel_import_task(ImportTaskId=properties[ImageProperty.VM_IMPORT_TASK_ID])
     response = image.create(properties)
     assert response["Status"] == "FAILED"
     assert (message or "EC2 gives no reason") in response["Reason"]

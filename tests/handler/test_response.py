@@ -18,7 +18,7 @@ import trustme
 
 from cloudformation.response import CfnResource, UndeliveredResponseError
 from cloudformation.step import Done, Pending, Response, State
-from contract import ResourceType
+from contract import ImageAttribute, ResourceType
 from errors import VmImportError, failures_name
 from tests.support.cloudformation import SIGNATURE, new_stack_id
 from tests.support.lambda_function import LOG_GROUP, Context, handler_modules
@@ -328,7 +328,9 @@ def test_a_response_has_the_empty_content_type_that_its_url_is_signed_for(bench:
 def test_a_response_has_what_cloudformation_needs(bench: Bench) -> None:
     event = bench.event()
 
-    bench.helper().handle(event, Context(bench.clock.now), lambda: ARN, {"ImageArn": ARN})
+    bench.helper().handle(
+        event, Context(bench.clock.now), lambda: ARN, {ImageAttribute.IMAGE_ARN: ARN}
+    )
 
     assert bench.urls.responses == [
         {
@@ -339,7 +341,7 @@ def test_a_response_has_what_cloudformation_needs(bench: Bench) -> None:
             "RequestId": event["RequestId"],
             "LogicalResourceId": "GoldenImageF00D",
             "NoEcho": False,
-            "Data": {"ImageArn": ARN},
+            "Data": {ImageAttribute.IMAGE_ARN: ARN},
         }
     ]
 

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import ImageAttribute, OwnTag, ResourceType
+from contract import (
+    ImageAttribute,
+    ImageProperty,
+    OwnTag,
+    ResourceType,
+    WaitAttribute,
+    WaitProperty,
+)
 from tests.support.account import IMPORT, tags_of
 from tests.support.cloudformation import CustomResource
 from tests.support.lambda_function import LOG_GROUP
+from tests.support.properties import checked
 from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
@@ -18,7 +26,8 @@ if TYPE_CHECKING:
 
 CLIENT_ERROR = "ClientError: Unknown OS / Missing OS files."
 HOURS = 3600.0
-CONTINUE: dict[str, Any] = {"ContinueAfterTimeout": "true"}
+# An image and a link have the same name for it.
+CONTINUE: dict[str, Any] = {ImageProperty.CONTINUE_AFTER_TIMEOUT: "true"}
 
 
 @pytest.fixture
@@ -34,12 +43,12 @@ def of(image: CustomResource, timeout: int = 3600, **changes: Any) -> dict[str, 
     (response,) = image.responses()[-1:]
     data = response["Data"]
     return {
-        "ImageArn": data[ImageAttribute.IMAGE_ARN],
-        "VmImportTaskId": data[ImageAttribute.VM_IMPORT_TASK_ID],
-        "ImportFailed": data[ImageAttribute.IMPORT_FAILED],
-        "StateMachineArn": STATE_MACHINE,
-        "TimeoutSeconds": str(timeout),
-        **changes,
+        WaitProperty.IMAGE_ARN: data[ImageAttribute.IMAGE_ARN],
+        WaitProperty.VM_IMPORT_TASK_ID: data[ImageAttribute.VM_IMPORT_TASK_ID],
+        WaitProperty.IMPORT_FAILED: data[ImageAttribute.IMPORT_FAILED],
+        WaitProperty.STATE_MACHINE_ARN: STATE_MACHINE,
+        WaitProperty.TIMEOUT_SECONDS: str(timeout),
+        **checked(WaitProperty, changes),
     }
 
 
@@ -62,8 +71,8 @@ def test_a_link_responds_when_the_image_is_available(
     assert response["Status"] == "SUCCESS", response["Reason"]
     assert response["PhysicalResourceId"] == link.logical_id
     assert response["Data"] == {
-        "ImageArn": arn,
-        "ImageId": account.image(arn)["outputResources"]["amis"][0]["image"],
+        WaitAttribute.IMAGE_ARN: arn,
+        WaitAttribute.IMAGE_ID: account.image(arn)["outputResources"]["amis"][0]["image"],
     }
     assert 1.5 * HOURS < aws.now() - start < 1.5 * HOURS + 120
 
@@ -77,7 +86,10 @@ def test_a_link_responds_at_once_if_the_image_is_available(
     aws.step(execution)
 
     assert execution.status == "SUCCEEDED"
-    assert link.responses()[-1]["Data"]["ImageId"] == image.responses()[0]["Data"]["ImageId"]
+    assert (
+        link.responses()[-1]["Data"][WaitAttribute.IMAGE_ID]
+        == image.responses()[0]["Data"][ImageAttribute.IMAGE_ID]
+    )
 
 
 def test_a_link_tags_the_ami_with_the_tags_of_the_image(
@@ -100,7 +112,9 @@ def test_a_link_fails_at_once_if_the_import_fails(
 ) -> None:
     account.knobs(import_seconds=3 * HOURS)
     properties = account.waiting() | CONTINUE
-    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], at_progress=34)
+    account.fail_import(
+        CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID], at_progress=34
+    )
     start = aws.now()
     image.create(properties)
 
@@ -122,8 +136,8 @@ def test_a_link_hands_on_when_its_time_is_over(
     response = link.create(of(image, **CONTINUE))
 
     assert response["Status"] == "SUCCESS", response["Reason"]
-    assert response["Data"]["ImageArn"] == arn
-    assert not response["Data"].get("ImageId")
+    assert response["Data"][WaitAttribute.IMAGE_ARN] == arn
+    assert not response["Data"].get(WaitAttribute.IMAGE_ID)
     assert 3400 < aws.now() - start < 3600
 
 
@@ -191,8 +205,8 @@ def test_a_link_of_another_image_waits_for_that_one_and_keeps_its_physical_id(
 
     assert response["Status"] == "SUCCESS", response["Reason"]
     assert response["PhysicalResourceId"] == link.logical_id
-    assert response["Data"]["ImageArn"] == image.physical_id
-    assert response["Data"]["ImageId"]
+    assert response["Data"][WaitAttribute.IMAGE_ARN] == image.physical_id
+    assert response["Data"][WaitAttribute.IMAGE_ID]
 
 
 def test_a_failed_update_of_a_link_keeps_its_physical_id(
@@ -221,7 +235,7 @@ def test_a_chain_of_12_hours_polls_at_most_520_times(
         )
         response = link.create(of(image, **CONTINUE))
 
-    assert response["Data"]["ImageId"]
+    assert response["Data"][WaitAttribute.IMAGE_ID]
     assert sum(execution.steps for execution in aws.step_functions.executions) <= 520
 
 
@@ -237,7 +251,7 @@ def test_the_polling_interval_of_a_link_follows_the_age_of_the_import(
     assert execution.seconds > 60
 
 
-@pytest.mark.parametrize("name", ["ImageArn", "VmImportTaskId"])
+@pytest.mark.parametrize("name", [WaitProperty.IMAGE_ARN, WaitProperty.VM_IMPORT_TASK_ID])
 def test_a_missing_property_of_a_link_fails_with_its_name(
     account: Account, image: CustomResource, link: CustomResource, name: str
 ) -> None:

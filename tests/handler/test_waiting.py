@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import MAX_TIMEOUT, METRIC_NAMESPACE, OwnTag
+from contract import MAX_TIMEOUT, METRIC_NAMESPACE, ImageAttribute, ImageProperty, OwnTag
 from tests.support.account import IMPORT, tags_of
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def test_the_response_comes_when_the_image_is_available_and_names_the_ami(
     assert response["Status"] == "SUCCESS", response["Reason"]
     found = account.image(response["PhysicalResourceId"])
     assert found["state"]["status"] == "AVAILABLE"
-    assert response["Data"]["ImageId"] == found["outputResources"]["amis"][0]["image"]
-    assert response["Data"]["ImageArn"] == response["PhysicalResourceId"]
+    assert response["Data"][ImageAttribute.IMAGE_ID] == found["outputResources"]["amis"][0]["image"]
+    assert response["Data"][ImageAttribute.IMAGE_ARN] == response["PhysicalResourceId"]
     assert len(image.responses()) == 1
     (execution,) = aws.step_functions.executions
     assert execution.status == "SUCCEEDED"
@@ -64,13 +64,13 @@ def test_an_image_that_is_available_is_responded_to_in_the_first_step(
     task = account.import_task()
     image.create(account.properties(VmImportTaskId=task))
     account.advance(IMPORT)
-    properties = {**image.properties, "TimeoutSeconds": "3600"}
+    properties = {**image.properties, ImageProperty.TIMEOUT_SECONDS: "3600"}
 
     execution = image.start(image.update_event(properties))
     aws.step(execution)
 
     assert execution.status == "SUCCEEDED"
-    assert image.responses()[-1]["Data"]["ImageId"] == account.ami(task)["ImageId"]  # type: ignore[index]
+    assert image.responses()[-1]["Data"][ImageAttribute.IMAGE_ID] == account.ami(task)["ImageId"]  # type: ignore[index]
 
 
 def test_the_response_is_late_by_a_small_share_of_the_import(
@@ -155,13 +155,15 @@ def test_a_failed_import_fails_the_create_with_ec2s_message_and_leaves_nothing(
     account: Account, image: CustomResource
 ) -> None:
     properties = account.waiting()
-    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], at_progress=58)
+    account.fail_import(
+        CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID], at_progress=58
+    )
 
     response = image.create(properties)
 
     assert response["Status"] == "FAILED"
     assert CLIENT_ERROR.rstrip(".") in response["Reason"]
-    assert properties["VmImportTaskId"] in response["Reason"]
+    assert properties[ImageProperty.VM_IMPORT_TASK_ID] in response["Reason"]
     assert ".." not in response["Reason"]
     assert account.images_of(image) == []
 
@@ -171,7 +173,9 @@ def test_a_failed_import_task_ends_the_wait_before_image_builder_notices_it(
 ) -> None:
     account.knobs(image_watch_seconds=100_000.0)
     properties = account.waiting()
-    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], at_progress=34)
+    account.fail_import(
+        CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID], at_progress=34
+    )
 
     response = image.create(properties)
 
@@ -216,7 +220,7 @@ def test_a_timeout_names_the_progress_and_how_to_wait_longer(
     account: Account, image: CustomResource
 ) -> None:
     properties = account.waiting(timeout=300)
-    account.fail_import(None, task_id=properties["VmImportTaskId"], at_progress=28)
+    account.fail_import(None, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID], at_progress=28)
 
     response = image.create(properties)
 
@@ -233,10 +237,13 @@ def test_the_create_after_a_timeout_uses_the_same_import(
     properties = account.waiting(timeout=60)
     image.create(properties)
 
-    response = image.create({**properties, "TimeoutSeconds": "3600"})
+    response = image.create({**properties, ImageProperty.TIMEOUT_SECONDS: "3600"})
 
     assert response["Status"] == "SUCCESS", response["Reason"]
-    assert response["Data"]["VmImportTaskId"] == properties["VmImportTaskId"]
+    assert (
+        response["Data"][ImageAttribute.VM_IMPORT_TASK_ID]
+        == properties[ImageProperty.VM_IMPORT_TASK_ID]
+    )
 
 
 @pytest.mark.parametrize("timeout", [60, 900, 3480, 3600])
@@ -259,11 +266,11 @@ def test_an_image_with_links_hands_on_when_its_hour_is_over(
 ) -> None:
     account.knobs(import_seconds=10_000.0)
 
-    response = image.create(account.waiting() | {"ContinueAfterTimeout": "true"})
+    response = image.create(account.waiting() | {ImageProperty.CONTINUE_AFTER_TIMEOUT: "true"})
 
     assert response["Status"] == "SUCCESS", response["Reason"]
-    assert response["Data"]["ImageArn"] == response["PhysicalResourceId"]
-    assert not response["Data"].get("ImageId")
+    assert response["Data"][ImageAttribute.IMAGE_ARN] == response["PhysicalResourceId"]
+    assert not response["Data"].get(ImageAttribute.IMAGE_ID)
     assert account.images_of(image) == [response["PhysicalResourceId"]]
 
 
@@ -306,7 +313,9 @@ def test_without_waiting_an_import_that_fails_is_only_logged(
     account: Account, image: CustomResource, capfd: pytest.CaptureFixture[str]
 ) -> None:
     properties = account.properties()
-    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"], at_progress=58)
+    account.fail_import(
+        CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID], at_progress=58
+    )
 
     response = image.create(properties)
     account.advance(IMPORT)
@@ -356,7 +365,7 @@ def test_an_ami_that_may_not_be_tagged_does_not_fail_the_image(
     response = image.create(account.waiting(Tags={"stage": "test"}))
 
     assert response["Status"] == "SUCCESS", response["Reason"]
-    assert response["Data"]["ImageId"]
+    assert response["Data"][ImageAttribute.IMAGE_ID]
 
 
 def test_the_follow_up_ends_when_its_image_is_deleted(
@@ -392,7 +401,7 @@ def test_a_change_of_tags_reaches_the_ami_also_without_waiting(
     arn = image.create(properties)["PhysicalResourceId"]
     account.advance(IMPORT)
 
-    image.update({**properties, "Tags": {"stage": "live"}})
+    image.update({**properties, ImageProperty.TAGS: {"stage": "live"}})
     account.advance(60)
 
     assert tags_of(account.ami_of(arn))["stage"] == "live"
@@ -417,7 +426,7 @@ def test_each_poll_is_a_line_of_json_with_metrics_for_cloudwatch(
         "Stack": "images",
         "Resource": image.logical_id,
         "image": response["PhysicalResourceId"],
-        "task": properties["VmImportTaskId"],
+        "task": properties[ImageProperty.VM_IMPORT_TASK_ID],
         "state": "PENDING",
         "status_message": "pending",
         "problem": "",
@@ -445,7 +454,7 @@ def test_a_poll_of_a_follow_up_is_logged_under_its_own_resource(
 ) -> None:
     other_image.logical_id = "OtherF00D"
     properties = account.properties()
-    account.fail_import(CLIENT_ERROR, task_id=properties["VmImportTaskId"])
+    account.fail_import(CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     logging.root.addHandler(handler)
@@ -462,7 +471,7 @@ def test_a_poll_of_a_follow_up_is_logged_under_its_own_resource(
 @pytest.mark.parametrize(
     "end",
     [
-        lambda image: image.update({**image.properties, "Tags": {"a": "1"}}),
+        lambda image: image.update({**image.properties, ImageProperty.TAGS: {"a": "1"}}),
         lambda image: image.delete(),
     ],
     ids=["Update", "Delete"],

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from contract import TAG_PREFIX, ImageProperty
 from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
 from tests.support.aws import FAULTS, RESPONSE_FAULTS, SERVICE_TIMEOUT, shared_aws
 from tests.support.step_functions import STATE_MACHINE
@@ -65,7 +66,7 @@ trouble = st.fixed_dictionaries(
     }
 )
 rarely = st.sampled_from([False, False, True])
-WAITING = {"TimeoutSeconds": "600"}
+WAITING: dict[str, Any] = {ImageProperty.TIMEOUT_SECONDS: "600"}
 # A concurrent event waits for the other one as long as that takes with a fault or two. One that
 # Lambda delivers again, a minute later, is too late: see test_sequences.py.
 SHORT = {"throttled", "throttled unretried", "failed", "response lost", "not connected"}
@@ -73,20 +74,20 @@ IN_FLIGHT: Trouble = {"wrong_responses": {}, "denied": set(), "repeat": "", "in_
 LONG = {("completed", 1000), ("never", 0)}
 changes = st.sampled_from(
     [
-        {"Tags": {"a": "1"}},
-        {"Tags": {"a": "2", "b": "1"}},
-        {"Description": "golden"},
-        {"Description": None},
-        {"SemanticVersion": "1.0.0"},
-        {"SemanticVersion": "2.0.0"},
-        {"Name": "RHEL_9"},  # the same slug
-        {"VmImportTaskId": ("completed", 60)},
-        {"VmImportTaskId": ("completed", 1000)},  # longer than the timeout
-        {"VmImportTaskId": ("failed", 0)},  # before the image is created
-        {"VmImportTaskId": ("failed", 60)},
-        {"VmImportTaskId": ("never", 0)},
-        {"TimeoutSeconds": "the other way"},
-        {"Tags": {"a": "1"}, "SemanticVersion": "2.0.0"},
+        {ImageProperty.TAGS: {"a": "1"}},
+        {ImageProperty.TAGS: {"a": "2", "b": "1"}},
+        {ImageProperty.DESCRIPTION: "golden"},
+        {ImageProperty.DESCRIPTION: None},
+        {ImageProperty.SEMANTIC_VERSION: "1.0.0"},
+        {ImageProperty.SEMANTIC_VERSION: "2.0.0"},
+        {ImageProperty.NAME: "RHEL_9"},  # the same slug
+        {ImageProperty.VM_IMPORT_TASK_ID: ("completed", 60)},
+        {ImageProperty.VM_IMPORT_TASK_ID: ("completed", 1000)},  # longer than the timeout
+        {ImageProperty.VM_IMPORT_TASK_ID: ("failed", 0)},  # before the image is created
+        {ImageProperty.VM_IMPORT_TASK_ID: ("failed", 60)},
+        {ImageProperty.VM_IMPORT_TASK_ID: ("never", 0)},
+        {ImageProperty.TIMEOUT_SECONDS: "the other way"},
+        {ImageProperty.TAGS: {"a": "1"}, ImageProperty.SEMANTIC_VERSION: "2.0.0"},
     ]
 )
 
@@ -144,12 +145,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.resource.is_beyond_repair = self.is_beyond_repair
         self.properties: dict[str, Any] = {
             "ServiceToken": "arn:aws:lambda:us-east-1:123456789012:function:f",
-            "Name": "rhel-9",
-            "SemanticVersion": "1.0.0",
-            "Platform": "Linux",
-            "VmImportTaskId": self.aws.import_task(),
-            "Retain": "false" if policy is Policy.DESTROY else "true",
-            "StateMachineArn": STATE_MACHINE,
+            ImageProperty.NAME: "rhel-9",
+            ImageProperty.SEMANTIC_VERSION: "1.0.0",
+            ImageProperty.PLATFORM: "Linux",
+            ImageProperty.VM_IMPORT_TASK_ID: self.aws.import_task(),
+            ImageProperty.RETAIN: "false" if policy is Policy.DESTROY else "true",
+            ImageProperty.STATE_MACHINE_ARN: STATE_MACHINE,
         }
         for stack_id, logical_id in (
             (self.resource.stack_id, "Another"),
@@ -266,12 +267,12 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @staticmethod
     def identity(properties: Mapping[str, Any]) -> dict[str, Any]:
-        no_part = {"Tags", *WAITING}
+        no_part = {ImageProperty.TAGS, *WAITING}
         return {name: value for name, value in properties.items() if name not in no_part}
 
     def failed(self) -> set[str | None]:
         """The image in use, if its import failed after a deployment that did not wait."""
-        task = self.aws.tasks.get(self.resource.properties.get("VmImportTaskId", ""))
+        task = self.aws.tasks.get(self.resource.properties.get(ImageProperty.VM_IMPORT_TASK_ID, ""))
         failed = task is not None and task.status in {"deleting", "deleted"}
         return {self.resource.physical_id} - {None} if failed else set()
 
@@ -288,7 +289,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         arn = str(self.resource.physical_id)
         if arn not in self.own or arn in self.stripped:
             return True
-        return self.own[arn].status in UNUSABLE and "TimeoutSeconds" in properties
+        return self.own[arn].status in UNUSABLE and ImageProperty.TIMEOUT_SECONDS in properties
 
     @property
     def own(self) -> dict[str, Image]:
@@ -306,10 +307,10 @@ class LifecycleMachine(RuleBasedStateMachine):
         if known and known not in self.drifted:
             assert known in own, "the image is lost"
             assert own[known].status not in UNUSABLE
-            if "TimeoutSeconds" in self.resource.properties:
+            if ImageProperty.TIMEOUT_SECONDS in self.resource.properties:
                 assert own[known].status != "PENDING", "the deployment did not wait"
-            tags = {k: v for k, v in own[known].tags.items() if not k.startswith("cdk-vm-import:")}
-            wanted = self.resource.properties.get("Tags", {})
+            tags = {k: v for k, v in own[known].tags.items() if not k.startswith(TAG_PREFIX)}
+            wanted = self.resource.properties.get(ImageProperty.TAGS, {})
             assert wanted.items() <= tags.items() or known in self.tagged_otherwise
             assert wanted == tags or known in self.tagged_otherwise
         for arn, tags in self.others.items():
@@ -392,13 +393,15 @@ class LifecycleMachine(RuleBasedStateMachine):
     def changed(self, change: Change) -> dict[str, Any]:
         before = self.resource.properties or self.properties
         match change:
-            case {"VmImportTaskId": (ends, seconds)}:
+            case {ImageProperty.VM_IMPORT_TASK_ID: (ends, seconds)}:
                 if self.aws.local.knobs.cancel_import == "refuse" and (ends, seconds) in LONG:
                     # see test_a_rollback_leaves_an_import_that_cannot_be_cancelled
                     ends, seconds = "completed", 60
-                change = {"VmImportTaskId": self.aws.import_task(seconds, ends)}
-            case {"TimeoutSeconds": _}:
-                change = dict.fromkeys(WAITING) if "TimeoutSeconds" in before else WAITING
+                change = {ImageProperty.VM_IMPORT_TASK_ID: self.aws.import_task(seconds, ends)}
+            case {ImageProperty.TIMEOUT_SECONDS: _}:
+                change = (
+                    dict.fromkeys(WAITING) if ImageProperty.TIMEOUT_SECONDS in before else WAITING
+                )
         properties = {**before, **change}
         return {name: value for name, value in properties.items() if value is not None}
 

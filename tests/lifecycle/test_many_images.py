@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pytest
 from botocore.retries.quota import RetryQuota
 
-from contract import OwnTag, ResourceType
+from contract import ImageAttribute, ImageProperty, OwnTag, ResourceType
 from tests.support.account import Account
 from tests.support.aws import Aws, Fault
 from tests.support.cloudformation import CustomResource, new_stack_id
@@ -222,11 +222,12 @@ def test_400_images_at_the_same_time_are_imported_in_order_under_throttled_apis(
     for image in others:
         (response,) = aws.responses[creates[image.logical_id]["ResponseURL"]]
         image.physical_id = response["PhysicalResourceId"]
-        assert response["Data"]["ImageId"]
+        assert response["Data"][ImageAttribute.IMAGE_ID]
     _assert_images(aws, others)
 
     updates = [
-        image.update_event({**image.properties, "Tags": {"stage": "live"}}) for image in others
+        image.update_event({**image.properties, ImageProperty.TAGS: {"stage": "live"}})
+        for image in others
     ]
     play(*((lambda event=event: function.handle(event)) for event in updates))
 

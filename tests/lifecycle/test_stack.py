@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import OwnTag, ResourceType
+from contract import (
+    ImageAttribute,
+    ImageProperty,
+    OwnTag,
+    ResourceType,
+    TaskAttribute,
+    TaskProperty,
+    WaitProperty,
+)
 from tests.support.aws import FAULTS, ROLLS_BACK, SERVICE_TIMEOUT
 from tests.support.cloudformation import new_stack_id, response_url
 from tests.support.step_functions import STATE_MACHINE
@@ -140,38 +148,41 @@ class Stack:
         """The properties of a resource, with the attributes of those that it depends on."""
         if resource is self.task:
             return {
-                "DiskContainers": [{"UserBucket": {"S3Bucket": "disks", "S3Key": template.disk}}],
-                "RoleName": "vmimport",
-                "StateMachineArn": STATE_MACHINE,
-                "DeleteAmi": str(self.delete_ami).lower(),
+                TaskProperty.DISK_CONTAINERS: [
+                    {"UserBucket": {"S3Bucket": "disks", "S3Key": template.disk}}
+                ],
+                TaskProperty.ROLE_NAME: "vmimport",
+                TaskProperty.STATE_MACHINE_ARN: STATE_MACHINE,
+                TaskProperty.DELETE_AMI: str(self.delete_ami).lower(),
             }
         is_last = resource is ([self.image, *self.links])[max(0, template.hours - 1)]
-        waiting: Properties = {} if is_last else {"ContinueAfterTimeout": "true"}
+        # A link has the same names for these.
+        waiting: Properties = {} if is_last else {ImageProperty.CONTINUE_AFTER_TIMEOUT: "true"}
         if template.hours:
-            waiting["TimeoutSeconds"] = "3600"
+            waiting[ImageProperty.TIMEOUT_SECONDS] = "3600"
         if resource is self.image:
             return {
-                "Name": "rhel9",
-                "SemanticVersion": template.version,
-                "Platform": "Linux",
-                "VmImportTaskId": self.task.attributes["ImportTaskId"],
-                "Retain": str(self.retains).lower(),
-                "StateMachineArn": STATE_MACHINE,
+                ImageProperty.NAME: "rhel9",
+                ImageProperty.SEMANTIC_VERSION: template.version,
+                ImageProperty.PLATFORM: "Linux",
+                ImageProperty.VM_IMPORT_TASK_ID: self.task.attributes[TaskAttribute.IMPORT_TASK_ID],
+                ImageProperty.RETAIN: str(self.retains).lower(),
+                ImageProperty.STATE_MACHINE_ARN: STATE_MACHINE,
                 **waiting,
             }
         previous = self.resources[self.resources.index(resource) - 1]
         return {
-            "ImageArn": previous.attributes["ImageArn"],
-            "VmImportTaskId": self.image.attributes["VmImportTaskId"],
-            "ImportFailed": self.image.attributes["ImportFailed"],
-            "StateMachineArn": STATE_MACHINE,
+            WaitProperty.IMAGE_ARN: previous.attributes[ImageAttribute.IMAGE_ARN],
+            WaitProperty.VM_IMPORT_TASK_ID: self.image.attributes[ImageAttribute.VM_IMPORT_TASK_ID],
+            WaitProperty.IMPORT_FAILED: self.image.attributes[ImageAttribute.IMPORT_FAILED],
+            WaitProperty.STATE_MACHINE_ARN: STATE_MACHINE,
             **waiting,
         }
 
     def _remove(self, resource: Resource, physical_id: str, properties: Properties) -> None:
         """Delete or retain what was replaced or removed."""
         if self.retains and resource is self.image:
-            self.retained[physical_id] = properties["VmImportTaskId"]
+            self.retained[physical_id] = properties[ImageProperty.VM_IMPORT_TASK_ID]
         else:
             self._delete(resource, physical_id, properties)
 
@@ -308,9 +319,9 @@ def check(stack: Stack) -> None:
         assert amis <= task | {*stack.retained.values()}
     if stack.template and stack.template.hours:
         last = stack.resources[stack.template.hours]
-        assert last.attributes["ImageArn"] == stack.image.physical_id
+        assert last.attributes[ImageAttribute.IMAGE_ARN] == stack.image.physical_id
         (ami,) = local.images[stack.image.physical_id].amis
-        assert last.attributes["ImageId"] == ami["image"]
+        assert last.attributes[ImageAttribute.IMAGE_ID] == ami["image"]
 
 
 def untagged(stack: Stack, images: set[str]) -> set[str]:

@@ -6,8 +6,9 @@ import itertools
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from contract import OwnTag
+from contract import ImageProperty, OwnTag, TaskProperty
 from tests.support.local_services import BUCKET, DISK
+from tests.support.properties import checked
 from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
@@ -41,28 +42,29 @@ class Account:
 
     def properties(self, **changes: Any) -> dict[str, Any]:
         """Properties of an image whose deployment does not wait for the import."""
-        properties = {
-            "Name": f"rhel9-{next(_names)}",
-            "SemanticVersion": "1.0.0",
-            "Platform": "Linux",
-            "VmImportTaskId": changes.get("VmImportTaskId") or self.import_task(),
-            "StateMachineArn": STATE_MACHINE,
+        properties: dict[str, Any] = {
+            ImageProperty.NAME: f"rhel9-{next(_names)}",
+            ImageProperty.SEMANTIC_VERSION: "1.0.0",
+            ImageProperty.PLATFORM: "Linux",
+            ImageProperty.VM_IMPORT_TASK_ID: changes.get(ImageProperty.VM_IMPORT_TASK_ID)
+            or self.import_task(),
+            ImageProperty.STATE_MACHINE_ARN: STATE_MACHINE,
         }
-        return {**properties, **changes}
+        return {**properties, **checked(ImageProperty, changes)}
 
     def waiting(self, timeout: int = 3600, **changes: Any) -> dict[str, Any]:
         """Properties of an image whose deployment waits until it is AVAILABLE."""
-        return self.properties(**changes) | {"TimeoutSeconds": str(timeout)}
+        return self.properties(**changes) | {ImageProperty.TIMEOUT_SECONDS: str(timeout)}
 
     def task_properties(self, **changes: Any) -> dict[str, Any]:
         """Properties of an import task."""
-        properties = {
-            "DiskContainers": [disk()],
-            "Platform": "Linux",
-            "RoleName": "vmimport",
-            "StateMachineArn": STATE_MACHINE,
+        properties: dict[str, Any] = {
+            TaskProperty.DISK_CONTAINERS: [disk()],
+            TaskProperty.PLATFORM: "Linux",
+            TaskProperty.ROLE_NAME: "vmimport",
+            TaskProperty.STATE_MACHINE_ARN: STATE_MACHINE,
         }
-        return {**properties, **changes}
+        return {**properties, **checked(TaskProperty, changes)}
 
     # --- Image Builder ---
 

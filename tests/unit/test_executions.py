@@ -11,6 +11,7 @@ import pytest
 from cloudformation import executions
 from cloudformation.event import Event
 from cloudformation.step import State
+from contract import ImageProperty, ResourceType, Step
 from errors import SupersededError
 from tests.support.cloudformation import SIGNATURE
 
@@ -62,9 +63,9 @@ def event(request_id: str, sent: float | None = 1_700_000_000, logical_id: str =
             "RequestId": request_id,
             "StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/images/1f",
             "ResponseURL": f"https://example.com/?X-Amz-Date={date}&{SIGNATURE}",
-            "ResourceType": "Custom::ImportedVmImage",
+            "ResourceType": ResourceType.IMAGE,
             "LogicalResourceId": logical_id,
-            "ResourceProperties": {"StateMachineArn": STATE_MACHINE},
+            "ResourceProperties": {ImageProperty.STATE_MACHINE_ARN: STATE_MACHINE},
         }
     )
 
@@ -141,8 +142,8 @@ def test_the_data_of_an_execution_is_json() -> None:
     data = executions.data(event("r"), State(started=1.5), 15)
 
     assert json.loads(json.dumps(data)) == {
-        "Event": event("r").raw,
-        "State": data["State"],
-        "Seconds": 15,
+        Step.EVENT: event("r").raw,
+        Step.STATE: data[Step.STATE],
+        Step.SECONDS: 15,
     }
-    assert State(**data["State"]) == State(started=1.5)
+    assert State(**data[Step.STATE]) == State(started=1.5)

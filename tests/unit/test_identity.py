@@ -7,11 +7,11 @@ import uuid
 import pytest
 
 from aws.ec2 import ImportTask
-from contract import OwnTag
+from contract import ImageProperty, OwnTag
 from identity import MAX_TOKENS, Lookup, Owner, Placeholder, Record, tokens_of
 
 OWNER = Owner("arn:aws:cloudformation:us-east-1:000000000000:stack/images/1f", "GoldenImageF00D")
-IDENTITY = {"Name": "rhel9", "SemanticVersion": "1.0.0"}
+IDENTITY: dict[str, str] = {ImageProperty.NAME: "rhel9", ImageProperty.SEMANTIC_VERSION: "1.0.0"}
 TAGS = {OwnTag.STACK.value: OWNER.stack_id, OwnTag.RESOURCE.value: OWNER.logical_id}
 
 
@@ -34,7 +34,7 @@ def test_another_resource_has_other_tokens(owner: Owner) -> None:
 
 
 def test_another_identity_has_other_tokens() -> None:
-    other = {**IDENTITY, "SemanticVersion": "1.0.1"}
+    other = {**IDENTITY, ImageProperty.SEMANTIC_VERSION: "1.0.1"}
 
     assert not set(tokens_of(OWNER, other)) & set(tokens_of(OWNER, IDENTITY))
 

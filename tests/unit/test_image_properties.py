@@ -8,28 +8,29 @@ from typing import Any
 
 import pytest
 
-from contract import IMAGE_BUILD_ARN, ImageProperty, OwnTag
+from contract import IMAGE_BUILD_ARN, LOG_GROUP_NAME, ImageProperty, OwnTag
 from errors import PropertyError
 from identity import Owner, Placeholder
 from image.properties import ImageProperties
+from tests.support.properties import checked
 
 FIXTURES = sorted((Path(__file__).parents[1] / "support" / "fixtures").glob("properties-*.json"))
 OWNER = Owner("arn:aws:cloudformation:us-east-1:000000000000:stack/images/1f", "GoldenImageF00D")
 PROPERTIES: dict[str, Any] = {
     "ServiceToken": "arn:aws:lambda:us-east-1:000000000000:function:f",
-    "Name": "RHEL 9_golden",
-    "SemanticVersion": "1.0.0",
-    "Platform": "Linux",
-    "VmImportTaskId": "import-ami-0123456789abcdef0",
-    "Description": "d",
-    "OsVersion": "RHEL 9",
-    "LoggingConfiguration": {"LogGroupName": "/aws/imagebuilder/rhel9"},
-    "Tags": {"team": "images"},
+    ImageProperty.NAME: "RHEL 9_golden",
+    ImageProperty.SEMANTIC_VERSION: "1.0.0",
+    ImageProperty.PLATFORM: "Linux",
+    ImageProperty.VM_IMPORT_TASK_ID: "import-ami-0123456789abcdef0",
+    ImageProperty.DESCRIPTION: "d",
+    ImageProperty.OS_VERSION: "RHEL 9",
+    ImageProperty.LOGGING_CONFIGURATION: {LOG_GROUP_NAME: "/aws/imagebuilder/rhel9"},
+    ImageProperty.TAGS: {"team": "images"},
 }
 
 
 def read(**changes: Any) -> ImageProperties:
-    changed = {**PROPERTIES, **changes}
+    changed = {**PROPERTIES, **checked(ImageProperty, changes)}
     return ImageProperties.read({name: v for name, v in changed.items() if v is not None})
 
 
@@ -62,16 +63,16 @@ def test_the_arn_of_a_build_is_recognised_in_every_partition(partition: str) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        {"Name": "other"},
-        {"SemanticVersion": "1.0.1"},
-        {"Platform": "Windows"},
-        {"VmImportTaskId": "import-ami-1"},
-        {"Description": None},
-        {"OsVersion": "RHEL 10"},
-        {"LoggingConfiguration": None},
-        {"ClientToken": "mine"},
+        {ImageProperty.NAME: "other"},
+        {ImageProperty.SEMANTIC_VERSION: "1.0.1"},
+        {ImageProperty.PLATFORM: "Windows"},
+        {ImageProperty.VM_IMPORT_TASK_ID: "import-ami-1"},
+        {ImageProperty.DESCRIPTION: None},
+        {ImageProperty.OS_VERSION: "RHEL 10"},
+        {ImageProperty.LOGGING_CONFIGURATION: None},
+        {ImageProperty.CLIENT_TOKEN: "mine"},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_another_identity_has_other_tokens(change: dict[str, Any]) -> None:
     other = read(**change)
@@ -95,7 +96,7 @@ def test_another_identity_has_other_tokens(change: dict[str, Any]) -> None:
 def test_other_properties_are_not_part_of_the_identity(name: str) -> None:
     value = {"team": "other"} if name == ImageProperty.TAGS else "1"
 
-    assert read(**{name: value}).lookup(OWNER) == read().lookup(OWNER)
+    assert ImageProperties.read({**PROPERTIES, name: value}).lookup(OWNER) == read().lookup(OWNER)
 
 
 def test_the_client_token_of_the_user_is_sent_as_it_is() -> None:
@@ -115,7 +116,12 @@ def test_the_request_has_the_tags_of_template_and_resource() -> None:
 
 
 def test_the_request_has_only_what_is_given() -> None:
-    names = ["Name", "SemanticVersion", "Platform", "VmImportTaskId"]
+    names = [
+        ImageProperty.NAME,
+        ImageProperty.SEMANTIC_VERSION,
+        ImageProperty.PLATFORM,
+        ImageProperty.VM_IMPORT_TASK_ID,
+    ]
     properties = ImageProperties.read({name: PROPERTIES[name] for name in names})
 
     assert sorted(properties.request(OWNER, "t")) == [
@@ -129,21 +135,29 @@ def test_the_request_has_only_what_is_given() -> None:
 
 
 def test_all_missing_properties_are_named() -> None:
-    with pytest.raises(PropertyError, match="Platform, VmImportTaskId"):
-        ImageProperties.read({"Name": "rhel9", "SemanticVersion": "1.0.0"})
+    with pytest.raises(
+        PropertyError, match=f"{ImageProperty.PLATFORM}, {ImageProperty.VM_IMPORT_TASK_ID}"
+    ):
+        ImageProperties.read({ImageProperty.NAME: "rhel9", ImageProperty.SEMANTIC_VERSION: "1.0.0"})
 
 
 def test_all_properties_of_a_wrong_type_are_named() -> None:
-    with pytest.raises(PropertyError, match=r"wrong type: OsVersion, Tags"):
+    with pytest.raises(
+        PropertyError, match=f"wrong type: {ImageProperty.OS_VERSION}, {ImageProperty.TAGS}"
+    ):
         read(OsVersion=["RHEL 9"], Tags=["team"])
 
 
 def test_a_reserved_tag_key_is_refused() -> None:
-    with pytest.raises(PropertyError, match=r"cdk-vm-import:stack"):
-        read(Tags={"cdk-vm-import:stack": "x"})
+    with pytest.raises(PropertyError, match=OwnTag.STACK):
+        read(Tags={OwnTag.STACK: "x"})
 
 
-@pytest.mark.parametrize("change", [{"Name": "no/name"}, {"SemanticVersion": "1.0"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{ImageProperty.NAME: "no/name"}, {ImageProperty.SEMANTIC_VERSION: "1.0"}],
+    ids=lambda change: next(iter(change)),
+)
 def test_a_name_and_a_version_have_the_form_that_image_builder_accepts(
     change: dict[str, str],
 ) -> None:
@@ -154,7 +168,7 @@ def test_a_name_and_a_version_have_the_form_that_image_builder_accepts(
 
 
 def test_properties_without_a_known_form_are_none() -> None:
-    assert ImageProperties.read_known({"Name": "rhel9"}) is None
+    assert ImageProperties.read_known({ImageProperty.NAME: "rhel9"}) is None
     assert ImageProperties.read_known(PROPERTIES) == read()
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from cloudformation.response import encode
+from contract import ImageAttribute
 
 MAX = 4096
 
@@ -19,7 +20,7 @@ def response(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_short_response_is_not_changed() -> None:
-    short = response(Reason="the reason", Data={"ImageArn": "arn"})
+    short = response(Reason="the reason", Data={ImageAttribute.IMAGE_ARN: "arn"})
 
     assert json.loads(encode(short, "the log")) == short
 

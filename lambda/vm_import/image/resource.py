@@ -220,16 +220,18 @@ class Images(ResourceType[ImageProperties, Image]):
         return image is not None and image.is_running
 
     def _was_retained(self, existing: Image) -> bool:
-        """Return whether a rollback must keep the image.
+        """Return whether the image was retained before the stack operation, which adopted it.
 
-        CloudFormation deletes an image in spite of its policy in a rollback, because the stack
-        operation created it. An image that the stack operation adopted was retained before.
+        CloudFormation deletes a retained image in a rollback, as if the stack operation had created
+        it. Or the policy has changed, and then it is to be deleted.
         """
         adopted = seconds_of(existing.record.adopted_by)
         if not existing.is_usable or adopted is None:
             return False
         if time.time() - adopted > _LONGEST_OPERATION:
             return False
+        if self.event.request_type != "Delete":
+            return True
         stack = self.stack()
         return stack is None or stack.is_rolling_back
 
