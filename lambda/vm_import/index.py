@@ -13,10 +13,13 @@ import import_task.resource
 from aws import Aws, LambdaContext
 from cloudformation import executions
 from cloudformation.event import Event
+from cloudformation.properties import Properties
 from cloudformation.response import CfnResource, Outcome
 from cloudformation.step import Done, Pending, State
 from contract import MAX_TIMEOUT, ResourceType, Step
-from errors import PropertyError, SupersededError, VmImportError, tolerated
+from errors import PropertyError, SupersededError, VmImportError, failures_name, tolerated
+from image.properties import ImageProperties
+from import_task.properties import ImportTaskProperties
 
 logger = logging.getLogger(__name__)
 cfn_resource = CfnResource()
@@ -25,6 +28,11 @@ _STEPS: Final = {
     ResourceType.IMAGE: image.resource.step,
     ResourceType.WAIT: image.wait_link.step,
     ResourceType.IMPORT_TASK: import_task.resource.step,
+}
+# Of the resource types that create something.
+_PROPERTIES: Final[Mapping[str, type[Properties]]] = {
+    ResourceType.IMAGE: ImageProperties,
+    ResourceType.IMPORT_TASK: ImportTaskProperties,
 }
 # How long starting an execution is repeated, in seconds.
 _START_LIMIT: Final = 90
@@ -72,7 +80,8 @@ def _start(event: Event) -> None:
     state = State(started=time.time())
     while True:
         try:
-            return executions.start(event)
+            with failures_name(_placeholder(event)):
+                return executions.start(event)
         except VmImportError as error:
             if not state.may_pass(error, _START_LIMIT):
                 raise
@@ -115,12 +124,13 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
     if resource_type not in _STEPS:
         raise PropertyError(f"resource type {resource_type!r} is none of {', '.join(_STEPS)}")
     try:
-        if not state.in_order:
-            _put_in_order(event, state)
-            state = replace(state, in_order=True)
-        outcome = _STEPS[resource_type](event, state, Aws(context))
-        if isinstance(outcome, Done) and outcome.follow_up:
-            executions.start_follow_up(event, outcome.follow_up)
+        with failures_name(_placeholder(event)):
+            if not state.in_order:
+                _put_in_order(event, state)
+                state = replace(state, in_order=True)
+            outcome = _STEPS[resource_type](event, state, Aws(context))
+            if isinstance(outcome, Done) and outcome.follow_up:
+                executions.start_follow_up(event, outcome.follow_up)
     except VmImportError as error:
         limit = MAX_TIMEOUT if state.follow_up else event.retry_limit
         if not state.may_pass(error, min(limit, longest)):
@@ -131,6 +141,18 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
     if isinstance(outcome, Pending):
         return replace(outcome, state=replace(outcome.state, delayed=0.0))
     return outcome
+
+
+def _placeholder(event: Event) -> str:
+    """Return what a failed Create names, so that its Delete finds all that it created, and only it.
+
+    Empty for other events: CloudFormation knows the resource by its id.
+    """
+    known = _PROPERTIES.get(event.raw["ResourceType"])
+    if event.request_type != "Create" or known is None:
+        return ""
+    properties = known.read_known(event.properties)
+    return properties.lookup(event.owner).placeholder(event.id) if properties else ""
 
 
 def _put_in_order(event: Event, state: State) -> None:

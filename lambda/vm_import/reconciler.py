@@ -120,9 +120,7 @@ class Reconciler(Generic[P, E]):
 
     def create(self, properties: P) -> E:
         """Return what the properties describe; create it if it does not exist."""
-        # A duplicate of this event may have created it: whatever fails, its Delete must find it.
-        with failures_name(properties.lookup(self._owner).placeholder(self._event.id)):
-            return self._find_or_create(properties, properties.tags)
+        return self._find_or_create(properties, properties.tags)
 
     def update(self, properties: P, old: P | None) -> E:
         """Change tags in place; for another identity, return another image or task.

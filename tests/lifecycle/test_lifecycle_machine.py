@@ -243,10 +243,10 @@ class LifecycleMachine(RuleBasedStateMachine):
         if resource.physical_id and in_order:
             unchanged = self.identity(resource.properties) == old
             assert (resource.physical_id == old_id) == unchanged
-        # Retained images stay. A rollback may delete one that is younger than a day.
         for arn in (resource.retained_ids & set(before)) - set(self.own):
+            # A Delete by an invented id does not tell it from one that the cancelled Create made.
             young = self.aws.clock.now() - self.created[arn] <= DAY
-            deleted = resource.policy is Policy.DESTROY or (young and not stays)
+            deleted = resource.policy is Policy.DESTROY or (in_flight and young)
             assert deleted or before[arn] in UNUSABLE, f"{arn} was lost"
         if in_flight:
             self.tagged_otherwise.add(resource.physical_id)

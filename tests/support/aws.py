@@ -59,6 +59,8 @@ _WRITES: Final = (
     "TagResource",
     "UntagResource",
 )
+# What creates something with tags needs the permission to tag it.
+_ALSO_NEEDS: Final = {"ImportVmImage": ["TagResource"], "ImportImage": ["CreateTags"]}
 # How long a follow-up execution runs beside a concurrent process, in seconds.
 _FOLLOWED: Final = 900.0
 # Lambda retries a failed asynchronous invocation after one minute and after two more.
@@ -434,7 +436,8 @@ class Aws:
             self._kill()
         if fault == "not connected":
             raise ConnectionClosedError(endpoint_url=request.url)
-        if refusal is None and operation in self.denied:
+        needs = {operation, *_ALSO_NEEDS.get(operation, ())}
+        if refusal is None and needs & self.denied:
             refusal = ("AccessDeniedException", 403)
         if refusal:
             return self._refuse(request, service, operation, *refusal)

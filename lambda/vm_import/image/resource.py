@@ -220,18 +220,23 @@ class Images(ResourceType[ImageProperties, Image]):
         return image is not None and image.is_running
 
     def _was_retained(self, existing: Image) -> bool:
-        """Return whether the image was retained before the stack operation, which adopted it.
+        """Return whether the image was retained before the stack operation.
 
-        CloudFormation deletes a retained image in a rollback, as if the stack operation had created
-        it. Or the policy has changed, and then it is to be deleted.
+        In a rollback, CloudFormation deletes an image that the stack operation adopted, as if it
+        had created it. Or the policy has changed, and then the image is to be deleted.
         """
-        adopted = seconds_of(existing.record.adopted_by)
-        if not existing.is_usable or adopted is None:
+        record = existing.record
+        used = seconds_of(record.belongs_to)
+        if not existing.is_usable or used is None:
             return False
-        if time.time() - adopted > _LONGEST_OPERATION:
-            return False
-        if self.event.request_type != "Delete":
-            return True
+        if time.time() - used < _LONGEST_OPERATION:
+            # The stack operation used it.
+            was_retained = bool(record.adopted_by)
+        else:
+            # It did not, unless this is the image that CloudFormation knows.
+            was_retained = existing.id != self.event.physical_id
+        if not was_retained or self.event.request_type != "Delete":
+            return was_retained
         stack = self.stack()
         return stack is None or stack.is_rolling_back
 
