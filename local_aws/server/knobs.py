@@ -22,7 +22,7 @@ class Knobs:
     idempotency_seconds: float = 86400
     # What a client token returns if its image is deleted, FAILED or CANCELLED: the ARN of that
     # image, or the ARN of a new import.
-    idempotency_of_dead_image: Literal["replay", "import"] = "replay"
+    idempotency_of_unusable_image: Literal["replay", "import"] = "replay"
     # What a client token with other parameters does. ImportVmImage does not declare
     # IdempotentParameterMismatchException.
     idempotency_mismatch: Literal["refuse", "replay"] = "refuse"
@@ -39,13 +39,19 @@ class Knobs:
     # Whether a recipe with the image as parentImage is a dependency that blocks DeleteImage.
     dependants_block_delete: bool = True
     # What ListImageBuildVersions returns for an image version that does not exist.
-    unknown_image_version: Literal["empty", "not_found"] = "empty"
+    unknown_image_version: Literal["empty", "not_found", "invalid"] = "empty"
     # Whether Image Builder tags an imported AMI with CreatedBy, as it tags the AMIs that it builds.
     tag_imported_ami: bool = False
+    # What an imported AMI is named: after its task, or otherwise.
+    imported_ami_name: Literal["task_id", "other"] = "task_id"
+    # Whether GetImage and ListImageBuildVersions name the AMI of an imported image.
+    image_shows_ami: bool = True
+    # How long DescribeImages does not list an imported AMI yet.
+    ami_listing_seconds: float = 0
     # The StatusMessage of a task that is cancelled without a CancelReason.
     cancelled_task_message: str = "Cancelled by user"
     # What happens to the snapshots of an import that fails or is cancelled after creating them.
-    snapshots_of_dead_import: Literal["keep", "delete"] = "keep"
+    snapshots_of_failed_import: Literal["keep", "delete"] = "keep"
     # How long a ClientToken of ImportImage returns the original response.
     import_idempotency_seconds: float = 86400
     # Whether the caller of ImportImage, and not only the role, must be able to read the disks.

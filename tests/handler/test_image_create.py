@@ -259,7 +259,7 @@ def test_an_import_task_that_ec2_does_not_know_fails_the_create(
 def test_an_image_that_was_deleted_by_hand_is_created_again_under_the_next_token(
     account: Account, image: CustomResource, knob: str
 ) -> None:
-    account.knobs(idempotency_of_dead_image=knob)
+    account.knobs(idempotency_of_unusable_image=knob)
     properties = account.properties()
     deleted = image.create(properties)["PhysicalResourceId"]
     account.advance(IMPORT)

@@ -426,7 +426,7 @@ def test_a_delete_succeeds_when_describing_images_is_denied(
 def test_the_snapshots_of_an_import_that_is_cancelled_at_its_end_are_deleted(
     account: Account, task: CustomResource, by_ec2: str, delete_ami: str
 ) -> None:
-    account.knobs(snapshots_of_dead_import=by_ec2)
+    account.knobs(snapshots_of_failed_import=by_ec2)
     task_id = task.create(account.task_properties(DeleteAmi=delete_ami))["PhysicalResourceId"]
     snapshots = account.snapshots_of_almost_completed(task_id)
 

@@ -273,7 +273,7 @@ def play(aws: Aws, seed: int) -> None:
     import_seconds = chance.choice([60.0, 1200.0, 1200.0, 5000.0, 9000.0])
     aws.reset(
         import_seconds=import_seconds,
-        snapshots_of_dead_import=chance.choice(["keep", "delete"]),
+        snapshots_of_failed_import=chance.choice(["keep", "delete"]),
     )
     stack = Stack(aws, chance, retains=chance.random() < 0.5, delete_ami=chance.random() < 0.7)
     waits = chance.random() < 0.6

@@ -163,7 +163,7 @@ def test_a_used_client_token_returns_the_arn_of_a_deleted_image(aws: Account) ->
     aws.images.delete_image(imageBuildVersionArn=first)
     assert aws.import_image(task_id, clientToken="token") == first
     assert refused(lambda: aws.image(first))[0] == "ResourceNotFoundException"
-    aws.server.knobs(idempotency_of_dead_image="import")
+    aws.server.knobs(idempotency_of_unusable_image="import")
     assert aws.import_image(task_id, clientToken="token") == f"{version_of(first)}/2"
 
 

@@ -416,7 +416,7 @@ def test_a_cancelled_task_is_deleting_then_deleted(aws: Account) -> None:
 def test_snapshots_of_a_cancelled_task_are_retained_or_deleted(
     aws: Account, knob: str, left: int
 ) -> None:
-    aws.server.knobs(snapshots_of_dead_import=knob)
+    aws.server.knobs(snapshots_of_failed_import=knob)
     task_id = aws.start()
     aws.server.advance(1100)
     (detail,) = aws.task(task_id)["SnapshotDetails"]

@@ -177,6 +177,7 @@ class Aws:
         self._calls = self._puts = self._outage = self._response_outage = 0
         self._before: tuple[float, dict[str, Image]] | None = None
         self._lagging: dict[str, int] = {}
+        self._denied_until: dict[str, float] = {}
         self._numbers = itertools.count()
         self._connected = False
         self._retry_quotas: list[RetryQuota] = []  # of botocore: a client stops to retry
@@ -190,6 +191,7 @@ class Aws:
         self.bodies.clear()
         self.headers.clear()
         self.operation_faults.clear()
+        self._denied_until.clear()
         for quota in self._retry_quotas:
             quota.release(RetryQuota.INITIAL_CAPACITY)
         self.lag, self._before = 0, None
@@ -206,6 +208,10 @@ class Aws:
         self.faults, self.response_faults = faults or {}, response_faults or {}
         self.denied = denied or set()
         self._calls = self._puts = self._outage = self._response_outage = 0
+
+    def deny_for(self, seconds: float, operation: str) -> None:
+        """Have IAM deny an operation until so many seconds have passed."""
+        self._denied_until[operation] = self.now() + seconds
 
     def fault(self, service: str, operation: str, **what: Any) -> None:
         """Have the next calls of an operation fail; see `Fault`."""
@@ -437,7 +443,8 @@ class Aws:
         if fault == "not connected":
             raise ConnectionClosedError(endpoint_url=request.url)
         needs = {operation, *_ALSO_NEEDS.get(operation, ())}
-        if refusal is None and needs & self.denied:
+        late = {name for name, end in self._denied_until.items() if self.now() < end}
+        if refusal is None and needs & (self.denied | late):
             refusal = ("AccessDeniedException", 403)
         if refusal:
             return self._refuse(request, service, operation, *refusal)

@@ -199,7 +199,8 @@ class Images(ResourceType[ImageProperties, Image]):
         if properties and properties.is_retained and self._was_retained(existing):
             return [f"{existing.id} is retained: it existed before the stack operation"]
         if existing.is_running:
-            self.aws.image_builder.cancel(existing.id)
+            with tolerated("the import is not cancelled", unless=self.repeats):
+                self.aws.image_builder.cancel(existing.id)
             if not read_until_found(
                 lambda: not self._is_running(existing), READS_WHILE_OTHERS_WORK
             ):

@@ -5,22 +5,29 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-taggin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ministack.services import ec2
 
-from local_aws.services.service_model import refuse_dry_run
+from local_aws.services.service_model import ServiceError, refuse_dry_run
 
 if TYPE_CHECKING:
     from local_aws.services.service_model import Operation
+
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
+_MOST_TAGS: Final = 50
 
 
 def create_tags(request: dict[str, Any]) -> dict[str, Any]:
     """CreateTags."""
     refuse_dry_run(request)
     new = {tag["Key"]: tag.get("Value", "") for tag in request["Tags"]}
-    for resource_id in request["Resources"]:
-        _put(resource_id, _tags(resource_id) | new)
+    tagged = {resource_id: _tags(resource_id) | new for resource_id in request["Resources"]}
+    if any(len(tags) > _MOST_TAGS for tags in tagged.values()):
+        message = "The maximum number of Tags for a resource has been reached."
+        raise ServiceError("TagLimitExceeded", message)
+    for resource_id, tags in tagged.items():
+        _put(resource_id, tags)
     return {}
 
 

@@ -10,6 +10,7 @@ import math
 import random
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
@@ -231,7 +232,7 @@ class VmImport:
 
         def delete() -> None:
             task.status = "deleted"
-            if self._world.knobs.snapshots_of_dead_import == "delete":
+            if self._world.knobs.snapshots_of_failed_import == "delete":
                 for snapshot_id in task.created_snapshots():
                     ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
 
@@ -321,9 +322,10 @@ class VmImport:
         task.image_id = f"ami-{random.getrandbits(68):017x}"
         for detail in task.details:
             detail["Status"] = "completed"
-        ec2._images[task.image_id] = {  # noqa: SLF001
+        is_named_after_task = self._world.knobs.imported_ami_name == "task_id"
+        ami = {
             "ImageId": task.image_id,
-            "Name": task.task_id,
+            "Name": task.task_id if is_named_after_task else f"import-{task.image_id}",
             "Description": task.request.get("Description", ""),
             "Architecture": task.request.get("Architecture", "x86_64"),
             "ImageLocation": "",
@@ -345,6 +347,11 @@ class VmImport:
             "CreationDate": self._world.clock.timestamp(),
             "OwnerId": get_account_id(),
         }
+        listed = partial(ec2._images.__setitem__, task.image_id, ami)  # noqa: SLF001
+        if delay := self._world.knobs.ami_listing_seconds:
+            self._world.call_in(delay, listed)
+        else:
+            listed()
         task.status, task.ended = "completed", self._world.clock.now()
         self._notify(task)
 

@@ -152,7 +152,10 @@ class ImageBuilder:
         return response
 
     def _imports_again(self, response: dict[str, Any]) -> bool:
-        if "imageArn" not in response or self._world.knobs.idempotency_of_dead_image == "replay":
+        if (
+            "imageArn" not in response
+            or self._world.knobs.idempotency_of_unusable_image == "replay"
+        ):
             return False
         image = self._images.get(response["imageArn"])
         return image is None or image.status in ("FAILED", "CANCELLED")
@@ -220,6 +223,8 @@ class ImageBuilder:
             image.status, image.reason = "FAILED", task.message[:1024]
         else:
             image.status = "AVAILABLE"
+            if not self._world.knobs.image_shows_ami:
+                return
             image.amis = [
                 {
                     "region": get_region(),
@@ -271,9 +276,11 @@ class ImageBuilder:
     def list_image_build_versions(self, request: dict[str, Any]) -> dict[str, Any]:
         """ListImageBuildVersions."""
         version = request.get("imageVersionArn")
-        strict = self._world.knobs.unknown_image_version == "not_found"
-        if version and version not in self._last_builds and strict:
-            raise not_found(version)
+        unknown = self._world.knobs.unknown_image_version
+        if version and version not in self._last_builds and unknown != "empty":
+            if unknown == "not_found":
+                raise not_found(version)
+            raise ServiceError("InvalidParameterValueException", f"{version} is not valid")
         builds = [
             {**image.summary(), "owner": get_account_id()}
             for image in self._images.values()

@@ -1,0 +1,264 @@
+"""Which event an image belongs to: a late or repeated Delete takes no image of a later event."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contract import ImageProperty
+from tests.support.aws import ROLLS_BACK, STACK_CHANGED, STACK_STATUS
+
+if TYPE_CHECKING:
+    from tests.support.account import Account
+    from tests.support.aws import Aws
+    from tests.support.cloudformation import CustomResource
+
+DENIED = {"code": "AccessDeniedException", "message": "no", "status": 403}
+INVENTED = "images-GoldenImageF00D-1ABCDEFGHIJKL"
+ALWAYS = 10**6
+DAY = 86400
+
+
+def failed_attempt(aws: Aws, account: Account, image: CustomResource, properties: Any) -> str:
+    """Create an image, but fail after the import was started; return the physical id.
+
+    So it ends with `cdk deploy --no-rollback`: CloudFormation deletes nothing.
+    """
+    execution = image.start(image.create_event(properties))
+    aws.step(execution)
+    account.fault("imagebuilder", "GetImage", times=20, error=DENIED)
+    aws.work(lambda: not execution.is_running)
+    aws.operation_faults.clear()
+    response = image.responses()[-1]
+    assert response["Status"] == "FAILED"
+    assert len(account.images_of(image)) == 1
+    return str(response["PhysicalResourceId"])
+
+
+def delete_in_clean_up(image: CustomResource, physical_id: str, began: float) -> dict[str, Any]:
+    """Delete in the stack operation that began at a time, as CloudFormation cleans up."""
+    status = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
+    marks = {STACK_STATUS: status, STACK_CHANGED: began}
+    return image.send(image.delete_event(physical_id) | marks)
+
+
+@pytest.mark.parametrize("by", ["its id", "an invented id"])
+def test_the_delete_of_a_failed_attempt_keeps_the_image_that_the_retry_adopted(
+    aws: Aws, account: Account, image: CustomResource, by: str
+) -> None:
+    properties = account.waiting()
+    failed_id = failed_attempt(aws, account, image, properties)
+    aws.let_pass(600)
+    began = aws.now()
+    retried = image.create(properties)
+    assert retried["Status"] == "SUCCESS", retried["Reason"]
+
+    deleted = delete_in_clean_up(image, failed_id if by == "its id" else INVENTED, began)
+
+    assert deleted["Status"] == "SUCCESS"
+    assert account.images_of(image) == [retried["PhysicalResourceId"]]
+    assert f"{retried['PhysicalResourceId']} is retained" in deleted["Reason"]
+
+
+@pytest.mark.parametrize("by", ["its id", "an invented id"])
+def test_the_delete_of_a_failed_attempt_before_the_retry_deletes_its_image(
+    aws: Aws, account: Account, image: CustomResource, by: str
+) -> None:
+    properties = account.waiting()
+    failed_id = failed_attempt(aws, account, image, properties)
+    aws.let_pass(600)
+
+    deleted = delete_in_clean_up(image, failed_id if by == "its id" else INVENTED, aws.now())
+    assert deleted["Status"] == "SUCCESS"
+    assert account.images_of(image) == []
+
+    retried = image.create(properties)
+    assert retried["Status"] == "SUCCESS", retried["Reason"]
+    assert account.images_of(image) == [retried["PhysicalResourceId"]]
+
+
+def test_the_delete_of_an_attempt_that_imported_nothing_keeps_the_image_of_the_retry(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    properties = account.waiting()
+    aws.expect(denied={"ImportVmImage"})
+    failed_id = image.create(properties)["PhysicalResourceId"]
+    aws.expect()
+    began = aws.now()
+    retried = image.create(properties)["PhysicalResourceId"]
+
+    for physical_id in (failed_id, INVENTED):
+        assert delete_in_clean_up(image, physical_id, began)["Status"] == "SUCCESS"
+
+    assert account.images_of(image) == [retried]
+
+
+def test_a_failed_retry_of_an_update_is_deleted_without_the_image_of_the_next_one(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    properties = account.waiting()
+    first = image.create(properties)["PhysicalResourceId"]
+    newer = {**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"}
+    update = image.update_event(newer)
+    execution = image.start(update)
+    aws.step(execution)
+    account.fault("imagebuilder", "GetImage", times=20, error=DENIED)
+    aws.work(lambda: not execution.is_running)
+    aws.operation_faults.clear()
+    failed_id = image.responses()[-1]["PhysicalResourceId"]
+    assert failed_id != first
+    aws.let_pass(600)
+    image.properties = properties
+    began = aws.now()
+    second = image.update(newer, first)["PhysicalResourceId"]
+
+    assert delete_in_clean_up(image, failed_id, began)["Status"] == "SUCCESS"
+
+    assert account.images_of(image) == [first, second]
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS"])
+def test_a_stack_that_is_deleted_deletes_adopted_images_too(
+    aws: Aws, account: Account, image: CustomResource, status: str
+) -> None:
+    properties = account.waiting()
+    failed_attempt(aws, account, image, properties)
+    aws.let_pass(600)
+    began = aws.now()
+    image.create(properties)
+
+    marks = {STACK_STATUS: status, STACK_CHANGED: began}
+    assert image.send(image.delete_event(INVENTED) | marks)["Status"] == "SUCCESS"
+
+    assert account.images_of(image) == []
+
+
+def test_the_delete_of_a_failed_attempt_keeps_the_task_that_the_retry_adopted(
+    aws: Aws, account: Account, task: CustomResource
+) -> None:
+    denied = {"code": "UnauthorizedOperation", "message": "no", "status": 403}
+    account.fault("ec2", "CreateTags", times=ALWAYS, error=denied)
+    failed = task.create(account.task_properties())
+    assert failed["Status"] == "FAILED"
+    aws.operation_faults.clear()
+    began = aws.now()
+    # The first attempt had no time to tag what it imported.
+    retried = task.create(account.task_properties())
+    assert retried["Status"] == "SUCCESS", retried["Reason"]
+
+    for physical_id in (failed["PhysicalResourceId"], INVENTED):
+        assert delete_in_clean_up(task, physical_id, began)["Status"] == "SUCCESS"
+
+    assert account.active_tasks_of(task) == [retried["PhysicalResourceId"]]
+
+
+# --- images that a stack operation adopted ---
+
+
+@pytest.mark.parametrize("age", [60, 3 * DAY])
+def test_a_new_policy_and_a_new_version_delete_the_old_image(
+    aws: Aws, account: Account, image: CustomResource, age: int
+) -> None:
+    # CloudFormation sends the old properties, which retain the image.
+    properties = account.properties(Retain="true")
+    first = image.create(properties)["PhysicalResourceId"]
+    aws.let_pass(age)
+    newer = {
+        **properties,
+        ImageProperty.SEMANTIC_VERSION: "2.0.0",
+        ImageProperty.RETAIN: "false",
+    }
+    began = aws.now()
+    second = image.update(newer)["PhysicalResourceId"]
+
+    marks = {STACK_STATUS: "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", STACK_CHANGED: began}
+    deleted = image.send(image.delete_event(first, properties) | marks)
+
+    assert deleted["Status"] == "SUCCESS"
+    assert deleted["Reason"] == ""
+    assert account.images_of(image) == [second]
+
+
+@pytest.mark.parametrize("age", [60, 3 * DAY])
+def test_a_rollback_names_the_retained_image_that_it_keeps(
+    aws: Aws,
+    account: Account,
+    image: CustomResource,
+    age: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    properties = account.properties(Retain="true")
+    first = image.create(properties)["PhysicalResourceId"]
+    aws.let_pass(age)  # removed from the template, and retained
+    assert image.create(properties)["PhysicalResourceId"] == first
+    caplog.set_level(logging.INFO)
+
+    deleted = image.send(image.delete_event(first) | ROLLS_BACK)
+
+    assert deleted["Status"] == "SUCCESS"
+    assert account.images_of(image) == [first]
+    reason = f"{first} is retained: it existed before the stack operation"
+    assert deleted["Reason"] == reason
+    assert reason in caplog.text
+
+
+def test_an_image_without_the_tags_of_the_resource_is_named(
+    account: Account, image: CustomResource, other_image: CustomResource
+) -> None:
+    image.create(account.properties())
+    theirs = other_image.create(account.properties())["PhysicalResourceId"]
+
+    response = image.delete(theirs)
+
+    assert response["Status"] == "SUCCESS"
+    assert response["Reason"] == (
+        f"{theirs} is retained: it does not have the tags of this resource"
+    )
+    assert account.images_of(other_image) == [theirs]
+
+
+def test_the_successor_of_an_image_deleted_by_hand_is_deleted_by_the_rollback(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    properties = account.properties()
+    first = image.create(properties)["PhysicalResourceId"]
+    account.advance(3600)
+    account.delete(first)
+    newer = {**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"}
+    # Cancelled in flight: CloudFormation does not know the response.
+    aws.deliver(image.update_event(newer))
+    assert len(account.images_of(image)) == 1
+
+    back = image.send(image.update_event(properties, first) | ROLLS_BACK)
+
+    assert back["Status"] == "SUCCESS", back["Reason"]
+    assert account.images_of(image) == [back["PhysicalResourceId"]]
+
+
+def test_an_update_after_an_image_was_deleted_by_hand_deletes_no_other_image(
+    account: Account, image: CustomResource
+) -> None:
+    properties = account.properties(Retain="true")
+    first = image.create(properties)["PhysicalResourceId"]
+    account.advance(3600)
+    account.delete(first)
+
+    newer = {**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"}
+    second = image.update(newer)["PhysicalResourceId"]
+
+    assert account.images_of(image) == [second]
+
+
+def test_the_request_id_stays_that_of_the_import(account: Account, image: CustomResource) -> None:
+    properties = account.properties()
+    created = image.create(properties)
+    imports = [call for call in account.calls("ImportVmImage") if not call["error"]]
+    assert len(imports) == 1
+
+    updated = image.update({**properties, ImageProperty.TAGS: {"team": "images"}})
+    found = image.create({**properties, ImageProperty.TAGS: {"team": "others"}})
+
+    assert updated["Data"] == created["Data"]
+    assert found["Data"] == created["Data"]
