@@ -244,7 +244,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             unchanged = self.identity(resource.properties) == old
             assert (resource.physical_id == old_id) == unchanged
         for arn in (resource.retained_ids & set(before)) - set(self.own):
-            # An event that failed before it found the image leaves no trace of that. A rollback then
+            # An event that fails before it finds the image leaves no trace on it. A rollback then
             # takes an image that is younger than a day for one that the event created.
             young = self.aws.clock.now() - self.created[arn] <= DAY
             deleted = resource.policy is Policy.DESTROY or (young and not stays)

@@ -109,6 +109,7 @@ class Fault:
         service: botocore's name of the service.
         operation: The operation, such as `ImportVmImage`.
         times: How many calls it happens to.
+        skip: How many calls succeed before.
         error: `code`, `message` and `status` of the error that the service returns.
         lose_answer: Whether the service does what it is asked and the answer is lost.
         delay: Seconds that pass before the call is answered.
@@ -117,6 +118,7 @@ class Fault:
     service: str
     operation: str
     times: int = 1
+    skip: int = 0
     error: Mapping[str, Any] | None = None
     lose_answer: bool = False
     delay: float = 0.0
@@ -476,6 +478,9 @@ class Aws:
     def _planned_fault(self, service: str, operation: str) -> Fault | None:
         for fault in self.operation_faults:
             if (fault.service, fault.operation) == (_model_name(service), operation):
+                if fault.skip:
+                    fault.skip -= 1
+                    return None
                 fault.times -= 1
                 if fault.times <= 0:
                     self.operation_faults.remove(fault)
