@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import ParamValidationError
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class NotListedError(VmImportError):
 class AwsError(VmImportError):
     """AWS refused a call, or could not be reached."""
 
-    def __init__(self, operation: str, error: ClientError | BotoCoreError) -> None:
+    def __init__(self, operation: str, error: Exception) -> None:
         """Describe what failed: AWS's code, message and request id, and one hint.
 
         Args:
@@ -69,7 +69,7 @@ class AwsError(VmImportError):
             error: What boto3 raised.
         """
         # Errors without a response, such as timeouts, have the attribute too, and it is None.
-        response = getattr(error, "response", None) or {}
+        response: dict[str, Any] = getattr(error, "response", None) or {}
         details = response.get("Error", {})
         metadata = response.get("ResponseMetadata", {})
         self.code: str = details.get("Code", type(error).__name__)

@@ -223,8 +223,7 @@ class Reconciler(Generic[P, E]):
         """Return whether a rollback deletes what an update created; CloudFormation does not."""
         created, own = seconds_of(existing.record.belongs_to), seconds_of(self._event.id)
         # If this is the update, and the rollback runs at the same time, that created it.
-        is_of_later_event = created is not None and own is not None and created > own
-        return existing.id != self._event.physical_id and not is_of_later_event
+        return created is None or own is None or created <= own
 
     def _rolls_back_to(self, result: E, old: P) -> bool:
         """Return whether the event undoes an update that failed, was cancelled or never responded.
@@ -308,7 +307,9 @@ class Reconciler(Generic[P, E]):
             if existing or error.is_token_used:
                 return existing
             raise
-        if created and (self._owner.is_another(created.tags) or created.token not in {"", token}):
+        if created and self._owner.is_another(created.tags):
+            return None
+        if created and created.token not in {"", token}:
             return None
         return created
 

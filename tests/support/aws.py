@@ -508,6 +508,11 @@ class Aws:
                 f"<Response><Errors><Error><Code>{code}</Code><Message>{escape(message)}</Message>"
                 f"</Error></Errors><RequestID>{request_id}</RequestID></Response>"
             )
+        if service == "cloudformation":
+            body = (
+                f"<ErrorResponse><Error><Code>{code}</Code><Message>{escape(message)}</Message>"
+                f"</Error><RequestId>{request_id}</RequestId></ErrorResponse>"
+            )
         headers = {"X-Amzn-Errortype": code, "x-amzn-requestid": request_id}
         return _response(request, status, headers, body.encode())
 

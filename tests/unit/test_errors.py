@@ -13,6 +13,7 @@ from botocore.exceptions import (
     ParamValidationError,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from errors import AwsError, PropertyError, VmImportError, failures_name, tolerated
 
@@ -56,6 +57,10 @@ def test_a_call_without_an_answer_may_pass(error: Any) -> None:
 
     assert failure.is_transient
     assert f"GetImage failed: {error.__name__}: " in str(failure)
+
+
+def test_a_response_that_boto3_cannot_read_may_pass() -> None:
+    assert AwsError("GetImage", ResponseParserError("not XML")).is_transient
 
 
 def test_a_request_that_boto3_refuses_to_send_does_not_pass() -> None:

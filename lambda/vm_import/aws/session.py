@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from errors import AwsError
 
@@ -54,7 +55,7 @@ class AwsApi:
     def _errors(self, operation: str) -> Iterator[None]:
         try:
             yield
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
             name = aws_client(self.service).meta.method_to_api_mapping[operation]
             raise AwsError(name, error) from error
 

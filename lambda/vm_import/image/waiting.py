@@ -89,11 +89,7 @@ class Wait:
             ImageFailedError: The image can never be AVAILABLE, or was not in time.
         """
         state, elapsed = self.state, self.state.elapsed
-        limit = MAX_TIMEOUT if state.follow_up else wait_limit(self.event.timeout)
-        if self.event.continues:
-            # The same for all steps of an event.
-            limit -= round(random.Random(self.event.raw["RequestId"]).random() * _SPREAD)  # noqa: S311
-        remaining = limit - elapsed
+        remaining = self._limit - elapsed
         progress, outcome, seconds = Progress(), "waiting", 0
         try:
             progress = poll(aws, state.image, self.task_id)
@@ -131,6 +127,17 @@ class Wait:
             "Hint: EC2's import continues, and the next deployment uses it; set a longer timeout, "
             "up to 12 hours, or wait_for_available=False"
         )
+
+    @property
+    def _limit(self) -> int:
+        """After how many seconds the wait ends."""
+        if self.state.follow_up:
+            return MAX_TIMEOUT
+        limit = wait_limit(self.event.timeout)
+        if self.event.continues:
+            # The same for all steps of an event.
+            limit -= round(random.Random(self.event.raw["RequestId"]).random() * _SPREAD)  # noqa: S311
+        return limit
 
     def _confirm(self, progress: Progress) -> State:
         """Count the polls in a row that did not find the image: reads may lag behind.
