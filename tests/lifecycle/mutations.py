@@ -1,4 +1,6 @@
-"""Deliberate faults in the handler, one by one; the tests must notice each (`make mutate`).
+"""Deliberate faults in handler and constructs, one by one; the tests must notice each.
+
+`make mutate` runs this.
 
 This is a list by hand instead of mutmut or cosmic-ray: those change every operator and constant,
 mostly texts and time limits that no behaviour depends on, and cannot express faults such as a
@@ -20,15 +22,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _CHECKOUT = Path(__file__).parents[2]
-_HANDLER = _CHECKOUT / "lambda" / "vm_import"
-_TESTS = ("tests/unit", "tests/lifecycle/test_sequences.py", "tests/handler", "tests/lifecycle")
+# The handler and the constructs, as they lie in the checkout: the constructs load the contract.
+_SOURCES = (Path("lambda", "vm_import"), Path("constructs"))
+_HANDLER_TESTS = (
+    "tests/unit",
+    "tests/lifecycle/test_sequences.py",
+    "tests/handler",
+    "tests/lifecycle",
+)
+_CONSTRUCT_TESTS = ("tests/construct",)
 
 Replacement = Callable[[ast.AST], ast.AST | None]
 Change = Callable[[ast.AST], int]
@@ -44,8 +56,8 @@ class Mutation:
     """A fault.
 
     Attributes:
-        name: What is wrong with the handler.
-        module: The module, such as `image.resource`.
+        name: What is wrong.
+        module: The module, such as `image.resource` or `cdk_vm_import.vm_disk`.
         function: The qualified name of the function in the module; empty: the module itself.
         change: The change of the function's syntax tree.
     """
@@ -55,15 +67,19 @@ class Mutation:
     function: str
     change: Change
 
-    def apply(self, handler: Path) -> None:
-        """Write the fault into a copy of the handler.
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The tests that must notice it."""
+        return _CONSTRUCT_TESTS if self.module.startswith("cdk_vm_import") else _HANDLER_TESTS
+
+    def apply(self, copy: Path) -> None:
+        """Write the fault into a copy of the sources.
 
         Raises:
             StaleError: The node of the mutation is not found exactly once.
         """
-        source = handler / f"{self.module.replace('.', '/')}.py"
-        if not source.is_file():
-            source = handler / self.module.replace(".", "/") / "__init__.py"
+        files = [copy / root / f"{self.module.replace('.', '/')}.py" for root in _SOURCES]
+        source = _one(file for file in files if file.is_file())
         tree: ast.AST = ast.parse(source.read_text())
         node = tree
         for part in filter(None, self.function.split(".")):
@@ -77,11 +93,11 @@ class Mutation:
         source.write_text(ast.unparse(ast.fix_missing_locations(tree)))
 
 
-def _one(nodes: object) -> ast.AST:
-    found = list(nodes)  # type: ignore[call-overload]
+def _one(candidates: Iterable[T]) -> T:
+    found = list(candidates)
     if len(found) != 1:
-        raise StaleError(f"{len(found)} functions match")
-    return found[0]  # type: ignore[no-any-return]
+        raise StaleError(f"{len(found)} functions or files match")
+    return found[0]
 
 
 def _identifiers(node: ast.AST) -> set[str]:
@@ -261,6 +277,21 @@ def drop_statement(*names: str) -> Change:
     return partial(_replace, matches=matches, replacement=lambda _: ast.Pass())
 
 
+def drop_keyword(name: str) -> Change:
+    """Leave a keyword argument out of the call that has it."""
+
+    def change(root: ast.AST) -> int:
+        count = 0
+        for node in ast.walk(root):
+            if isinstance(node, ast.Call):
+                kept = [keyword for keyword in node.keywords if keyword.arg != name]
+                count += len(node.keywords) - len(kept)
+                node.keywords = kept
+        return count
+
+    return change
+
+
 def drop_finally() -> Change:
     """Remove the `finally` of the one `try` that has it; its body runs if nothing is raised."""
 
@@ -299,7 +330,7 @@ def ignore_in_handler(error: str) -> Change:
 R = "Reconciler"
 MUTATIONS = (
     # identity and properties
-    Mutation("the tag of the token is left out", "identity", "token_tag", returns("{}")),
+    Mutation("the tag of the token is left out", "identity", "Record.tag", returns("{}")),
     Mutation(
         "the token is different each time", "identity", "tokens_of", call("uuid5", "uuid.uuid4()")
     ),
@@ -330,9 +361,7 @@ MUTATIONS = (
         "ImageProperties.read",
         never("fullmatch"),
     ),
-    Mutation(
-        "no image is retained", "image.resource", "Images.delete", assign("is_retained", "False")
-    ),
+    Mutation("no image is retained", "image.resource", "Images._was_retained", returns("False")),
     # find or create
     Mutation("the lookup is left out", "reconciler", f"{R}._find_or_create", assign("found", "[]")),
     Mutation(
@@ -359,12 +388,7 @@ MUTATIONS = (
         f"{R}._create_under",
         drop_operand("is_token_used", beside="existing"),
     ),
-    Mutation(
-        "a failed Create names no id",
-        "reconciler",
-        f"{R}.create",
-        argument("failures_name", 0, "''"),
-    ),
+    Mutation("a failed Create names no id", "index", "_placeholder", returns("''")),
     Mutation(
         "a failed Update names the old id",
         "reconciler",
@@ -372,25 +396,29 @@ MUTATIONS = (
         argument("failures_name", 0, "''"),
     ),
     Mutation(
-        "an Update deletes the image that it replaces",
+        "an Update that runs beside its rollback deletes the image of the rollback",
         "reconciler",
-        f"{R}.update",
-        always("result", "physical_id"),
+        f"{R}._is_left",
+        returns("True"),
     ),
-    Mutation(
-        "a rollback deletes nothing", "reconciler", f"{R}.update", never("result", "physical_id")
-    ),
+    Mutation("a rollback deletes nothing", "reconciler", f"{R}.update", never("_rolls_back_to")),
     Mutation(
         "a rollback deletes nothing that a placeholder names",
         "reconciler",
-        f"{R}.update",
-        drop_entry("old", "placeholder"),
+        f"{R}._rolls_back_to",
+        drop_operand("placeholder", beside="result"),
     ),
     Mutation(
         "a rollback from an id deletes nothing",
         "reconciler",
-        f"{R}.update",
-        drop_entry("result", "id"),
+        f"{R}._rolls_back_to",
+        drop_operand("result"),
+    ),
+    Mutation(
+        "a rollback forgets the successor of an image that was deleted by hand",
+        "reconciler",
+        f"{R}._rolls_back_to",
+        call("stack", "None"),
     ),
     Mutation(
         "a Delete does not wait for a concurrent Create",
@@ -401,29 +429,75 @@ MUTATIONS = (
     Mutation(
         "a Delete ignores an id that CloudFormation invented",
         "reconciler",
-        f"{R}.delete",
+        f"{R}._named_by",
         never("properties"),
     ),
     Mutation(
-        "a Delete ignores a placeholder",
+        "a Delete ignores a placeholder", "reconciler", f"{R}._named_by", call("read", "None")
+    ),
+    Mutation(
+        "a Delete takes the image of a later event",
         "reconciler",
         f"{R}.delete",
-        argument("of_placeholder", 0, "''"),
+        call("_belongs_to_another_event", "False"),
     ),
+    Mutation(
+        "a Delete by a placeholder takes the image of a later event",
+        "reconciler",
+        f"{R}._belongs_to_another_event",
+        call("read", "None"),
+    ),
+    Mutation(
+        "a Delete by an invented id takes the image of a later event",
+        "reconciler",
+        f"{R}._belongs_to_another_event",
+        call("stack", "None"),
+    ),
+    Mutation(
+        "a Delete by an invented id leaves the images of a stack that is deleted",
+        "reconciler",
+        f"{R}._belongs_to_another_event",
+        drop_operand("is_deleted"),
+    ),
+    Mutation(
+        "an image does not record who created it", "reconciler", f"{R}._record", always("is_new")
+    ),
+    Mutation(
+        "an image does not record who adopted it",
+        "reconciler",
+        f"{R}._record",
+        drop_statement("adopted_by"),
+    ),
+    Mutation("a denied Delete fails", "reconciler", f"{R}.delete", raise_in_handler("AwsError")),
     Mutation(
         "a Delete deletes an image without the tags of the resource",
         "reconciler",
-        f"{R}.delete",
-        drop_operand("owns"),
+        f"{R}.delete_existing",
+        never("owns"),
     ),
     Mutation(
-        "a retained image of any age is deleted", "image.resource", "Images.delete", never("age")
+        "a rollback deletes a retained image that the update did not find",
+        "image.resource",
+        "Images._was_retained",
+        always("_LONGEST_OPERATION"),
     ),
     Mutation(
-        "an old image is retained though nobody retains it",
+        "a rollback deletes a retained image that the update adopted",
+        "image.resource",
+        "Images._was_retained",
+        never("_LONGEST_OPERATION"),
+    ),
+    Mutation(
+        "a new policy does not delete the old image",
+        "image.resource",
+        "Images._was_retained",
+        call("stack", "None"),
+    ),
+    Mutation(
+        "an image is retained though nobody retains it",
         "image.resource",
         "Images.delete",
-        drop_operand("is_retained", beside="age"),
+        drop_operand("is_retained", beside="_was_retained"),
     ),
     Mutation("failed images are left", "reconciler", f"{R}._find_or_create", drop_finally()),
     Mutation(
@@ -442,7 +516,7 @@ MUTATIONS = (
         "the tags of the resource are not put back", "reconciler", f"{R}._tag", drop_entry("_owner")
     ),
     Mutation(
-        "the tag of the token is not put back", "reconciler", f"{R}._tag", drop_entry("token_tag")
+        "the tag of the token is not put back", "reconciler", f"{R}._tag", drop_entry("record")
     ),
     Mutation(
         "tags that were removed from the template stay",
@@ -484,8 +558,8 @@ MUTATIONS = (
     # executions
     Mutation(
         "an execution is not named after its request",
-        "cloudformation.executions",
-        "execution_name",
+        "cloudformation.event",
+        "Event.id",
         drop_entry("RequestId"),
     ),
     Mutation(
@@ -547,17 +621,20 @@ MUTATIONS = (
         "a Delete fails without the state machine",
         "index",
         "on_event",
-        raise_in_handler("VmImportError"),
+        raise_in_handler("Exception"),
     ),
     Mutation("what may succeed later is a failure", "index", "_take", never("may_pass")),
     Mutation(
-        "an unknown resource type is an import task",
+        "an unknown resource type has no error of its own",
         "index",
         "_take",
-        assign("step", "import_task.resource.step"),
+        never("resource_type", "_STEPS"),
     ),
     Mutation(
-        "nobody follows an import that nobody waits for", "index", "_take", never("follow_up")
+        "nobody follows an import that nobody waits for",
+        "index",
+        "_take",
+        never("outcome", "follow_up"),
     ),
     Mutation(
         "a follow-up has the ResponseURL",
@@ -575,13 +652,19 @@ MUTATIONS = (
     ),
     Mutation("throttling ends the wait", "image.progress", "poll", never("is_transient")),
     Mutation(
-        "a failed wait leaves its image", "image.resource", "step", never("physical_id", "image")
+        "a failed wait leaves its image", "image.resource", "step", always("is_known", "follow_up")
     ),
     Mutation(
         "a failed wait deletes the image in use",
         "image.resource",
         "step",
-        drop_operand("physical_id", "image"),
+        drop_operand("is_known", beside="follow_up"),
+    ),
+    Mutation(
+        "a failed wait names the image, which a later event may adopt",
+        "image.resource",
+        "step",
+        argument("failures_name", 0, "state.image"),
     ),
     Mutation("an image that hands on fails", "image.waiting", "Wait.step", never("continues")),
     Mutation("the last link hands on", "image.waiting", "Wait.step", always("continues")),
@@ -595,8 +678,36 @@ MUTATIONS = (
     Mutation(
         "an AMI that could not be tagged is forgotten",
         "image.waiting",
-        "Wait._is_tagged",
-        call("may_pass", "False"),
+        "Wait._tag",
+        never("may_pass"),
+    ),
+    Mutation(
+        "one poll that does not find the image ends the wait",
+        "image.waiting",
+        "",
+        assign("_GONE", "1"),
+    ),
+    Mutation(
+        "an image that is gone is waited for", "image.waiting", "Wait._confirm", never("missed")
+    ),
+    Mutation(
+        "a time-out counts as available",
+        "image.waiting",
+        "Wait.step",
+        always("outcome"),
+    ),
+    Mutation(
+        "an AMI that Image Builder does not name is not found",
+        "image.progress",
+        "_available",
+        assign("found", "[]"),
+    ),
+    Mutation("the AMI of a task is found only by its name", "amis", "Amis.find", never("task")),
+    Mutation(
+        "an AMI that is not listed yet is not tagged",
+        "amis",
+        "Amis.tag",
+        call("NotListedError", "RuntimeError()"),
     ),
     Mutation(
         "the polling interval does not grow",
@@ -636,9 +747,63 @@ MUTATIONS = (
     ),
     Mutation(
         "a denied call is a failure at once",
-        "errors",
-        "VmImportError.may_pass",
-        returns("self.is_transient"),
+        "cloudformation.step",
+        "State.may_pass",
+        drop_operand("is_brief", beside="is_transient"),
+    ),
+    Mutation(
+        "a denied call is repeated for 90 seconds since the event, not since its denial",
+        "cloudformation.step",
+        "State.may_pass",
+        assign("is_new", "self.elapsed < 90"),
+    ),
+    Mutation(
+        "too many tags are added before others are removed",
+        "tags",
+        "change_tags",
+        assign("is_removed_first", "False"),
+    ),
+    Mutation(
+        "an import that cannot be cancelled stalls the rollback",
+        "image.resource",
+        "Images._cancel_task",
+        call("cancel", "None"),
+    ),
+    Mutation(
+        "the task of another image is cancelled",
+        "image.resource",
+        "Images._cancel_task",
+        always("images_imported_from"),
+    ),
+    Mutation(
+        "the task of another stack is cancelled",
+        "image.resource",
+        "Images._cancel_task",
+        drop_operand("STACK"),
+    ),
+    Mutation(
+        "an image that GetImage may not show is not found",
+        "image.resource",
+        "Images.get",
+        raise_in_handler("AwsError"),
+    ),
+    Mutation(
+        "the request id changes with each event",
+        "image.resource",
+        "_attributes",
+        drop_operand("record"),
+    ),
+    Mutation(
+        "the ClientToken attribute is always the first token",
+        "image.resource",
+        "_attributes",
+        drop_operand("token", beside="lookup"),
+    ),
+    Mutation(
+        "an import that is still running is deleted",
+        "image.resource",
+        "Images.delete",
+        never("is_in_use"),
     ),
     # the response
     Mutation(
@@ -677,7 +842,53 @@ MUTATIONS = (
         "CfnResource._send",
         call("_deliver", "None"),
     ),
+    # pages
+    Mutation(
+        "only the first page of a list is read",
+        "aws.session",
+        "AwsApi._pages",
+        call("paginate", "[getattr(aws_client(self.service), operation)(**request)]"),
+    ),
+    Mutation(
+        "only the first page of executions is read",
+        "aws.step_functions",
+        "StateMachine._list",
+        call(
+            "_pages",
+            "[self._call('list_executions', stateMachineArn=self._arn, **request)]",
+        ),
+    ),
+    Mutation(
+        "only the first page of import tasks is read",
+        "aws.ec2",
+        "Ec2.tasks",
+        call("_pages", "[self._call('describe_import_image_tasks', MaxResults=1000)]"),
+    ),
+    Mutation(
+        "a task that is being deleted is imported",
+        "aws.ec2",
+        "",
+        assign("_FAILED", "frozenset({'deleted'})"),
+    ),
+    Mutation(
+        "a replayed image with another token is accepted",
+        "reconciler",
+        "Reconciler._create_under",
+        never("created", "token"),
+    ),
     # what an import creates
+    Mutation(
+        "snapshots that DeregisterImage did not delete are forgotten",
+        "aws.ec2",
+        "Ec2.deregister",
+        call("delete_snapshots", "{}"),
+    ),
+    Mutation(
+        "snapshots that cannot be deleted are not reported",
+        "aws.ec2",
+        "Ec2.delete_snapshots",
+        drop_statement("refused", "snapshot_id", "code"),
+    ),
     Mutation(
         "the snapshots of a failed import are left",
         "amis",
@@ -694,7 +905,7 @@ MUTATIONS = (
         "the AMI has no token of its task",
         "amis",
         "Amis.tag",
-        drop_statement("TOKEN", "expected", "task"),
+        drop_statement("TOKEN", "changed", "task"),
     ),
     Mutation(
         "a rollback gives the AMI the token of another task",
@@ -723,21 +934,74 @@ MUTATIONS = (
         "ImportTasks.get",
         drop_operand("_forgotten"),
     ),
+    # the constructs
+    Mutation(
+        "an image from an ARN is in the environment of the stack",
+        "cdk_vm_import.imported_vm_image",
+        "_ImageFromArn.__init__",
+        drop_keyword("environment_from_arn"),
+    ),
+    Mutation(
+        "tags of an aspect are not checked on a task",
+        "cdk_vm_import.vm_import_task",
+        "VmImportTask.__init__",
+        call("add_validation", "None"),
+    ),
+    Mutation(
+        "a task does not wait for the policies of its role",
+        "cdk_vm_import.vm_import_task",
+        "VmImportTask.__init__",
+        call("wait_for_policies", "None"),
+    ),
+    Mutation(
+        "disks with the same file name are one asset",
+        "cdk_vm_import.vm_disk",
+        "_asset",
+        argument("sha256", 0, "file.name.encode()"),
+    ),
+    Mutation(
+        "VM Import may not attach licences",
+        "cdk_vm_import.vm_import_role",
+        "VmImportRole._allow",
+        drop_statement("_attaches_licenses"),
+    ),
+    Mutation(
+        "VM Import may not use the key of the AMI",
+        "cdk_vm_import.vm_import_role",
+        "VmImportRole._allow",
+        never("encryption_key"),
+    ),
+    Mutation(
+        "the ARN of a licence may not be a token",
+        "cdk_vm_import._task_validation",
+        "license_configurations",
+        drop_operand("Token"),
+    ),
+    Mutation(
+        "a response that failed is not sent again", "contract", "", assign("RESPONSE_RETRIES", "0")
+    ),
+    Mutation("a step that failed is not repeated", "contract", "", assign("STEP_RETRIES", "0")),
 )
 
 
 def survives(mutation: Mutation) -> str:
     """Try a fault; return what is wrong with the tests or the mutation, if anything."""
     with tempfile.TemporaryDirectory() as folder:
-        handler = Path(folder) / "vm_import"
-        shutil.copytree(_HANDLER, handler, ignore=shutil.ignore_patterns("__pycache__"))
+        copy, ignored = Path(folder), shutil.ignore_patterns("__pycache__")
+        for root in _SOURCES:
+            shutil.copytree(_CHECKOUT / root, copy / root, ignore=ignored)
         try:
-            mutation.apply(handler)
+            mutation.apply(copy)
         except StaleError as error:
             return f"STALE: {error}"
         pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         run = subprocess.run(
-            [*pytest, "-o", f"pythonpath=. {handler}", *_TESTS],
+            [
+                *pytest,
+                "-o",
+                f"pythonpath=. {' '.join(str(copy / r) for r in _SOURCES)}",
+                *mutation.tests,
+            ],
             cwd=_CHECKOUT,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,

@@ -116,7 +116,7 @@ class Wait:
         finally:
             names = {"image": state.image, "task": self.task_id}
             report(self.event.owner, progress, outcome, round(elapsed), **names, next_poll=seconds)
-        if progress.ami:
+        if outcome == "available":
             data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
             return Done(Response(self.physical_id, data))
         if self.event.continues:
