@@ -7,6 +7,7 @@ duplicate event and a rollback therefore end with the same image or task.
 
 import logging
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ READS: Final = 4
 # Another event, or AWS itself, may need time: attempts, within 30 to 60 seconds. That is longer
 # than a Create takes that finds four tokens used, and shorter than contract.GRACE.
 READS_WHILE_OTHERS_WORK: Final = 8
+# For how many seconds reads may lag behind writes.
+_LAG: Final = 5
 # For how many seconds the steps of an event are repeated until leftovers are deleted.
 _CLEAN_UP_LIMIT: Final = 600
 
@@ -195,11 +198,16 @@ class Reconciler(Generic[P, E]):
     def _named_by(self, physical_id: str, properties: P | None) -> Sequence[E]:
         """Return what a placeholder, or an id that CloudFormation invented, may stand for."""
         if placeholder := Placeholder.read(physical_id):
-            return self._find(placeholder.lookup, READS)
-        if properties:
+            lookup, reads = placeholder.lookup, READS
+        elif properties:
             # The Create was cancelled, and may still run.
-            return self._find(properties.lookup(self._owner), READS_WHILE_OTHERS_WORK)
-        return ()
+            lookup, reads = properties.lookup(self._owner), READS_WHILE_OTHERS_WORK
+        else:
+            return ()
+        if self._find(lookup, reads):
+            # What was read may be older than the record of the event that it belongs to now.
+            time.sleep(_LAG)
+        return self._type.find(lookup)
 
     def _belongs_to_another_event(self, existing: E, physical_id: str) -> bool:
         """Return whether a Delete of a failed or cancelled event must not delete it.

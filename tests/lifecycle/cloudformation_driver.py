@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from contract import ResourceType
-from tests.support.aws import ROLLS_BACK, STACK_CHANGED
+from tests.support.aws import ROLLS_BACK, STACK_CHANGED, STACK_STATUS
 from tests.support.cloudformation import response_url
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Resource:
         abandoned: Whether CloudFormation stopped to manage something whose id it does not know.
         now: Returns the time, in seconds since 1970.
         began: When the last stack operation began.
+        clean_up_after: How many seconds after an update CloudFormation deletes what it replaced.
+        let_pass: Lets time pass, in seconds.
         repair: Ends the faults, before the rollback that failed because of them is continued.
         is_beyond_repair: Whether no rollback to these properties can succeed, because their image
             and its import task have failed.
@@ -91,9 +93,11 @@ class Resource:
     retained_ids: set[str] = field(default_factory=set)
     abandoned: bool = False
     now: Callable[[], float] = time.time
+    let_pass: Callable[[float], None] = lambda _: None
     repair: Callable[[], None] = lambda: None
     is_beyond_repair: Callable[[Properties], bool] = lambda _: False
     began: float = 0.0
+    clean_up_after: float = 0.0
 
     def event(
         self, request_type: str, properties: Properties, *, later: float = 0, **more: Any
@@ -128,6 +132,29 @@ class Resource:
         elif not response:
             self.abandoned = True
         return False
+
+    def create_without_rollback(self, properties: Properties, *, deletes_first: bool) -> bool:
+        """Create the resource; if that fails, deploy again, as with `cdk deploy --no-rollback`.
+
+        The second stack operation deletes what the first one left. Whether it does so before or
+        after it creates the resource is not documented.
+        """
+        self.began = self.now()
+        response = self.send(self.event("Create", properties))
+        if response and response["Status"] == "SUCCESS":
+            self.physical_id, self.properties = response["PhysicalResourceId"], properties
+            return True
+        failed_id = response["PhysicalResourceId"] if response else self._invented()
+        self.repair()
+        self.let_pass(self.clean_up_after)
+        if deletes_first:
+            self.began = self.now()
+            self._delete(failed_id, properties, retained=False)
+            return self.create(properties)
+        stays = self.create(properties)
+        cleans_up = {STACK_STATUS: "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"}
+        self._delete(failed_id, properties, retained=False, marks=cleans_up)
+        return stays
 
     def create_and_cancel(self, properties: Properties) -> None:
         """Create the resource, and cancel that because another resource fails."""
@@ -165,6 +192,7 @@ class Resource:
         if response and response["Status"] == "SUCCESS" and not (others_fail or in_flight):
             self.physical_id, self.properties = response["PhysicalResourceId"], properties
             if self.physical_id != old_id:
+                self.let_pass(self.clean_up_after)
                 self._delete(old_id, old, retained=self.policy is not Policy.DESTROY)
             return True
         self._roll_back(response, old_id, properties, old)

@@ -479,13 +479,13 @@ MUTATIONS = (
         "a rollback deletes a retained image that the update did not find",
         "image.resource",
         "Images._was_retained",
-        always("_LONGEST_OPERATION"),
+        assign("is_of_this_operation", "True"),
     ),
     Mutation(
         "a rollback deletes a retained image that the update adopted",
         "image.resource",
         "Images._was_retained",
-        never("_LONGEST_OPERATION"),
+        assign("is_of_this_operation", "False"),
     ),
     Mutation(
         "a new policy does not delete the old image",

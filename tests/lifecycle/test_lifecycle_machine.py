@@ -48,6 +48,10 @@ denials = st.sets(
             "ImportVmImage",
             "GetImage",
             "TagResource",
+            "CreateTags",
+            "UntagResource",
+            "DescribeImages",
+            "DescribeStacks",
             "StartExecution",
             "ListExecutions",
         ]
@@ -117,6 +121,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         cancel=st.sampled_from(["cancel", "refuse"]),
         unknown=st.sampled_from(["empty", "not_found", "invalid"]),
         lag=st.sampled_from([0, 0, 1, 3]),
+        clean_up_after=st.sampled_from([0, 30, 600]),
         waits=st.booleans(),
         there=st.booleans(),
     )
@@ -129,6 +134,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         cancel: str,
         unknown: str,
         lag: int,
+        clean_up_after: float,
         *,
         waits: bool,
         there: bool,
@@ -142,6 +148,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.resource = Resource(self.send, self.send_at_once, order, policy)
         self.resource.now = self.aws.clock.now
         self.resource.repair = self.aws.expect
+        self.resource.let_pass = self.aws.let_pass
+        self.resource.clean_up_after = clean_up_after
         self.resource.is_beyond_repair = self.is_beyond_repair
         self.properties: dict[str, Any] = {
             "ServiceToken": "arn:aws:lambda:us-east-1:123456789012:function:f",
@@ -233,8 +241,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.drifted |= self.failed()
         resource.abandoned |= self.had_different_luck(sent_before)
         self.tagged_otherwise |= resource.retained_ids
-        if resource.abandoned or (old_id in self.drifted and not stays):
-            # The image of an update cannot be recognised if the one in use was deleted before.
+        if resource.abandoned:
             resource.retained_ids |= set(self.own)
         # An image that was usable stays in use, or a rollback returns to it.
         in_order = (
@@ -340,6 +347,16 @@ class LifecycleMachine(RuleBasedStateMachine):
             return self.resource.create(properties, others_fail=others_fail)
 
         self.perform(add, **(self.in_flight(data) if in_flight else data))
+
+    @precondition(lambda self: self.resource.physical_id is None)
+    @precondition(lambda self: self.resource.order is not Order.MINISTACK)
+    @rule(change=changes, deletes_first=st.booleans(), data=trouble)
+    def add_without_rollback(self, change: Change, *, deletes_first: bool, data: Trouble) -> None:
+        properties = self.changed(change)
+        self.perform(
+            lambda: self.resource.create_without_rollback(properties, deletes_first=deletes_first),
+            **data,
+        )
 
     @precondition(lambda self: self.resource.physical_id is not None)
     @rule(change=changes, others_fail=rarely, in_flight=rarely, data=trouble)

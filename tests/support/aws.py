@@ -75,6 +75,8 @@ FAULTS: Final = (
     "answer lost",
     "not connected",
     "outage",  # of several calls
+    "not found",  # GetImage, once
+    "denied at first",  # for 80 seconds
     "killed before",
     "killed after",
 )
@@ -439,16 +441,13 @@ class Aws:
             self.turns.pass_on()
         self._fail_if_killed()
         fault = self._next_fault()
-        refusal = _REFUSALS.get(fault)
         if fault == "killed before":
             self._kill()
+        if fault == "denied at first":
+            self.deny_for(80, operation)
         if fault == "not connected":
             raise ConnectionClosedError(endpoint_url=request.url)
-        needs = {operation, *_ALSO_NEEDS.get(operation, ())}
-        late = {name for name, end in self._denied_until.items() if self.now() < end}
-        if refusal is None and needs & (self.denied | late):
-            refusal = ("AccessDeniedException", 403)
-        if refusal:
+        if refusal := self._refusal(fault, operation):
             return self._refuse(request, service, operation, *refusal)
         planned = self._planned_fault(service, operation)
         if planned and planned.delay:
@@ -464,6 +463,15 @@ class Aws:
         if fault == "answer lost" or (planned and planned.lose_answer):
             return _response(request, 500, {}, b"")
         return response
+
+    def _refusal(self, fault: str, operation: str) -> tuple[str, int] | None:
+        """The error code and the HTTP status with which an operation is refused, if it is."""
+        if fault == "not found" and operation == "GetImage":
+            return "ResourceNotFoundException", 404
+        needs = {operation, *_ALSO_NEEDS.get(operation, ())}
+        late = {name for name, end in self._denied_until.items() if self.now() < end}
+        is_denied = needs & (self.denied | late)
+        return _REFUSALS.get(fault, ("AccessDeniedException", 403) if is_denied else None)
 
     def _next_fault(self) -> str:
         number, self._calls = self._calls, self._calls + 1

@@ -230,14 +230,13 @@ class Images(ResourceType[ImageProperties, Image]):
         used = seconds_of(record.belongs_to)
         if not existing.is_usable or used is None:
             return False
-        if time.time() - used < _LONGEST_OPERATION:
-            # The stack operation used it.
-            was_retained = bool(record.adopted_by)
-        else:
-            # It did not, unless this is the image that CloudFormation knows.
-            was_retained = existing.id != self.event.physical_id
-        if not was_retained or self.event.request_type != "Delete":
-            return was_retained
+        is_of_this_operation = time.time() - used < _LONGEST_OPERATION
+        if is_of_this_operation and not record.adopted_by:
+            return False
+        if self.event.physical_id != existing.id:
+            return True
+        if not is_of_this_operation:
+            return False
         stack = self.stack()
         return stack is None or stack.is_rolling_back
 
