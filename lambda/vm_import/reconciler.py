@@ -244,9 +244,10 @@ class Reconciler(Generic[P, E]):
             placeholder and placeholder.lookup == old.lookup(self._owner)
         ):
             return True
-        # What CloudFormation knows was deleted by hand, so that the result cannot tell.
-        if not self._is_id(physical_id) or self._type.get(physical_id):
+        known = self._type.get(physical_id) if self._is_id(physical_id) else None
+        if known and known.is_usable:
             return False
+        # What CloudFormation knows was deleted or cancelled by hand, so its id does not tell.
         stack = self._type.stack()
         return stack is not None and stack.is_rolling_back
 
