@@ -223,9 +223,7 @@ class Reconciler(Generic[P, E]):
         if sent is None:
             return False
         stack = self._type.stack()
-        if stack is None or stack.is_rolling_back or stack.is_deleted:
-            return False
-        return sent >= stack.changed.timestamp()
+        return stack is not None and stack.is_updated and sent >= stack.changed.timestamp()
 
     def _is_left(self, existing: E) -> bool:
         """Return whether a rollback deletes what an update created; CloudFormation does not."""

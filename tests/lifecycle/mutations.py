@@ -457,7 +457,7 @@ MUTATIONS = (
         "a Delete by an invented id leaves the images of a stack that is deleted",
         "reconciler",
         f"{R}._belongs_to_another_event",
-        drop_operand("is_deleted"),
+        drop_operand("is_updated"),
     ),
     Mutation(
         "an image does not record who created it", "reconciler", f"{R}._record", always("is_new")

@@ -24,9 +24,10 @@ class Stack:
         return "ROLLBACK" in self.status
 
     @property
-    def is_deleted(self) -> bool:
-        """Whether CloudFormation deletes all resources of the stack."""
-        return self.status.startswith(("ROLLBACK", "DELETE"))
+    def is_updated(self) -> bool:
+        """Whether CloudFormation carries out a new template: no rollback, and no deletion."""
+        is_deleted = self.status.startswith("DELETE")
+        return self.status.endswith("IN_PROGRESS") and not (self.is_rolling_back or is_deleted)
 
 
 class Stacks(AwsApi):
