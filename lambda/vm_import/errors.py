@@ -77,7 +77,7 @@ class AwsError(VmImportError):
         # EC2 reports a role that IAM does not show it yet as an invalid parameter.
         # https://docs.aws.amazon.com/vm-import/latest/userguide/troubleshooting.html
         is_about_role = self.code == "InvalidParameter" and "service role" in str(error)
-        self.is_denied = self.code in _DENIED or is_about_role
+        self.is_denied = is_about_role or any(part in self.code for part in _DENIED)
         # IAM may not have seen a new role, permission or tag yet.
         self.is_brief = self.is_denied
         is_lost = not response and not isinstance(error, ParamValidationError)
@@ -86,6 +86,7 @@ class AwsError(VmImportError):
         message = str(details.get("Message") or error).rstrip(".")
         request = f" (request id {metadata['RequestId']})" if "RequestId" in metadata else ""
         hint = _HINTS.get(self.code, "deploy again" if self.is_transient else "")
+        hint = _DENIED_HINT if self.is_denied and not is_about_role else hint
         hint = f". Hint: {hint}" if hint else ""
         super().__init__(f"{operation} failed: {self.code}: {message}{request}{hint}")
 
@@ -142,19 +143,27 @@ def tolerated(
 # https://docs.aws.amazon.com/imagebuilder/latest/APIReference/CommonErrors.html
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 # Parts of the codes of errors that pass and have another HTTP status than 429 and 5xx.
-_PASSING: Final = ("Throttl", "ExecutionLimitExceeded", "RequestLimitExceeded", "ResourceLimit")
+_PASSING: Final = (
+    "Throttl",
+    "SlowDown",
+    "Unavailable",
+    "RequestTimeout",
+    "RequestExpired",
+    "PriorRequestNotComplete",
+    "ExecutionLimitExceeded",
+    "RequestLimitExceeded",
+    "ResourceLimit",
+)
 _TOKEN_USED: Final = frozenset(
     {"IdempotentParameterMismatchException", "IdempotentParameterMismatch"}
 )
-_DENIED: Final = frozenset(
-    {"AccessDenied", "AccessDeniedException", "ForbiddenException", "UnauthorizedOperation"}
+# Parts of the codes of calls that IAM or a key policy denies.
+_DENIED: Final = ("AccessDenied", "Forbidden", "UnauthorizedOperation")
+_DENIED_HINT: Final = (
+    "VmImportProvider grants this to the function's role; look for a permissions boundary, a "
+    "service control policy or changed image tags that deny it"
 )
 _HINTS: Final = {
-    **dict.fromkeys(
-        _DENIED,
-        "VmImportProvider grants this to the function's role; look for a permissions boundary, a "
-        "service control policy or changed image tags that deny it",
-    ),
     "ClientException": (
         "vm_import_task_id must name a task that 'aws ec2 import-image' started in this account "
         "and Region within the last 7 days"

@@ -125,7 +125,7 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
         raise PropertyError(f"resource type {resource_type!r} is none of {', '.join(_STEPS)}")
     try:
         with failures_name(_placeholder(event)):
-            if not state.in_order:
+            if not (state.in_order or state.follow_up):
                 _put_in_order(event, state)
                 state = replace(state, in_order=True)
             outcome = _STEPS[resource_type](event, state, Aws(context))
@@ -133,13 +133,13 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
                 executions.start_follow_up(event, outcome.follow_up)
     except VmImportError as error:
         limit = MAX_TIMEOUT if state.follow_up else event.retry_limit
-        if not state.may_pass(error, min(limit, longest)):
+        if state.elapsed >= min(limit, longest) or not state.may_pass(error):
             raise
         logger.info({"repeated after": str(error)})
         pause = min(max(state.elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)
         return Pending(state.after(error), round(pause))
     if isinstance(outcome, Pending):
-        return replace(outcome, state=replace(outcome.state, delayed=0.0))
+        return replace(outcome, state=outcome.state.after_success())
     return outcome
 
 
@@ -160,7 +160,7 @@ def _put_in_order(event: Event, state: State) -> None:
         executions.put_in_order(event, state.started)
     except VmImportError as error:
         # A stack can always be deleted, also where Step Functions denies or fails what this needs.
-        may_pass = error.is_transient and state.elapsed < _ORDER_LIMIT
+        may_pass = state.may_pass(error, _ORDER_LIMIT)
         if event.request_type != "Delete" or may_pass or isinstance(error, SupersededError):
             raise
         logger.warning("earlier events of the resource may still run: %s", error)

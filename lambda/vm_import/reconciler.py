@@ -20,6 +20,7 @@ from aws.stacks import Stack
 from cloudformation.event import Event, seconds_of
 from cloudformation.properties import Properties
 from cloudformation.step import State
+from contract import OwnTag
 from errors import (
     AwsError,
     ClientTokenError,
@@ -142,13 +143,13 @@ class Reconciler(Generic[P, E]):
                 return current
             return self._find_or_create(properties, previous, physical_id)
         placeholder = properties.lookup(self._owner).placeholder(self._event.id)
-        result = self._find_or_create(properties, previous, physical_id, placeholder)
-        if old and self._rolls_back_to(result, old):
-            # The update may still run, and create something right now.
-            lookup = old.lookup(self._owner)
-            with tolerated("leftovers are not known", unless=self._type.repeats):
-                found = self._find(lookup, READS_WHILE_OTHERS_WORK)
-                self._clean_up([one for one in found if self._is_left(one)], old)
+        try:
+            result = self._find_or_create(properties, previous, physical_id, placeholder)
+        except ImportTaskError:
+            # What was deleted by hand cannot be imported again.
+            self._clean_up_after("", old)
+            raise
+        self._clean_up_after(result.id, old)
         return result
 
     def delete(self, properties: P | None) -> list[str]:
@@ -204,10 +205,12 @@ class Reconciler(Generic[P, E]):
             lookup, reads = properties.lookup(self._owner), READS_WHILE_OTHERS_WORK
         else:
             return ()
-        if self._find(lookup, reads):
+        found = {one.id: one for one in self._find(lookup, reads)}
+        if found:
             # What was read may be older than the record of the event that it belongs to now.
             time.sleep(_LAG)
-        return self._type.find(lookup)
+            found |= {one.id: one for one in self._type.find(lookup)}
+        return list(found.values())
 
     def _belongs_to_another_event(self, existing: E, physical_id: str) -> bool:
         """Return whether a Delete of a failed or cancelled event must not delete it.
@@ -215,30 +218,45 @@ class Reconciler(Generic[P, E]):
         After a deployment without a rollback, CloudFormation may send that Delete when a later
         event has used what the failed one left.
         """
-        last = existing.record.belongs_to
+        record = existing.record
         if placeholder := Placeholder.read(physical_id):
-            return last not in {"", placeholder.event_id}
+            return record.belongs_to not in {"", placeholder.event_id}
         # The id does not say which event was cancelled.
-        sent = seconds_of(last)
+        sent = seconds_of(record.belongs_to)
         if sent is None:
             return False
         stack = self._type.stack()
-        return stack is not None and stack.is_updated and sent >= stack.changed.timestamp()
+        if stack and stack.is_deleted:
+            return False
+        if stack and sent >= stack.changed.timestamp():
+            return stack.is_updated
+        return bool(record.adopted_by)
 
     def _is_left(self, existing: E) -> bool:
-        """Return whether a rollback deletes what an update created; CloudFormation does not."""
+        """Return whether it is older than this event."""
         created, own = seconds_of(existing.record.belongs_to), seconds_of(self._event.id)
         # If this is the update, and the rollback runs at the same time, that created it.
         return created is None or own is None or created <= own
 
-    def _rolls_back_to(self, result: E, old: P) -> bool:
+    def _clean_up_after(self, result_id: str, old: P | None) -> None:
+        """Delete what an update created that this event undoes; CloudFormation does not."""
+        if old and self._rolls_back_to(result_id, old):
+            # The update may still run, and create something right now.
+            lookup = old.lookup(self._owner)
+            with tolerated("leftovers are not known", unless=self._type.repeats):
+                found = self._find(lookup, READS_WHILE_OTHERS_WORK)
+                self._clean_up([one for one in found if self._is_left(one)], old)
+
+    def _rolls_back_to(self, result_id: str, old: P) -> bool:
         """Return whether the event undoes an update that failed, was cancelled or never responded.
 
-        CloudFormation does not delete what such an update created.
+        Args:
+            result_id: The id of what the event found or created; empty if it did not.
+            old: What the template said before the event.
         """
         physical_id = self._event.physical_id
         placeholder = Placeholder.read(physical_id)
-        if physical_id == result.id or (
+        if physical_id == result_id or (
             placeholder and placeholder.lookup == old.lookup(self._owner)
         ):
             return True
@@ -270,8 +288,15 @@ class Reconciler(Generic[P, E]):
             with failures_name(failed_id):
                 return self._create(properties, previous, {one.token for one in found})
         except ImportTaskError:
-            if not (physical_id and found):
+            if not physical_id:
                 raise
+            # One read may have missed it.
+            found = self._find(properties.lookup(self._owner), READS)
+            if not found:
+                raise
+            if current := next((one for one in found if one.is_usable), None):
+                self._tag(current, properties, previous, is_new=current.id != physical_id)
+                return current
             # Rolling back to an image that had already failed must succeed, or the stack ends in
             # UPDATE_ROLLBACK_FAILED.
             current = next((one for one in found if one.id == physical_id), found[-1])
@@ -287,8 +312,11 @@ class Reconciler(Generic[P, E]):
         for token in lookup.tokens[: 1 if own_token else None]:
             created = None if token in used else self._create_under(properties, lookup, token)
             if created and created.is_usable:
-                # It may have existed with other tags, and was not listed yet.
-                self._tag(created, properties, previous, is_new=True)
+                requested = {**properties.tags, **self._owner.tags, **Record(token).tag}
+                # Otherwise it existed with other tags, and was not listed yet.
+                is_as_requested = created.tags == requested
+                before = properties.tags if is_as_requested else previous
+                self._tag(created, properties, before, is_new=True)
                 return created
         if own_token:
             raise ClientTokenError(
@@ -341,13 +369,14 @@ class Reconciler(Generic[P, E]):
         changed = {k: v for k, v in expected.items() if existing.tags.get(k) != v}
         # What was read may be older than the change that this one reverts.
         changed |= dict(properties.tags.items() - previous.items())
-        change_tags(
-            existing.tags,
-            changed,
-            previous.keys() - expected.keys(),
-            partial(self._type.tag, existing),
-            partial(self._type.untag, existing),
-        )
+        removed = previous.keys() - expected.keys()
+        if {*changed} == {OwnTag.TOKEN} and existing.token and not removed:
+            # Without the record it is usable, too.
+            with tolerated(f"{existing.id} has no record of the event", unless=self._type.repeats):
+                self._type.tag(existing, changed)
+            return
+        add, remove = partial(self._type.tag, existing), partial(self._type.untag, existing)
+        change_tags(existing.tags, changed, removed, add, remove)
 
     def _record(self, existing: E, properties: P, *, is_new: bool) -> Record:
         record, event_id = existing.record, self._event.id

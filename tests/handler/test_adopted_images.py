@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import ImageProperty
+from contract import ImageProperty, OwnTag
+from tests.support.account import tags_of
 from tests.support.aws import ROLLS_BACK, STACK_CHANGED, STACK_STATUS
 
 if TYPE_CHECKING:
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     from tests.support.aws import Aws
     from tests.support.cloudformation import CustomResource
 
-DENIED = {"code": "AccessDeniedException", "message": "no", "status": 403}
+REFUSED = {"code": "SomethingUnexpected", "message": "no", "status": 400}
 INVENTED = "images-GoldenImageF00D-1ABCDEFGHIJKL"
-ALWAYS = 10**6
 DAY = 86400
 
 
@@ -28,7 +28,7 @@ def failed_attempt(aws: Aws, account: Account, image: CustomResource, properties
     """
     execution = image.start(image.create_event(properties))
     aws.step(execution)
-    account.fault("imagebuilder", "GetImage", times=20, error=DENIED)
+    account.fault("imagebuilder", "GetImage", times=20, error=REFUSED)
     aws.work(lambda: not execution.is_running)
     aws.operation_faults.clear()
     response = image.responses()[-1]
@@ -104,7 +104,7 @@ def test_a_failed_retry_of_an_update_is_deleted_without_the_image_of_the_next_on
     update = image.update_event(newer)
     execution = image.start(update)
     aws.step(execution)
-    account.fault("imagebuilder", "GetImage", times=20, error=DENIED)
+    account.fault("imagebuilder", "GetImage", times=20, error=REFUSED)
     aws.work(lambda: not execution.is_running)
     aws.operation_faults.clear()
     failed_id = image.responses()[-1]["PhysicalResourceId"]
@@ -138,20 +138,20 @@ def test_a_stack_that_is_deleted_deletes_adopted_images_too(
 def test_the_delete_of_a_failed_attempt_keeps_the_task_that_the_retry_adopted(
     aws: Aws, account: Account, task: CustomResource
 ) -> None:
-    denied = {"code": "UnauthorizedOperation", "message": "no", "status": 403}
-    account.fault("ec2", "CreateTags", times=ALWAYS, error=denied)
-    failed = task.create(account.task_properties())
-    assert failed["Status"] == "FAILED"
-    aws.operation_faults.clear()
+    account.knobs(import_seconds=6 * 3600)
+    properties = account.task_properties()
+    aws.expect(response_faults=dict.fromkeys(range(1000), "500"))
+    aws.deliver(task.create_event(properties))
+    aws.expect()
+    (first,) = account.active_tasks_of(task)
+    token, _, event = tags_of(account.task(first))[OwnTag.TOKEN].split("/")
     began = aws.now()
-    # The first attempt had no time to tag what it imported.
-    retried = task.create(account.task_properties())
-    assert retried["Status"] == "SUCCESS", retried["Reason"]
+    assert task.create(properties)["PhysicalResourceId"] == first
 
-    for physical_id in (failed["PhysicalResourceId"], INVENTED):
+    for physical_id in (f"import-task/{token}/{event}", INVENTED):
         assert delete_in_clean_up(task, physical_id, began)["Status"] == "SUCCESS"
 
-    assert account.active_tasks_of(task) == [retried["PhysicalResourceId"]]
+    assert account.active_tasks_of(task) == [first]
 
 
 # --- images that a stack operation adopted ---

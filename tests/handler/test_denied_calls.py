@@ -19,7 +19,6 @@ IMAGE_CALLS = [
     "ListImageBuildVersions",
     "DescribeImportImageTasks",
     "ImportVmImage",
-    "GetImage",
     "TagResource",
     "ListExecutions",
     "StartExecution",

@@ -52,13 +52,13 @@ def test_a_poll_that_stays_denied_fails_with_the_name_of_the_action(
 ) -> None:
     execution = image.start(image.create_event(account.waiting()))
     aws.step(execution)
-    account.fault("imagebuilder", "GetImage", times=ALWAYS, error=DENIED)
+    account.fault("ec2", "DescribeImportImageTasks", times=ALWAYS, error=DENIED)
 
     aws.let_pass(600)
 
     (response,) = image.responses()
     assert response["Status"] == "FAILED"
-    assert "GetImage failed: AccessDeniedException" in response["Reason"]
+    assert "DescribeImportImageTasks failed: AccessDeniedException" in response["Reason"]
 
 
 def test_ec2s_reason_survives_a_response_url_that_accepts_nothing_for_20_minutes(

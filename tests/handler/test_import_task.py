@@ -347,14 +347,10 @@ def test_the_task_of_a_create_that_was_cancelled_is_found_and_cancelled(
 
 
 def test_a_delete_by_a_placeholder_cancels_the_task(account: Account, task: CustomResource) -> None:
-    denied = {"code": "UnauthorizedOperation", "message": "no", "status": 403}
-    account.fault("ec2", "CreateTags", times=1000, error=denied)
-    response = task.create(account.task_properties())
-    assert response["Status"] == "FAILED"
-    assert account.active_tasks_of(task)
+    task_id = task.create(account.task_properties())["PhysicalResourceId"]
+    token, _, event = tags_of(account.task(task_id))[OwnTag.TOKEN].split("/")
 
-    placeholder = response["PhysicalResourceId"]
-    assert task.delete(placeholder)["Status"] == "SUCCESS"
+    assert task.delete(f"import-task/{token}/{event}")["Status"] == "SUCCESS"
 
     assert account.active_tasks_of(task) == []
 

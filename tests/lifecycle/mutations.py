@@ -363,7 +363,7 @@ MUTATIONS = (
     ),
     Mutation("no image is retained", "image.resource", "Images._was_retained", returns("False")),
     # find or create
-    Mutation("the lookup is left out", "reconciler", f"{R}._find_or_create", assign("found", "[]")),
+    Mutation("the lookup is left out", "reconciler", f"{R}._find_or_create", call("find", "[]")),
     Mutation(
         "failed images count as usable", "aws.image_builder", "Image.is_usable", returns("True")
     ),
@@ -401,18 +401,20 @@ MUTATIONS = (
         f"{R}._is_left",
         returns("True"),
     ),
-    Mutation("a rollback deletes nothing", "reconciler", f"{R}.update", never("_rolls_back_to")),
+    Mutation(
+        "a rollback deletes nothing", "reconciler", f"{R}._clean_up_after", never("_rolls_back_to")
+    ),
     Mutation(
         "a rollback deletes nothing that a placeholder names",
         "reconciler",
         f"{R}._rolls_back_to",
-        drop_operand("placeholder", beside="result"),
+        drop_operand("placeholder", beside="result_id"),
     ),
     Mutation(
         "a rollback from an id deletes nothing",
         "reconciler",
         f"{R}._rolls_back_to",
-        drop_operand("result"),
+        drop_operand("result_id"),
     ),
     Mutation(
         "a rollback forgets the successor of an image that was deleted by hand",
@@ -451,13 +453,13 @@ MUTATIONS = (
         "a Delete by an invented id takes the image of a later event",
         "reconciler",
         f"{R}._belongs_to_another_event",
-        call("stack", "None"),
+        never("changed"),
     ),
     Mutation(
         "a Delete by an invented id leaves the images of a stack that is deleted",
         "reconciler",
         f"{R}._belongs_to_another_event",
-        drop_operand("is_updated"),
+        never("is_deleted"),
     ),
     Mutation(
         "an image does not record who created it", "reconciler", f"{R}._record", always("is_new")
@@ -783,9 +785,9 @@ MUTATIONS = (
     ),
     Mutation(
         "an image that GetImage may not show is not found",
-        "image.resource",
-        "Images.get",
-        raise_in_handler("AwsError"),
+        "aws.image_builder",
+        "ImageBuilder.get",
+        never("is_denied"),
     ),
     Mutation(
         "the request id changes with each event",

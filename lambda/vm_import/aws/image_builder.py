@@ -26,7 +26,15 @@ _NOT_CANCELLABLE: Final = frozenset(
 )
 # ListImageBuildVersions may refuse a version without builds, or return an empty list: what it does
 # is not documented. The ARN itself has a valid form.
-_VERSION_UNKNOWN: Final = frozenset({"InvalidParameterValueException", "InvalidRequestException"})
+_VERSION_UNKNOWN: Final = frozenset(
+    {
+        "ClientException",
+        "InvalidParameterException",
+        "InvalidParameterValueException",
+        "InvalidRequestException",
+        "ValidationException",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,10 @@ class ImageBuilder(AwsApi):
         except AwsError as error:
             if error.is_not_found:
                 return None
+            if error.is_denied:
+                # The list shows the same of it.
+                builds = self.builds("/".join(arn.split("/")[1:3]))
+                return next((image for image in builds if image.id == arn), None)
             raise
         image = Image.read(response["image"], response["requestId"], self._region)
         return None if image.status == "DELETED" else image

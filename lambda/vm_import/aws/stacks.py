@@ -24,10 +24,15 @@ class Stack:
         return "ROLLBACK" in self.status
 
     @property
+    def is_deleted(self) -> bool:
+        """Whether CloudFormation deletes all resources of the stack."""
+        return self.status.startswith(("ROLLBACK", "DELETE"))
+
+    @property
     def is_updated(self) -> bool:
-        """Whether CloudFormation carries out a new template: no rollback, and no deletion."""
-        is_deleted = self.status.startswith("DELETE")
-        return self.status.endswith("IN_PROGRESS") and not (self.is_rolling_back or is_deleted)
+        """Whether CloudFormation carries out a new template."""
+        is_undone = self.is_rolling_back or self.is_deleted
+        return self.status.endswith("IN_PROGRESS") and not is_undone
 
 
 class Stacks(AwsApi):

@@ -32,8 +32,10 @@ class State:
     """How many polls in a row did not find the image."""
     follow_up: bool = False
     """Whether CloudFormation has its response, and only tags and the log remain to be done."""
+    failing: float = 0.0
+    """Since when the step fails and is repeated, in seconds since 1970."""
     delayed: float = 0.0
-    """Since when errors that are brief follow one another, in seconds since 1970."""
+    """Since when it fails for reasons that are brief, in seconds since 1970."""
 
     @property
     def elapsed(self) -> float:
@@ -45,16 +47,28 @@ class State:
 
         Args:
             error: The error.
-            limit: For how many seconds after the start of the execution steps are repeated.
+            limit: For how many seconds the step is repeated, since it failed first.
         """
-        if self.elapsed >= limit:
+        now = time.time()
+        if self.failing and now - self.failing >= limit:
             return False
-        is_new = not self.delayed or time.time() - self.delayed < _DELAY
+        is_new = not self.delayed or now - self.delayed < _DELAY
         return error.is_transient or (error.is_brief and is_new)
 
     def after(self, error: VmImportError) -> Self:
         """Return the state in which the step is repeated that an error ended."""
-        return replace(self, delayed=(self.delayed or time.time()) if error.is_brief else 0.0)
+        now = time.time()
+        return replace(
+            self,
+            # Meanwhile a later event may have been sent.
+            in_order=False,
+            failing=self.failing or now,
+            delayed=(self.delayed or now) if error.is_brief else 0.0,
+        )
+
+    def after_success(self) -> Self:
+        """Return the state after a step that did not fail."""
+        return replace(self, failing=0.0, delayed=0.0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from amis import Amis
@@ -22,7 +21,7 @@ from errors import (
     failures_name,
     tolerated,
 )
-from identity import Lookup, Owner
+from identity import Lookup, Owner, Placeholder
 from image.properties import ImageProperties
 from image.waiting import Wait
 from reconciler import READS, READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
@@ -88,9 +87,8 @@ def _wait(
 
 def _delete_failed(event: Event, state: State, properties: ImageProperties, aws: Aws) -> None:
     """Delete the image whose import failed. CloudFormation does so too, but not in every case."""
-    repeats = partial(state.may_pass, limit=event.retry_limit)
-    with tolerated(f"{state.image} is left behind", unless=repeats):
-        images = Images(event, state, aws)
+    images = Images(event, state, aws)
+    with tolerated(f"{state.image} is left behind", unless=images.repeats):
         if image := images.get(state.image):
             Reconciler(images).delete_existing(image, properties)
 
@@ -100,9 +98,11 @@ def _delete(event: Event, state: State, aws: Aws) -> Pending | Done:
     # Without an image the AMI was not created for this resource.
     is_image = IMAGE_BUILD_ARN.fullmatch(event.physical_id)
     deletes_ami = properties and properties.delete_ami and is_image
-    if deletes_ami and not state.attributes and (image := images.get(event.physical_id)):
+    if deletes_ami and not state.attributes:
         # Kept in the state first: when the image is deleted, Image Builder no longer names its AMI.
-        return Pending(replace(state, attributes={ImageAttribute.IMAGE_ID: image.ami}), 1)
+        image = read_until_found(lambda: images.get(event.physical_id), READS)
+        ami_id = image.ami if image else ""
+        return Pending(replace(state, attributes={ImageAttribute.IMAGE_ID: ami_id}), 1)
     stays = Reconciler(images).delete(properties)
     if properties and deletes_ami:
         ami_id = state.attributes.get(ImageAttribute.IMAGE_ID, "")
@@ -135,15 +135,7 @@ class Images(ResourceType[ImageProperties, Image]):
 
     def get(self, physical_id: str) -> Image | None:
         """Return an image by its ARN."""
-        images = self.aws.image_builder
-        try:
-            return images.get(physical_id)
-        except AwsError as error:
-            if not error.is_denied:
-                raise
-            # The list shows the same of it.
-            builds = images.builds("/".join(physical_id.split("/")[1:3]))
-            return next((image for image in builds if image.id == physical_id), None)
+        return self.aws.image_builder.get(physical_id)
 
     def find(self, lookup: Lookup) -> Sequence[Image]:
         """Return the builds that this resource imported under these tokens."""
@@ -234,7 +226,8 @@ class Images(ResourceType[ImageProperties, Image]):
         if is_of_this_operation and not record.adopted_by:
             return False
         if self.event.physical_id != existing.id:
-            return True
+            placeholder = Placeholder.read(self.event.physical_id)
+            return not (placeholder and placeholder.event_id == record.created_by)
         if not is_of_this_operation:
             return False
         stack = self.stack()
@@ -246,4 +239,5 @@ class Images(ResourceType[ImageProperties, Image]):
         if not (task and task.is_active and task.tags.get(OwnTag.STACK) == self.owner.stack_id):
             return
         if all(image.id == existing.id for image in amis.images_imported_from(task)):
-            self.aws.ec2.cancel(task_id)
+            with tolerated("the import task is not cancelled", unless=self.repeats):
+                self.aws.ec2.cancel(task_id)

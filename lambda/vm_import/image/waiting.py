@@ -166,6 +166,6 @@ class Wait:
             Amis(owner, aws).tag(self.task_id, progress.ami, tags, self.previous)
         except VmImportError as error:
             limit = MAX_TIMEOUT if self.state.follow_up else self.event.retry_limit
-            if self.state.may_pass(error, limit - _LEAST_TIME):
+            if self.state.elapsed < limit - _LEAST_TIME and self.state.may_pass(error):
                 raise
             logger.warning("the AMI is not tagged: %s", error)

@@ -13,7 +13,7 @@ from aws.session import read_until_found
 from cloudformation.event import Event
 from cloudformation.step import Done, Response, State
 from contract import IMPORT_TASK_ID, OwnTag, TaskAttribute
-from errors import tolerated
+from errors import NotListedError, tolerated
 from identity import Lookup, Record
 from import_task.properties import ImportTaskProperties
 from reconciler import READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
@@ -108,9 +108,12 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
 
     def _with_ami(self, task: ImportTask) -> ImportTask:
         """Return a task; a completed one whose AMI is gone counts as deleted."""
-        if task.is_completed and not Amis(self.owner, self.aws).find(task.id, task.ami):
-            return replace(task, status="deleted")
-        return task
+        if not task.is_completed or Amis(self.owner, self.aws).find(task.id, task.ami):
+            return task
+        not_listed = NotListedError(f"EC2 does not list the AMI of {task.id}")
+        if self.repeats(not_listed):
+            raise not_listed
+        return replace(task, status="deleted")
 
     def _forgotten(self, task_id: str) -> ImportTask:
         return ImportTask(task_id, status="", tags=self.owner.tags)
