@@ -167,6 +167,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 def test_these_permissions_suffice_to_create_change_and_destroy_a_stack(
     account: Account,
 ) -> None:
+    account.allow(ACTIONS | ACTIONS_OF_THE_APP)
     for version in ("1.0.0", "2.0.0"):
         cdk = CdkCli(account.local, account.folder, str(account.app("Lives", version)))
         cdk.deploy()

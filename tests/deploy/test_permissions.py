@@ -38,8 +38,8 @@ LICENSES = (
 )
 STATEMENTS = {
     "AttachLicenses": _FIRST,
-    "ChangeImagesOfThisStack": "change of tags",
-    "ChangeImportTasksOfThisStack": "change of tags",
+    "ChangeImagesOfThisStack": _FIRST,
+    "ChangeImportTasksOfThisStack": _FIRST,
     "CheckDisks": _FIRST,
     "CreateAmi": _FIRST,
     "CreateServiceLinkedRole": _FIRST,
