@@ -143,9 +143,7 @@ def timeout(value: object) -> Iterator[str]:
             "timeout is a token, but the number of resources that wait depends on it: use a "
             "Duration of a plain number, such as Duration.hours(4)."
         )
-    elif not (
-        contract.MIN_TIMEOUT * 1000 <= value.to_milliseconds() <= contract.MAX_TIMEOUT * 1000
-    ):
+    elif not (contract.MIN_TIMEOUT <= value.to_seconds(integral=False) <= contract.MAX_TIMEOUT):
         yield (
             f"timeout {value.to_human_string()} is not valid: use 1 minute to 12 hours. For "
             "longer imports use wait_for_available=False, and the deployment does not wait."

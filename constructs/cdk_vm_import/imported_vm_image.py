@@ -152,7 +152,11 @@ class ImportedVmImage(VmImageBase):
         provider = provider or VmImportProvider.get_or_create(self)
         config = provider._bind()  # noqa: SLF001 - ours
         # How long the image resource waits, and each link after it. Empty: nothing waits.
-        waits = _wait_chain.split_timeout(int(timeout.to_seconds())) if wait_for_available else []
+        waits = (
+            _wait_chain.split_timeout(round(timeout.to_seconds(integral=False)))
+            if wait_for_available
+            else []
+        )
         names = contract.ImageProperty
         self._resource = cdk.CustomResource(
             self,

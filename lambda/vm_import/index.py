@@ -122,7 +122,9 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
     """Take a step, or repeat it later if that may help."""
     resource_type = event.raw["ResourceType"]
     if resource_type not in _STEPS:
-        raise PropertyError(f"resource type {resource_type!r} is none of {', '.join(_STEPS)}")
+        raise PropertyError(
+            f"resource type {resource_type!r} is not supported: use one of {', '.join(_STEPS)}"
+        )
     try:
         with failures_name(_placeholder(event)):
             if not (state.in_order or state.follow_up):

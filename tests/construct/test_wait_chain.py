@@ -74,12 +74,13 @@ def depends_on(stack: cdk.Stack, logical_id: str) -> set[str]:
         # A link waits at least a minute.
         (cdk.Duration.seconds(3601), [3600, 60]),
         (cdk.Duration.minutes(61), [3600, 60]),
+        (cdk.Duration.hours(1.1), [3600, 360]),
         (cdk.Duration.minutes(150), [3600, 3600, 1800]),
         (cdk.Duration.hours(3), [3600] * 3),
         (cdk.Duration.hours(6), [3600] * 6),
         (cdk.Duration.hours(12), [3600] * 12),
     ],
-    ids=["1 min", "59 min", "1 h", "3601 s", "61 min", "2.5 h", "3 h", "6 h", "12 h"],
+    ids=["1 min", "59 min", "1 h", "3601 s", "61 min", "1.1 h", "2.5 h", "3 h", "6 h", "12 h"],
 )
 def test_the_image_waits_for_the_first_hour_and_a_link_for_each_further_hour(
     stack: cdk.Stack, import_image: ImportImage, timeout: cdk.Duration, seconds: list[int]
