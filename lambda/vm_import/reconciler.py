@@ -40,7 +40,7 @@ READS: Final = 4
 # than a Create takes that finds four tokens used, and shorter than contract.GRACE.
 READS_WHILE_OTHERS_WORK: Final = 8
 # For how many seconds reads may lag behind writes.
-_LAG: Final = 5
+LAG: Final = 5
 # For how many seconds the steps of an event are repeated until leftovers are deleted.
 _CLEAN_UP_LIMIT: Final = 600
 
@@ -208,7 +208,7 @@ class Reconciler(Generic[P, E]):
         found = {one.id: one for one in self._find(lookup, reads)}
         if found:
             # What was read may be older than the record of the event that it belongs to now.
-            time.sleep(_LAG)
+            time.sleep(LAG)
             found |= {one.id: one for one in self._type.find(lookup)}
         return list(found.values())
 
@@ -233,10 +233,11 @@ class Reconciler(Generic[P, E]):
         return bool(record.adopted_by)
 
     def _is_left(self, existing: E) -> bool:
-        """Return whether it is older than this event."""
+        """Return whether it is older than this event, and CloudFormation does not delete it."""
         created, own = seconds_of(existing.record.belongs_to), seconds_of(self._event.id)
         # If this is the update, and the rollback runs at the same time, that created it.
-        return created is None or own is None or created <= own
+        is_later = created is not None and own is not None and created > own
+        return existing.id != self._event.physical_id and not is_later
 
     def _clean_up_after(self, result_id: str, old: P | None) -> None:
         """Delete what an update created that this event undoes; CloudFormation does not."""
@@ -260,10 +261,7 @@ class Reconciler(Generic[P, E]):
             placeholder and placeholder.lookup == old.lookup(self._owner)
         ):
             return True
-        known = self._type.get(physical_id) if self._is_id(physical_id) else None
-        if known and known.is_usable:
-            return False
-        # What CloudFormation knows was deleted or cancelled by hand, so its id does not tell.
+        # What CloudFormation knows may have been changed by hand, so its id does not tell.
         stack = self._type.stack()
         return stack is not None and stack.is_rolling_back
 

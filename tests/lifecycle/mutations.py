@@ -481,13 +481,13 @@ MUTATIONS = (
         "a rollback deletes a retained image that the update did not find",
         "image.resource",
         "Images._was_retained",
-        assign("is_of_this_operation", "True"),
+        always("_LONGEST_OPERATION"),
     ),
     Mutation(
         "a rollback deletes a retained image that the update adopted",
         "image.resource",
         "Images._was_retained",
-        assign("is_of_this_operation", "False"),
+        drop_operand("adopted_by", beside="_LONGEST_OPERATION"),
     ),
     Mutation(
         "a new policy does not delete the old image",

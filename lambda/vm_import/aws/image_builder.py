@@ -139,12 +139,15 @@ class ImageBuilder(AwsApi):
             if error.is_not_found:
                 return None
             if error.is_denied:
-                # The list shows the same of it.
-                builds = self.builds("/".join(arn.split("/")[1:3]))
-                return next((image for image in builds if image.id == arn), None)
+                return self.listed(arn)
             raise
         image = Image.read(response["image"], response["requestId"], self._region)
         return None if image.status == "DELETED" else image
+
+    def listed(self, arn: str) -> Image | None:
+        """Return the image as the list shows it, which is the same as GetImage does."""
+        builds = self.builds("/".join(arn.split("/")[1:3]))
+        return next((image for image in builds if image.id == arn), None)
 
     def import_vm_image(self, request: Mapping[str, Any]) -> tuple[str, str]:
         """Import an image; return its ARN and the id of the request."""

@@ -24,7 +24,7 @@ from errors import (
 from identity import Lookup, Owner, Placeholder
 from image.properties import ImageProperties
 from image.waiting import Wait
-from reconciler import READS, READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
+from reconciler import LAG, READS, READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
 
 # How long a stack operation takes at most, in seconds.
 _LONGEST_OPERATION: Final = 24 * 3600
@@ -170,7 +170,7 @@ class Images(ResourceType[ImageProperties, Image]):
         """
         images = self.aws.image_builder
         arn, request_id = images.import_vm_image(properties.request(self.owner, token))
-        image = read_until_found(lambda: images.get(arn), READS)
+        image = read_until_found(lambda: images.get(arn) or images.listed(arn), READS)
         if image is None:
             return None
         if not image.is_usable and image.token == token:
@@ -218,20 +218,21 @@ class Images(ResourceType[ImageProperties, Image]):
         In a rollback, CloudFormation deletes an image that the stack operation adopted, as if it
         had created it. Or the policy has changed, and then the image is to be deleted.
         """
+        if self.event.request_type == "Delete":
+            # What was read may be older than the record of the event that adopted the image.
+            time.sleep(LAG)
+            existing = self.get(existing.id) or existing
         record = existing.record
         used = seconds_of(record.belongs_to)
         if not existing.is_usable or used is None:
             return False
-        is_of_this_operation = time.time() - used < _LONGEST_OPERATION
-        if is_of_this_operation and not record.adopted_by:
+        if not record.adopted_by and time.time() - used < _LONGEST_OPERATION:
             return False
-        if self.event.physical_id != existing.id:
-            placeholder = Placeholder.read(self.event.physical_id)
-            return not (placeholder and placeholder.event_id == record.created_by)
-        if not is_of_this_operation:
-            return False
-        stack = self.stack()
-        return stack is None or stack.is_rolling_back
+        if self.event.physical_id == existing.id:
+            stack = self.stack()
+            return stack is None or stack.is_rolling_back
+        placeholder = Placeholder.read(self.event.physical_id)
+        return not (placeholder and placeholder.event_id == record.created_by)
 
     def _cancel_task(self, task_id: str, existing: Image) -> None:
         """Cancel the stack's own import task, where Image Builder cannot cancel the import."""
