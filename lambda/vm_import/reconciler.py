@@ -17,6 +17,7 @@ from typing import Final, Generic, TypeVar
 from aws import Aws
 from aws.session import read_until_found
 from aws.stacks import Stack
+from cloudformation import executions
 from cloudformation.event import Event, seconds_of
 from cloudformation.properties import Properties
 from cloudformation.step import State
@@ -246,6 +247,8 @@ class Reconciler(Generic[P, E]):
             lookup = old.lookup(self._owner)
             with tolerated("leftovers are not known", unless=self._type.repeats):
                 found = self._find(lookup, READS_WHILE_OTHERS_WORK)
+                # If this is the update, its rollback may run already, and have created this.
+                executions.put_in_order(self._event, self._type.state.started)
                 self._clean_up([one for one in found if self._is_left(one)], old)
 
     def _rolls_back_to(self, result_id: str, old: P) -> bool:
