@@ -999,7 +999,17 @@ def survives(mutation: Mutation) -> str:
             mutation.apply(copy)
         except StaleError as error:
             return f"STALE: {error}"
-        pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        pytest = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+        ]
         run = subprocess.run(
             [
                 *pytest,
