@@ -302,6 +302,33 @@ def test_a_client_token_that_another_resource_used_is_a_clear_error(
     assert account.images_of(other_image) == [theirs]
 
 
+def test_an_image_of_another_resource_without_a_token_is_not_taken_over(
+    aws: Aws, account: Account, image: CustomResource, other_image: CustomResource
+) -> None:
+    account.knobs(idempotency_mismatch="replay")
+    properties = account.properties(ClientToken="shared")
+    theirs = other_image.create(properties)["PhysicalResourceId"]
+    del aws.images[theirs].tags[OwnTag.TOKEN]
+
+    assert image.create(properties)["Status"] == "FAILED"
+
+    assert account.images_of(other_image) == [theirs]
+
+
+def test_a_client_token_that_was_used_with_other_properties_is_a_clear_error(
+    account: Account, image: CustomResource
+) -> None:
+    account.knobs(idempotency_mismatch="replay")
+    properties = account.properties(ClientToken="mine")
+    first = image.create(properties)["PhysicalResourceId"]
+
+    response = image.update({**properties, ImageProperty.DESCRIPTION: "another"})
+
+    assert response["Status"] == "FAILED"
+    assert "that has other properties" in response["Reason"]
+    assert account.images_of(image) == [first]
+
+
 def test_a_used_token_with_other_tags_does_not_prevent_another_image(
     account: Account, image: CustomResource
 ) -> None:
