@@ -302,6 +302,20 @@ def test_a_client_token_that_another_resource_used_is_a_clear_error(
     assert account.images_of(other_image) == [theirs]
 
 
+def test_an_image_that_one_read_misses_is_not_imported_again_with_other_tags(
+    account: Account, image: CustomResource
+) -> None:
+    properties = account.properties(Tags={"a": "1"})
+    first = image.create(properties)["PhysicalResourceId"]
+    not_found = {"code": "ResourceNotFoundException", "message": "no", "status": 404}
+    account.fault("imagebuilder", "ListImageBuildVersions", error=not_found)
+
+    response = image.create({**properties, ImageProperty.TAGS: {"a": "2"}})
+
+    assert response["PhysicalResourceId"] == first
+    assert account.images_of(image) == [first]
+
+
 def test_an_image_of_another_resource_without_a_token_is_not_taken_over(
     aws: Aws, account: Account, image: CustomResource, other_image: CustomResource
 ) -> None:
