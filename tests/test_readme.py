@@ -71,6 +71,6 @@ def test_every_make_target_of_the_readme_is_one(target: str) -> None:
     assert f"\n{target}:" in (CHECKOUT / "Makefile").read_text()
 
 
-@pytest.mark.parametrize("name", re.findall(r"\]\(([A-Z]+(?:\.md)?)\)", README))
+@pytest.mark.parametrize("name", re.findall(r"\]\(([A-Z]+|[\w/-]+\.md)\)", README))
 def test_every_file_that_the_readme_links_to_is_there(name: str) -> None:
     assert (CHECKOUT / name).is_file()
