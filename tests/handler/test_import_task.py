@@ -346,6 +346,19 @@ def test_the_task_of_a_create_that_was_cancelled_is_found_and_cancelled(
     assert account.active_tasks_of(task) == []
 
 
+def test_a_cancelled_create_is_cleaned_up_behind_a_page_of_other_tasks(
+    aws: Aws, account: Account, task: CustomResource
+) -> None:
+    account.knobs(import_seconds=6 * 3600)
+    for _ in range(1000):
+        aws.import_task(ends="never")
+    task_id = task.create(account.task_properties())["PhysicalResourceId"]
+
+    assert task.delete(INVENTED)["Status"] == "SUCCESS"
+
+    assert account.task(task_id)["Status"] != "active"
+
+
 def test_a_delete_by_a_placeholder_cancels_the_task(account: Account, task: CustomResource) -> None:
     task_id = task.create(account.task_properties())["PhysicalResourceId"]
     token, _, event = tags_of(account.task(task_id))[OwnTag.TOKEN].split("/")
