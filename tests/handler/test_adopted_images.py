@@ -21,22 +21,6 @@ INVENTED = "images-GoldenImageF00D-1ABCDEFGHIJKL"
 DAY = 86400
 
 
-def failed_attempt(aws: Aws, account: Account, image: CustomResource, properties: Any) -> str:
-    """Create an image, but fail after the import was started; return the physical id.
-
-    So it ends with `cdk deploy --no-rollback`: CloudFormation deletes nothing.
-    """
-    execution = image.start(image.create_event(properties))
-    aws.step(execution)
-    account.fault("imagebuilder", "GetImage", times=20, error=REFUSED)
-    aws.work(lambda: not execution.is_running)
-    aws.operation_faults.clear()
-    response = image.responses()[-1]
-    assert response["Status"] == "FAILED"
-    assert len(account.images_of(image)) == 1
-    return str(response["PhysicalResourceId"])
-
-
 def delete_in_clean_up(image: CustomResource, physical_id: str, began: float) -> dict[str, Any]:
     """Delete in the stack operation that began at a time, as CloudFormation cleans up."""
     status = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
@@ -49,7 +33,7 @@ def test_the_delete_of_a_failed_attempt_keeps_the_image_that_the_retry_adopted(
     aws: Aws, account: Account, image: CustomResource, by: str
 ) -> None:
     properties = account.waiting()
-    failed_id = failed_attempt(aws, account, image, properties)
+    failed_id = account.failed_attempt(image, properties)
     aws.let_pass(600)
     began = aws.now()
     retried = image.create(properties)
@@ -67,7 +51,7 @@ def test_the_delete_of_a_failed_attempt_before_the_retry_deletes_its_image(
     aws: Aws, account: Account, image: CustomResource, by: str
 ) -> None:
     properties = account.waiting()
-    failed_id = failed_attempt(aws, account, image, properties)
+    failed_id = account.failed_attempt(image, properties)
     aws.let_pass(600)
 
     deleted = delete_in_clean_up(image, failed_id if by == "its id" else INVENTED, aws.now())
@@ -124,7 +108,7 @@ def test_a_stack_that_is_deleted_deletes_adopted_images_too(
     aws: Aws, account: Account, image: CustomResource, status: str
 ) -> None:
     properties = account.waiting()
-    failed_attempt(aws, account, image, properties)
+    account.failed_attempt(image, properties)
     aws.let_pass(600)
     began = aws.now()
     image.create(properties)

@@ -18,7 +18,6 @@ INVENTED = "images-GoldenImageF00D-1ABCDEFGHIJKL"
 DENIED = {"code": "AccessDeniedException", "message": "no", "status": 403}
 NOT_FOUND = {"code": "ResourceNotFoundException", "message": "not found", "status": 404}
 THROTTLED = {"code": "CallRateLimitExceededException", "message": "slow", "status": 429}
-REFUSED = {"code": "SomethingUnexpected", "message": "no", "status": 400}
 CLEANS_UP = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
 ROLLBACK = {STACK_STATUS: "ROLLBACK_IN_PROGRESS"}
 DAY = 86400
@@ -26,16 +25,6 @@ DAY = 86400
 
 def version(properties: dict[str, Any], number: int) -> dict[str, Any]:
     return {**properties, ImageProperty.SEMANTIC_VERSION: f"{number}.0.0"}
-
-
-def failed_attempt(aws: Aws, account: Account, image: CustomResource, properties: Any) -> str:
-    """Create an image, but fail after the import was started; return the physical id."""
-    execution = image.start(image.create_event(properties))
-    aws.step(execution)
-    account.fault("imagebuilder", "GetImage", times=20, error=REFUSED)
-    aws.work(lambda: not execution.is_running)
-    aws.operation_faults.clear()
-    return str(image.responses()[-1]["PhysicalResourceId"])
 
 
 # --- a Delete of a failed attempt ---
@@ -46,7 +35,7 @@ def test_a_delete_by_an_invented_id_keeps_the_image_one_stack_operation_later(
     aws: Aws, account: Account, image: CustomResource, status: str
 ) -> None:
     properties = account.waiting()
-    failed_attempt(aws, account, image, properties)
+    account.failed_attempt(image, properties)
     aws.let_pass(600)
     retried = image.create(properties)["PhysicalResourceId"]
     aws.let_pass(600)
@@ -61,7 +50,7 @@ def test_a_delete_by_an_invented_id_keeps_the_image_if_the_stack_cannot_be_descr
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
     properties = account.waiting()
-    failed_attempt(aws, account, image, properties)
+    account.failed_attempt(image, properties)
     aws.let_pass(600)
     began = aws.now()
     retried = image.create(properties)["PhysicalResourceId"]
@@ -74,9 +63,9 @@ def test_a_delete_by_an_invented_id_keeps_the_image_if_the_stack_cannot_be_descr
 
 
 def test_a_delete_by_a_placeholder_deletes_what_one_of_two_reads_misses(
-    aws: Aws, account: Account, image: CustomResource
+    account: Account, image: CustomResource
 ) -> None:
-    failed_id = failed_attempt(aws, account, image, account.waiting())
+    failed_id = account.failed_attempt(image, account.waiting())
     account.fault("imagebuilder", "ListImageBuildVersions", skip=1, error=NOT_FOUND)
 
     assert image.delete(failed_id)["Status"] == "SUCCESS"
@@ -87,7 +76,7 @@ def test_a_delete_by_a_placeholder_deletes_what_one_of_two_reads_misses(
 def test_a_failed_attempt_is_deleted_days_later_although_its_policy_retains_images(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    failed_id = failed_attempt(aws, account, image, account.waiting(Retain="true"))
+    failed_id = account.failed_attempt(image, account.waiting(Retain="true"))
     aws.let_pass(2 * DAY)
 
     assert image.delete(failed_id)["Reason"] == ""
@@ -244,7 +233,7 @@ def test_a_rollback_repeats_its_clean_up_after_an_outage_of_lambda(
 def test_a_denied_delete_is_repeated_after_an_outage_of_lambda(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
-    failed_id = failed_attempt(aws, account, image, account.waiting())
+    failed_id = account.failed_attempt(image, account.waiting())
     execution = image.start(image.delete_event(failed_id))
     execution.due += 700
     account.fault("imagebuilder", "ListImageBuildVersions", error=DENIED)

@@ -190,6 +190,22 @@ class Account:
         """Have the handler's next calls of an operation fail."""
         self.aws.fault(service, operation, **what)
 
+    def failed_attempt(self, image: CustomResource, properties: Any) -> str:
+        """Create an image, but fail after the import was started; return the physical id.
+
+        So ends `cdk deploy --no-rollback`: CloudFormation deletes nothing.
+        """
+        execution = image.start(image.create_event(properties))
+        self.aws.step(execution)
+        error = {"code": "SomethingUnexpected", "message": "no", "status": 400}
+        self.fault("imagebuilder", "GetImage", times=20, error=error)
+        self.aws.work(lambda: not execution.is_running)
+        self.aws.operation_faults.clear()
+        response = image.responses()[-1]
+        assert response["Status"] == "FAILED"
+        assert len(self.images_of(image)) == 1
+        return str(response["PhysicalResourceId"])
+
     def fail_import(self, message: str | None, *, task_id: str, at_progress: int = 28) -> None:
         """Have a disk import fail with EC2's message, or never end if that is None."""
         self.aws.local.fail_import(message, task_id=task_id, fail_at_progress=at_progress)
