@@ -42,6 +42,10 @@ class ImageFailedError(VmImportError):
     """The image is FAILED, CANCELLED or deleted, or was not AVAILABLE in time."""
 
 
+class ImageGoneError(ImageFailedError):
+    """The image was deleted outside the stack."""
+
+
 class ClientTokenError(VmImportError):
     """No client token is left under which AWS would create another image or task."""
 

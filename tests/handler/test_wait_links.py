@@ -15,6 +15,7 @@ from contract import (
     WaitProperty,
 )
 from tests.support.account import IMPORT, tags_of
+from tests.support.aws import ROLLS_BACK
 from tests.support.cloudformation import CustomResource
 from tests.support.lambda_function import LOG_GROUP
 from tests.support.properties import checked
@@ -165,6 +166,67 @@ def test_a_link_succeeds_at_once_if_a_rollback_returned_to_a_failed_image(
 
     assert execution.status == "SUCCEEDED"
     assert link.responses()[-1]["Status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("import_hours", [4, 40], ids=["failed", "endless"])
+def test_a_shorter_timeout_after_a_failed_link_does_not_report_the_image_as_available(
+    account: Account, image: CustomResource, link: CustomResource, import_hours: int
+) -> None:
+    # `cdk deploy --no-rollback` with 3 hours fails in the last link; the retry has 2 hours.
+    account.knobs(import_seconds=import_hours * HOURS)
+    properties = account.waiting() | CONTINUE
+    task_id = properties[ImageProperty.VM_IMPORT_TASK_ID]
+    message = CLIENT_ERROR if import_hours == 4 else None
+    account.fail_import(message, task_id=task_id, at_progress=60)
+    image.create(properties)
+    link.create(of(image, **CONTINUE))
+    last = CustomResource(
+        account.aws, ResourceType.WAIT.value, logical_id="Wait3F00D", stack_id=image.stack_id
+    )
+    last.create(of(image))
+
+    assert link.update(of(image))["Status"] == "FAILED"
+
+
+def test_a_rollback_to_a_failed_image_that_is_waited_for_has_an_empty_image_id(
+    account: Account, image: CustomResource
+) -> None:
+    properties = account.properties()
+    account.fail_import(CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
+    image.create(properties)
+    account.advance(HOURS)
+
+    waiting = {**properties, ImageProperty.TIMEOUT_SECONDS: "3600"}
+    back = image.send(image.update_event(waiting) | ROLLS_BACK)
+
+    assert back["Status"] == "SUCCESS", back["Reason"]
+    assert back["Data"][ImageAttribute.IMAGE_ID] == ""
+
+
+@pytest.mark.parametrize("after_completion", [1, 5, 9, 13])
+def test_a_wait_that_begins_after_the_task_is_completed_is_not_late(
+    aws: Aws, account: Account, image: CustomResource, after_completion: float
+) -> None:
+    account.knobs(import_seconds=170)
+    properties = account.properties()
+    start = aws.now()
+    image.create(properties)
+    account.advance(start + 170 + after_completion - aws.now())
+    waiting = {**properties, ImageProperty.TIMEOUT_SECONDS: "3600"}
+    execution = image.start(image.update_event(waiting))
+
+    aws.work(lambda: not execution.is_running)
+
+    assert aws.now() - (start + 185) < 185 / 20 + 5 + 1
+
+
+def test_a_wait_that_hands_on_is_no_failure_in_the_metrics(
+    account: Account, image: CustomResource, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.knobs(import_seconds=2 * HOURS)
+    waited_an_hour(account, image)
+
+    assert '"Available"' not in capsys.readouterr().out
 
 
 def test_a_link_that_is_deleted_deletes_nothing(

@@ -671,8 +671,8 @@ MUTATIONS = (
         "step",
         argument("failures_name", 0, "state.image"),
     ),
-    Mutation("an image that hands on fails", "image.waiting", "Wait.step", never("continues")),
-    Mutation("the last link hands on", "image.waiting", "Wait.step", always("continues")),
+    Mutation("an image that hands on fails", "image.waiting", "Wait.step", always("continues")),
+    Mutation("the last link hands on", "image.waiting", "Wait.step", never("continues")),
     Mutation(
         "a link waits for an image that had failed before",
         "image.wait_link",
@@ -699,7 +699,7 @@ MUTATIONS = (
         "a time-out counts as available",
         "image.waiting",
         "Wait.step",
-        always("outcome"),
+        always("outcome", "available"),
     ),
     Mutation(
         "an AMI that Image Builder does not name is not found",

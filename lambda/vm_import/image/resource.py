@@ -56,7 +56,9 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
             not event.timeout or ((stack := images.stack()) and stack.is_rolling_back)
         ):
             reason = f"{image.id} is {image.status} and cannot be replaced"
-            return Done(Response(image.id, state.attributes, reason))
+            # What refers to the AMI must not fail the rollback either.
+            no_ami: dict[str, str] = {ImageAttribute.IMAGE_ID: ""} if event.timeout else {}
+            return Done(Response(image.id, {**state.attributes, **no_ami}, reason))
     if not event.timeout and not state.follow_up:
         follow_up = replace(state, attributes={}, follow_up=True)
         return Done(Response(state.image, state.attributes), follow_up)

@@ -13,7 +13,7 @@ from cloudformation.properties import check, is_true
 from cloudformation.step import Done, Pending, Response, State
 from contract import WaitAttribute
 from contract import WaitProperty as P
-from errors import ImageFailedError, failures_name
+from errors import ImageFailedError, ImageGoneError, failures_name
 from image.waiting import Wait
 
 _REQUIRED = (P.IMAGE_ARN, P.VM_IMPORT_TASK_ID)
@@ -45,8 +45,13 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
         except ImageFailedError as error:
             if event.old_properties.get(P.IMAGE_ARN) != arn:
                 raise
-            # Another event waited for this image before. What became of it since then must not
-            # fail a change of the timeout, nor its rollback.
+            # Another event waited for this image before. A rollback to it must succeed. So must a
+            # change of the timeout after somebody deleted the image, which was AVAILABLE then.
+            if not (
+                isinstance(error, ImageGoneError)
+                or aws.stacks.get(event.owner.stack_id).is_rolling_back
+            ):
+                raise
             found = Amis(event.owner, aws).find(task_id)
             data[WaitAttribute.IMAGE_ID] = "".join(ami.id for ami in found)
             return Done(Response(physical_id, data, str(error)))

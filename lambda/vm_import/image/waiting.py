@@ -13,7 +13,7 @@ from aws import Aws
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
 from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag, wait_limit
-from errors import ImageFailedError, VmImportError
+from errors import ImageFailedError, ImageGoneError, VmImportError
 from identity import Owner
 from image.progress import Progress, poll, report
 
@@ -48,11 +48,10 @@ def polling_interval(age: float, since_completion: float | None, jitter: float) 
         since_completion: Seconds since a poll found EC2's task completed; None if it is not.
         jitter: From 0 to 1. Different values keep many imports from polling at the same time.
     """
-    if since_completion is None:
-        seconds = min(max(age / _SHARE + 5, _SHORTEST), _LONGEST)
-    else:
+    seconds = min(max(age / _SHARE + 5, _SHORTEST), _LONGEST)
+    if since_completion is not None:
         share = since_completion / _SHARE_AFTER_COMPLETION
-        seconds = min(max(share, _SHORTEST_AFTER_COMPLETION), _LONGEST)
+        seconds = min(max(share, _SHORTEST_AFTER_COMPLETION), seconds)
     # Polls spread while the intervals grow. The longest ones have no jitter, so that 12 hours take
     # at most 520 polls.
     return _LONGEST if seconds == _LONGEST else round(seconds * (1 - jitter * _JITTER))
@@ -109,7 +108,10 @@ class Wait:
                 interval = polling_interval(age, completed, jitter)
                 seconds = max(1, min(interval, round(remaining)))
                 return Pending(state, seconds)
-            outcome = "available" if progress.ami else "timeout"
+            if progress.ami:
+                outcome = "available"
+            elif not self.event.continues:
+                outcome = "timeout"
         except ImageFailedError:
             outcome = "failed"
             raise
@@ -119,11 +121,14 @@ class Wait:
         if outcome == "available":
             data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
             return Done(Response(self.physical_id, data))
-        if self.event.continues:
+        if outcome == "waiting":
             reason = f"still waiting: {progress}"
             return Done(Response(self.physical_id, state.attributes, reason))
+        # A link continues a wait that began earlier.
+        waited = max(elapsed, progress.image.age) if progress.image else elapsed
+        waited = elapsed if math.isinf(waited) else waited
         raise ImageFailedError(
-            f"{state.image} was not AVAILABLE after {elapsed / 60:.0f} minutes: {progress}. "
+            f"{state.image} was not AVAILABLE after {waited / 60:.0f} minutes: {progress}. "
             "Hint: EC2's import continues, and the next deployment uses it; set a longer timeout, "
             "up to 12 hours, or wait_for_available=False"
         )
@@ -143,11 +148,11 @@ class Wait:
         """Count the polls in a row that did not find the image: reads may lag behind.
 
         Raises:
-            ImageFailedError: The image is gone.
+            ImageGoneError: The image is gone.
         """
         missed = self.state.missed + 1 if progress.is_missing else 0
         if missed == _GONE:
-            raise ImageFailedError(f"{self.state.image} is gone: it was deleted outside the stack")
+            raise ImageGoneError(f"{self.state.image} is gone: it was deleted outside the stack")
         return replace(self.state, missed=missed)
 
     def _tag(self, progress: Progress, aws: Aws) -> None:
