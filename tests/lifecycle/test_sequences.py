@@ -660,7 +660,8 @@ def test_a_failed_wait_retains_a_retained_image_that_it_found(retaining: Stack, 
 
     retaining.create({**retaining.properties, **endless})
 
-    assert "after 10 min" in aws_reason(aws)
+    # Two days before the second import of this image began to wait, and its timeout of 10 minutes.
+    assert "after 2890 minutes" in aws_reason(aws)
     assert images(aws) == [first]
 
 
