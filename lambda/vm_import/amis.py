@@ -8,6 +8,7 @@ from functools import partial
 from aws import Aws
 from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
+from aws.session import READS, read_until_found
 from contract import ImageProperty, OwnTag
 from errors import NotListedError, tolerated
 from identity import Owner, tokens_of
@@ -119,9 +120,11 @@ class Amis:
         amis: list[Ami] = []
         # Without delete_ami they are only reported, and a deletion does not fail for that.
         with nullcontext() if delete_ami else tolerated("it is not known whether an AMI stays"):
-            amis = self.find(task_id, ami_id)
+            # EC2 lists an AMI a while after its import.
+            reads = READS if ami_id or (task and task.ami) else 1
+            amis = read_until_found(lambda: self.find(task_id, ami_id), reads)
         for ami in amis:
-            reason = self._reason_to_retain(ami, task_id) if delete_ami else "delete_ami is not set"
+            reason = self._lasting_reason(ami, task_id) if delete_ami else "delete_ami is not set"
             if reason:
                 stays[ami.id] = reason
                 continue
@@ -166,6 +169,18 @@ class Amis:
 
     def _marks(self, token: str) -> dict[str, str]:
         return {OwnTag.STACK: self._owner.stack_id, OwnTag.TOKEN: token}
+
+    def _lasting_reason(self, ami: Ami, task_id: str) -> str:
+        """Return why an AMI stays: one read may be older than the deletion of its image."""
+        reason = ""
+
+        def is_free() -> bool:
+            nonlocal reason
+            reason = self._reason_to_retain(ami, task_id)
+            return not reason
+
+        read_until_found(is_free, READS)
+        return reason
 
     def _reason_to_retain(self, ami: Ami, task_id: str) -> str:
         stack_id = ami.tags.get(OwnTag.STACK, self._owner.stack_id)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 from aws import Aws
-from aws.session import read_until_found
+from aws.session import LAG, READS, READS_WHILE_OTHERS_WORK, read_until_found
 from aws.stacks import Stack
 from cloudformation import executions
 from cloudformation.event import Event, seconds_of
@@ -35,13 +35,6 @@ from tags import change_tags
 
 logger = logging.getLogger(__name__)
 
-# Reads may lag behind writes: attempts, within about 5 seconds.
-READS: Final = 4
-# Another event, or AWS itself, may need time: attempts, within 30 to 60 seconds. That is longer
-# than a Create takes that finds four tokens used, and shorter than contract.GRACE.
-READS_WHILE_OTHERS_WORK: Final = 8
-# For how many seconds reads may lag behind writes.
-LAG: Final = 5
 # For how many seconds the steps of an event are repeated until leftovers are deleted.
 _CLEAN_UP_LIMIT: Final = 600
 

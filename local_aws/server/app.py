@@ -16,18 +16,19 @@ from local_aws.services.cloudformation import (
     resource_types,
     response_urls,
     stack_operations,
+    stack_updates,
     template_conditions,
 )
 from local_aws.services.ec2 import images, tags
 from local_aws.services.ec2.permissions import ec2_checks
 from local_aws.services.ec2.vm_import import VmImport
-from local_aws.services.iam import execution_role, service_roles
+from local_aws.services.iam import execution_role, role_policies, service_roles
 from local_aws.services.iam.authorization import authorize, authorize_ourselves
 from local_aws.services.imagebuilder.image_builder import ImageBuilder
 from local_aws.services.imagebuilder.permissions import ImageBuilderChecks
 from local_aws.services.lambda_ import functions
 from local_aws.services.service_model import REQUEST_IDS, Ec2QueryService, RestJsonService
-from local_aws.services.stepfunctions import aws_time
+from local_aws.services.stepfunctions import aws_time, executions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -61,29 +62,43 @@ def make_app(clock: Clock) -> App:
         authorize(checks, "UnauthorizedOperation", preface)
 
     image_builder_service = RestJsonService(
-        "imagebuilder", image_builder.operations, world, authorize_image_builder
+        "imagebuilder",
+        image_builder.operations,
+        world,
+        authorize_image_builder,
+        image_builder.resources,
     )
     ec2_service = Ec2QueryService(
         vm_import.operations | images.OPERATIONS | tags.OPERATIONS,
         world,
         authorize_ec2,
+        vm_import.resources,
         ec2.handle_request,
     )
 
     ministack.SERVICE_REGISTRY["imagebuilder"] = {"module": "imagebuilder"}
     ministack.SERVICE_HANDLERS["imagebuilder"] = image_builder_service.handle_request
     ministack.SERVICE_HANDLERS["ec2"] = ec2_service.handle_request
+
     # MiniStack calls `reset` of a service's module on POST /_ministack/reset.
-    ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=image_builder.reset)  # noqa: SLF001
+    def reset() -> None:
+        image_builder.reset()
+        image_builder_service.forget_the_past()
+        ec2_service.forget_the_past()
+
+    ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=reset)  # noqa: SLF001
     router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
     authorize_ourselves(world.operations)
     resource_types.register(image_builder_service)
     functions.register(world)
     aws_time.register(world)
+    executions.register(world)
     response_urls.register(world)
+    role_policies.register(world)
     service_roles.register()
     template_conditions.register()
     stack_operations.register()
+    stack_updates.register(world)
     execution_role.register()
     world.operations |= {
         ("cloudformation", name) for name in ("CustomResourceEvent", "ResponseURL")

@@ -48,6 +48,14 @@ class Knobs:
     image_shows_ami: bool = True
     # How long DescribeImages does not list an imported AMI yet.
     ami_listing_seconds: float = 0
+    # For how long a read or a list shows resources as they were before a change.
+    read_lag_seconds: float = 0
+    # For how long a role has the policies that it had before a change.
+    iam_lag_seconds: float = 0
+    # How long after an update CloudFormation deletes what the update replaced or removed.
+    clean_up_seconds: float = 0
+    # The order of resources that do not depend on each other: by their names, or the reverse.
+    resource_order: Literal["by_name", "reverse"] = "by_name"
     # The StatusMessage of a task that is cancelled without a CancelReason.
     cancelled_task_message: str = "Cancelled by user"
     # What happens to the snapshots of an import that fails or is cancelled after creating them.

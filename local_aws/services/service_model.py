@@ -13,6 +13,7 @@ import logging
 import re
 import uuid
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,11 +26,12 @@ from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.serialize import SerializationContext, get_serializer_class
 from moto.core.utils import get_service_model
 
+from local_aws.server.past import Past
 from local_aws.server.world import CALLER
 from local_aws.services.lambda_.functions import kill_caller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from local_aws.server.world import World
 
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 # the same id as the body.
 REQUEST_IDS: ContextVar[list[str]] = ContextVar("request_ids")
 
+# What the names of operations that change nothing begin with.
+_READS: Final = ("Describe", "Get", "List")
 _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "string": str,
     "boolean": bool,
@@ -143,6 +147,7 @@ class Service(ABC):
         operations: Our implementations by operation name.
         world: The state shared with the other services.
         authorize: Raises the service's error for a request that its caller may not make.
+        stores: What the operations change: MiniStack's dictionaries of all accounts and Regions.
     """
 
     protocol: ClassVar[str]
@@ -153,6 +158,7 @@ class Service(ABC):
         operations: Mapping[str, Operation],
         world: World,
         authorize: Callable[[str, dict[str, Any]], None],
+        stores: Sequence[Any],
     ) -> None:
         """Load the model."""
         self.name = name
@@ -160,6 +166,8 @@ class Service(ABC):
         self._authorize = authorize
         self.model = get_service_model(name)
         self._world = world
+        self._stores = stores
+        self._past: Past[list[dict[Any, Any]]] = Past(world.now)
         world.operations |= {(name, operation) for operation in operations}
 
     @abstractmethod
@@ -185,8 +193,10 @@ class Service(ABC):
             raise self._refusal(operation, found)
         with self._world.lock:
             self._world.clock.settle()
-            self._authorize(name, request)
-            response = self.operations[name](copy.deepcopy(request))
+            with self._as_seen():
+                self._authorize(name, request)
+            with self._as_seen() if name.startswith(_READS) else self._change():
+                response = self.operations[name](copy.deepcopy(request))
         shape = operation.output_shape
         if shape and request_id and "requestId" in shape.members:
             response = {"requestId": request_id, **response}
@@ -195,6 +205,32 @@ class Service(ABC):
                 f"our response to {name} violates the model at {found.path}: {found.why}"
             )
         return response
+
+    def forget_the_past(self) -> None:
+        """Let reads show the present, for example after everything was deleted."""
+        self._past.forget()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Keep what reads still show after a change."""
+        if lag := self._world.knobs.read_lag_seconds:
+            self._past.keep([copy.deepcopy(store._data) for store in self._stores], lag)  # noqa: SLF001
+        yield
+
+    @contextmanager
+    def _as_seen(self) -> Iterator[None]:
+        """Have the stores as reads show them, which may be as they were a while ago."""
+        past = self._past.shown()
+        present = [store._data for store in self._stores]  # noqa: SLF001
+        try:
+            self._show(past or present)
+            yield
+        finally:
+            self._show(present)
+
+    def _show(self, contents: Sequence[dict[Any, Any]]) -> None:
+        for store, content in zip(self._stores, contents, strict=True):
+            store._data = content  # noqa: SLF001
 
     async def _respond(self, name: str, parse: Callable[[Any], dict[str, Any]]) -> Response:
         request_id = str(uuid.uuid4())
@@ -249,9 +285,10 @@ class RestJsonService(Service):
         operations: Mapping[str, Operation],
         world: World,
         authorize: Callable[[str, dict[str, Any]], None],
+        stores: Sequence[Any],
     ) -> None:
         """Compile the routes."""
-        super().__init__(name, operations, world, authorize)
+        super().__init__(name, operations, world, authorize, stores)
         self._routes = []
         for operation_name in self.model.operation_names:
             http = self.model.operation_model(operation_name).http
@@ -349,6 +386,7 @@ class Ec2QueryService(Service):
         operations: Our implementations by operation name.
         world: The state shared with the other services.
         authorize: As in `Service`.
+        stores: As in `Service`.
         others: MiniStack's own handler.
     """
 
@@ -359,10 +397,11 @@ class Ec2QueryService(Service):
         operations: Mapping[str, Operation],
         world: World,
         authorize: Callable[[str, dict[str, Any]], None],
+        stores: Sequence[Any],
         others: Handler,
     ) -> None:
         """Keep MiniStack's handler for the other operations."""
-        super().__init__("ec2", operations, world, authorize)
+        super().__init__("ec2", operations, world, authorize, stores)
         self._others = others
 
     async def handle_request(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from threading import RLock
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
@@ -16,6 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from local_aws.server.clock import Clock
+from local_aws.server.world import World
 from local_aws.services.service_model import RestJsonService
 from tests.local_aws.account import Account, refused
 
@@ -166,11 +165,9 @@ def test_other_operations_of_ec2_are_those_of_ministack(aws: Account) -> None:
 
 
 def test_a_response_that_violates_the_model_is_an_internal_error() -> None:
-    world: Any = SimpleNamespace(
-        operations=set(), calls=[], lock=RLock(), clock=Clock(), take_fault=lambda *_: None
-    )
+    world = World(Clock())
     wrong: Any = {"image": {"name": "golden", "platform": "BeOS"}}
-    service = RestJsonService("imagebuilder", {"GetImage": lambda _: wrong}, world, print)
+    service = RestJsonService("imagebuilder", {"GetImage": lambda _: wrong}, world, print, [])
     arn = "arn:aws:imagebuilder:us-east-1:123456789012:image/golden/1.0.0/1"
     asked = service.handle_request("GET", "/GetImage", {}, b"", {"imageBuildVersionArn": [arn]})
     status, headers, body = asyncio.run(asked)

@@ -49,16 +49,6 @@ if TYPE_CHECKING:
 SERVICE_TIMEOUT: Final = float(contract.MAX_SERVICE_TIMEOUT)
 """How long CloudFormation waits for a response, in seconds."""
 
-# Reads may show Image Builder as it was before a write, but not for longer than this, in seconds.
-_MAX_LAG: Final = 3.0
-_READS: Final = ("GetImage", "ListImageBuildVersions")
-_WRITES: Final = (
-    "ImportVmImage",
-    "CancelImageCreation",
-    "DeleteImage",
-    "TagResource",
-    "UntagResource",
-)
 # What creates something with tags needs the permission to tag it.
 _ALSO_NEEDS: Final = {"ImportVmImage": ["TagResource"], "ImportImage": ["CreateTags"]}
 # How long a follow-up execution runs beside a concurrent process, in seconds.
@@ -150,7 +140,6 @@ class Aws:
         response_faults: The same for responses to CloudFormation.
         operation_faults: What happens to the next calls of an operation.
         denied: Operations that IAM denies now.
-        lag: How many reads of each operation show Image Builder as it was before a write.
         stack_status: The status of the stack of the last event.
         stack_changed: When its stack operation began.
         responses: The responses that arrived at each ResponseURL, in order.
@@ -163,7 +152,6 @@ class Aws:
     response_faults: dict[int, str] = field(default_factory=dict)
     operation_faults: list[Fault] = field(default_factory=list)
     denied: set[str] = field(default_factory=set)
-    lag: int = 0
     stack_status: str = "UPDATE_IN_PROGRESS"
     stack_changed: float = 0.0
     responses: dict[str, list[Answer]] = field(default_factory=dict)
@@ -179,8 +167,6 @@ class Aws:
         self._killed: set[int] = set()
         self._ends: dict[int, float] = {}  # when Lambda ends the invocation of each thread
         self._calls = self._puts = self._outage = self._response_outage = 0
-        self._before: tuple[float, dict[str, Image]] | None = None
-        self._lagging: dict[str, int] = {}
         self._denied_until: dict[str, float] = {}
         self._numbers = itertools.count()
         self._connected = False
@@ -198,8 +184,6 @@ class Aws:
         self._denied_until.clear()
         for quota in self._retry_quotas:
             quota.release(RetryQuota.INITIAL_CAPACITY)
-        self.lag, self._before = 0, None
-        self._lagging.clear()
         self.expect()
 
     def expect(
@@ -221,9 +205,10 @@ class Aws:
         """Have the next calls of an operation fail; see `Fault`."""
         self.operation_faults.append(Fault(service, operation, **what))
 
-    def show_as_before_the_last_write(self, reads: int) -> None:
-        """Have so many more reads of each operation show what was there before the last write."""
-        self._lagging = dict.fromkeys(self._lagging, reads)
+    def lag(self, seconds: float) -> None:
+        """Have each read show everything as it was before a change, for so many seconds."""
+        self.local.change_knobs(read_lag_seconds=seconds)
+        self.step_functions.lag = seconds
 
     # --- what people do and see ---
 
@@ -524,22 +509,6 @@ class Aws:
         headers = {"X-Amzn-Errortype": code, "x-amzn-requestid": request_id}
         return _response(request, status, headers, body.encode())
 
-    @contextmanager
-    def _lagged(self, operation: str) -> Iterator[None]:
-        """Have some reads show the images as they were before the last write."""
-        if self.lag and operation in _WRITES:
-            self._before = self.now(), self.local.copy_of_images()
-            self._lagging = dict.fromkeys(_READS, self.lag)
-        written, before = self._before or (0.0, {})
-        if self.now() - written > _MAX_LAG or not self._lagging.get(operation):
-            yield
-            return
-        self._lagging[operation] -= 1
-        truth = self.local.images
-        self.local.put_images(before)
-        yield
-        self.local.put_images(truth)
-
     def _serve(self, request: AWSPreparedRequest, service: str, operation: str) -> AWSResponse:
         if _model_name(service) == "stepfunctions":
             return self._serve_step_functions(request, operation)
@@ -549,14 +518,13 @@ class Aws:
             return _response(request, _OK, {}, body.encode())
         url = urlsplit(str(request.url))
         self.clock.settle()
-        with self._lagged(operation):
-            status, headers, content = self.local.handle(
-                service,
-                str(request.method),
-                url.path,
-                _body(request),
-                parse_qs(url.query, keep_blank_values=True),
-            )
+        status, headers, content = self.local.handle(
+            service,
+            str(request.method),
+            url.path,
+            _body(request),
+            parse_qs(url.query, keep_blank_values=True),
+        )
         return _response(
             request, status, {**headers, "x-amzn-requestid": str(uuid.uuid4())}, content
         )

@@ -66,10 +66,18 @@ class LocalServices:
         ec2_operations = self._vm_import.operations | ec2_images.OPERATIONS | ec2_tags.OPERATIONS
         self._services: dict[str, RestJsonService | Ec2QueryService] = {
             "imagebuilder": RestJsonService(
-                "imagebuilder", self._image_builder.operations, self._world, lambda *_: None
+                "imagebuilder",
+                self._image_builder.operations,
+                self._world,
+                lambda *_: None,
+                self._image_builder.resources,
             ),
             "ec2": Ec2QueryService(
-                ec2_operations, self._world, lambda *_: None, ec2.handle_request
+                ec2_operations,
+                self._world,
+                lambda *_: None,
+                self._vm_import.resources,
+                ec2.handle_request,
             ),
         }
 
@@ -88,6 +96,8 @@ class LocalServices:
         self._world.knobs = Knobs().changed(knobs)
         self._world.import_failures.clear()
         self._world.calls.clear()
+        for service in self._services.values():
+            service.forget_the_past()
 
     @contextmanager
     def permitted(self) -> Iterator[None]:

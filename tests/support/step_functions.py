@@ -129,6 +129,7 @@ class StepFunctions:
         state_machines: ARNs of those that exist.
         executions: All executions, in the order of their start.
         page_size: How many executions one page of ListExecutions shows at most.
+        lag: For how many seconds ListExecutions shows them as they were before a change.
     """
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -145,6 +146,7 @@ class StepFunctions:
         self.state_machines = {STATE_MACHINE}
         self.executions.clear()
         self.page_size = 100
+        self.lag = 0.0
 
     def call(self, model: Any, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Do an operation; request and response are checked against botocore's model.
@@ -196,22 +198,21 @@ class StepFunctions:
         if request["stateMachineArn"] not in self.state_machines:
             raise RefusedError("StateMachineDoesNotExist")
 
-        def sort_key(execution: Execution) -> float:
-            stopped = execution.stopped
-            return execution.started if stopped is None else stopped
-
+        then = self._clock.now() - self.lag
+        seen = [_as_of(then, execution) for execution in reversed(self.executions)]
         matching = [
             execution
-            for execution in reversed(self.executions)
-            if execution.state_machine == request["stateMachineArn"]
-            and request.get("statusFilter") in {None, execution.status}
+            for execution in seen
+            if execution is not None
+            and execution["stateMachineArn"] == request["stateMachineArn"]
+            and request.get("statusFilter") in {None, execution["status"]}
         ]
-        matching.sort(key=sort_key, reverse=True)
+        matching.sort(key=lambda one: one.get("stopDate") or one["startDate"], reverse=True)
         first = int(request.get("nextToken", 0))
         count = min(request.get("maxResults") or _MAX_PAGE, self.page_size)
         page = matching[first : first + count]
         more = {"nextToken": str(first + count)} if first + count < len(matching) else {}
-        return {"executions": [_listed(execution) for execution in page], **more}
+        return {"executions": page, **more}
 
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         """StopExecution: a call of the function that is under way still runs to its end."""
@@ -235,13 +236,17 @@ def _with_dates(value: Any) -> Any:
     }
 
 
-def _listed(execution: Execution) -> dict[str, Any]:
-    stopped = {} if execution.stopped is None else {"stopDate": execution.stopped}
-    return {
+def _as_of(then: float, execution: Execution) -> dict[str, Any] | None:
+    """An execution as ListExecutions shows it, if it was started by then."""
+    if execution.started > then:
+        return None
+    listed = {
         "executionArn": execution.arn,
         "stateMachineArn": execution.state_machine,
         "name": execution.name,
-        "status": execution.status,
+        "status": "RUNNING",
         "startDate": execution.started,
-        **stopped,
     }
+    if execution.stopped is not None and execution.stopped <= then:
+        listed |= {"status": execution.status, "stopDate": execution.stopped}
+    return listed

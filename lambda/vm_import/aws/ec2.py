@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
-from aws.session import AwsApi, aws_client
+from aws.session import READS, AwsApi, aws_client, read_until_found
 from errors import AwsError
 from identity import Existing
 
@@ -57,6 +57,11 @@ class ImportTask(Existing):
         return self.status not in {"", "completed", *_FAILED}
 
     @property
+    def has_ended(self) -> bool:
+        """Whether EC2 changes nothing of it any more."""
+        return not self.is_active and self.status != "deleting"
+
+    @property
     def is_completed(self) -> bool:
         """Whether the import succeeded."""
         return self.status == "completed"
@@ -90,7 +95,10 @@ class Ec2(AwsApi):
         ]
 
     def task(self, task_id: str) -> ImportTask | None:
-        """Return the task, or None if EC2 does not know it, or knows it no more."""
+        """Return the task, or None if EC2 does not know it, or knows it no more.
+
+        Reads may lag behind its start, so for that a single one proves nothing; see `known_task`.
+        """
         try:
             found = self._call("describe_import_image_tasks", ImportTaskIds=[task_id])
         except AwsError as error:
@@ -98,6 +106,10 @@ class Ec2(AwsApi):
                 return None
             raise
         return next((ImportTask.read(task) for task in found.get("ImportImageTasks", [])), None)
+
+    def known_task(self, task_id: str) -> ImportTask | None:
+        """Return the task, or None if EC2 does not know it in several reads."""
+        return read_until_found(lambda: self.task(task_id), READS)
 
     def import_image(self, request: Mapping[str, Any]) -> ImportTask:
         """Start a task, or return the one that this request started before."""
@@ -115,8 +127,12 @@ class Ec2(AwsApi):
                 CancelReason="CloudFormation deleted the resource",
             )
         except AwsError as error:
-            task = self.task(task_id)
-            if task and task.is_active:
+
+            def has_ended() -> bool:
+                task = self.task(task_id)
+                return task is None or not task.is_active
+
+            if not read_until_found(has_ended, READS):
                 raise
             logger.info({"not cancelled": task_id, "reason": str(error)})
 

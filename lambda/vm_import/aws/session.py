@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -13,6 +13,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from errors import AwsError
+
+# Reads may lag behind writes: attempts, within about 5 seconds.
+READS: Final = 4
+# Another event, or AWS itself, may need time: attempts, within 30 to 60 seconds. That is longer
+# than a Create takes that finds four tokens used, and shorter than contract.GRACE.
+READS_WHILE_OTHERS_WORK: Final = 8
+# For how many seconds reads may lag behind writes.
+LAG: Final = 5
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Final
 from amis import Amis
 from aws import Aws
 from aws.image_builder import Image
-from aws.session import read_until_found
+from aws.session import LAG, READS, READS_WHILE_OTHERS_WORK, read_until_found
 from cloudformation.event import Event, seconds_of
 from cloudformation.step import Done, Pending, Response, State
 from contract import IMAGE_BUILD_ARN, ImageAttribute, OwnTag
@@ -24,7 +24,7 @@ from errors import (
 from identity import Lookup, Owner, Placeholder
 from image.properties import ImageProperties
 from image.waiting import Wait
-from reconciler import LAG, READS, READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
+from reconciler import Reconciler, ResourceType
 
 # How long a stack operation takes at most, in seconds.
 _LONGEST_OPERATION: Final = 24 * 3600
@@ -151,7 +151,7 @@ class Images(ResourceType[ImageProperties, Image]):
     def check(self, properties: ImageProperties) -> None:
         """Fail at once, with EC2's reason, where Image Builder would fail later without it."""
         task_id = properties.vm_import_task_id
-        task = self.aws.ec2.task(task_id)
+        task = self.aws.ec2.known_task(task_id)
         if task is None:
             raise ImportTaskError(
                 f"EC2 does not know the import task {task_id} in this account and Region. EC2 "

@@ -9,14 +9,14 @@ from dataclasses import replace
 from amis import Amis
 from aws import Aws
 from aws.ec2 import ImportTask
-from aws.session import read_until_found
+from aws.session import READS_WHILE_OTHERS_WORK, read_until_found
 from cloudformation.event import Event
 from cloudformation.step import Done, Response, State
 from contract import IMPORT_TASK_ID, OwnTag, TaskAttribute
 from errors import NotListedError, tolerated
 from identity import Lookup, Record
 from import_task.properties import ImportTaskProperties
-from reconciler import READS_WHILE_OTHERS_WORK, Reconciler, ResourceType
+from reconciler import Reconciler, ResourceType
 
 
 def step(event: Event, state: State, aws: Aws) -> Done:
@@ -55,7 +55,7 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
 
     def get(self, physical_id: str) -> ImportTask | None:
         """Return a task by its id. One that EC2 forgot was completed, and belonged to us."""
-        return self.aws.ec2.task(physical_id) or self._forgotten(physical_id)
+        return self.aws.ec2.known_task(physical_id) or self._forgotten(physical_id)
 
     def find(self, lookup: Lookup) -> Sequence[ImportTask]:
         """Return the tasks that this resource started under these tokens."""
@@ -97,7 +97,7 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
             ec2.cancel(task_id)
         if existing.is_active or not existing.is_usable:
             read_until_found(
-                lambda: (task := ec2.task(task_id)) is None or task.status != "deleting",
+                lambda: (task := ec2.task(task_id)) is None or task.has_ended,
                 READS_WHILE_OTHERS_WORK,
             )
         return Amis(self.owner, self.aws).delete(

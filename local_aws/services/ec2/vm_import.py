@@ -138,6 +138,11 @@ class VmImport:
             "CancelImportTask": self.cancel_import_task,
         }
 
+    @property
+    def resources(self) -> list[Any]:
+        """Everything that the operations of VM Import, and of its AMIs, create and change."""
+        return [self._tasks, ec2._images, ec2._snapshots, ec2._tags]  # noqa: SLF001
+
     def reset(self) -> None:
         """Delete all tasks."""
         self._tasks.clear()

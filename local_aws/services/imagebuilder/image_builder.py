@@ -129,10 +129,14 @@ class ImageBuilder:
             makes = name.startswith(("Create", "Update"))
             self.operations[name] = partial(self._once, name, operation) if makes else operation
 
+    @property
+    def resources(self) -> list[Any]:
+        """Everything that operations create and change."""
+        return [self._images, self._recipes, self._last_builds, self._pipelines.parts]
+
     def reset(self) -> None:
         """Delete everything."""
-        parts = self._pipelines.parts
-        for store in (self._images, self._recipes, self._last_builds, self._tokens, parts):
+        for store in (*self.resources, self._tokens):
             store.clear()
 
     def _once(self, operation: str, create: Operation, request: dict[str, Any]) -> dict[str, Any]:

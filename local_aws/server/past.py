@@ -1,0 +1,36 @@
+"""What readers still see after a change: AWS is eventually consistent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+State = TypeVar("State")
+
+
+@dataclass
+class Past(Generic[State]):
+    """The states before the last changes.
+
+    Attributes:
+        now: AWS time.
+    """
+
+    now: Callable[[], float]
+    _states: list[tuple[float, State]] = field(default_factory=list)
+
+    def keep(self, state: State, seconds: float) -> None:
+        """Show the state before a change for so many seconds."""
+        self._states.append((self.now() + seconds, state))
+
+    def shown(self) -> State | None:
+        """Return the state that readers see, or None if they see the present one."""
+        self._states = [(end, state) for end, state in self._states if end > self.now()]
+        return self._states[0][1] if self._states else None
+
+    def forget(self) -> None:
+        """Show the present state."""
+        self._states.clear()

@@ -1,0 +1,110 @@
+"""What CloudFormation checks after it updated all resources, and how it cleans up.
+
+MiniStack lets a stack change an export that another stack imports, and deletes what an update
+replaced at once and without a status of its own.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any
+
+from ministack.services import cloudformation
+from ministack.services.cloudformation import engine, handlers, stacks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from local_aws.server.world import World
+
+
+class ExportInUseError(ValueError):
+    """An export that another stack imports would change."""
+
+
+def register(world: World) -> None:
+    """Change MiniStack's CloudFormation for the whole process."""
+    stacks._resolve_stack_outputs = _then_clean_up(stacks._resolve_stack_outputs)  # noqa: SLF001
+    stacks._topological_sort = _in_order(world, stacks._topological_sort)  # noqa: SLF001
+    stacks._delete_resource = _after_a_while(world, stacks._delete_resource)  # noqa: SLF001
+
+
+def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
+    """Check the exports before the update is complete; what follows is the clean-up."""
+
+    @wraps(resolve)
+    def then_clean_up(*arguments: Any) -> Any:  # noqa: ANN401
+        outputs, exports = resolve(*arguments)
+        stack_name, stack_id = arguments[-2:]
+        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        for output in stack.get("Outputs", []):
+            name = output.get("ExportName", "")
+            value = exports.get(name, {}).get("Value")
+            users = list(_users_of(name, stack_name))
+            # https://github.com/linz/geostore/issues/630
+            if users and value != output["OutputValue"]:
+                what = "deleted" if value is None else "updated"
+                raise ExportInUseError(
+                    f"Export {name} cannot be {what} as it is in use by {', '.join(users)}"
+                )
+        if stack["StackStatus"].startswith("UPDATE"):
+            # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
+            stack["StackStatus"] = status = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
+            type_ = "AWS::CloudFormation::Stack"
+            stacks._add_event(stack_id, stack_name, stack_name, type_, status, physical_id=stack_id)  # noqa: SLF001
+        return outputs, exports
+
+    return then_clean_up
+
+
+def _users_of(export: str, stack_name: str) -> Iterator[str]:
+    for name, stack in cloudformation._stacks.items():  # noqa: SLF001
+        exists = name != stack_name and not stack["StackStatus"].startswith("DELETE")
+        if exists and export in handlers._imported_export_names(stack, name):  # noqa: SLF001
+            yield name
+
+
+def _in_order(world: World, sort: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """Sort resources after those that they depend on; the order of others is a knob."""
+
+    @wraps(sort)
+    def in_order(resources: dict[str, Any], conditions: dict[str, Any]) -> list[str]:
+        by_name = sort(resources, conditions)
+        if world.knobs.resource_order == "by_name":
+            return by_name
+        names = set(by_name)
+        sorter = TopologicalSorter(
+            {name: engine._extract_deps(resources[name], names) - {name} for name in names}  # noqa: SLF001
+        )
+        sorter.prepare()
+        order: list[str] = []
+        ready: list[str] = []
+        while sorter.is_active():
+            ready = sorted([*ready, *sorter.get_ready()])
+            order.append(ready.pop())
+            sorter.done(order[-1])
+        return order
+
+    return in_order
+
+
+def _after_a_while(world: World, delete: Callable[..., Any]) -> Callable[..., Any]:
+    """Delete a custom resource in a clean-up later, as a knob says."""
+
+    @wraps(delete)
+    def after_a_while(
+        resource_type: str,
+        physical_id: str,
+        properties: dict[str, Any],
+        stack_name: str,
+        *more: object,
+    ) -> Any:  # noqa: ANN401
+        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        # On a thread of its own, which may sleep.
+        is_custom = stacks._runs_on_worker_thread(resource_type)  # noqa: SLF001
+        if is_custom and stack["StackStatus"].endswith("CLEANUP_IN_PROGRESS"):
+            world.clock.sleep(world.knobs.clean_up_seconds)
+        return delete(resource_type, physical_id, properties, stack_name, *more)
+
+    return after_a_while

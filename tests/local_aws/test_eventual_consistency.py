@@ -1,0 +1,180 @@
+"""Reads and permissions that lag behind changes, and lists of executions."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.local_aws.account import policy, refused
+from tests.local_aws.custom_resources import TRUST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import boto3
+
+    from local_aws import LocalAws
+    from tests.local_aws.account import Account
+
+TRUST_POLICY = json.dumps({"Version": "2012-10-17", **TRUST})
+
+
+@pytest.fixture
+def lagging(aws: Account) -> Account:
+    aws.server.knobs(read_lag_seconds=300)
+    return aws
+
+
+def test_an_image_is_found_when_the_lag_is_over(lagging: Account) -> None:
+    task_id = lagging.start()
+    arn = lagging.import_image(task_id)
+
+    assert refused(lambda: lagging.image(arn))[0] == "ResourceNotFoundException"
+    assert lagging.images.list_images()["imageVersionList"] == []
+    lagging.server.advance(301)
+    assert lagging.status(arn) == "PENDING"
+
+
+def test_a_deleted_image_and_its_old_tags_are_shown_until_the_lag_is_over(aws: Account) -> None:
+    arn = aws.import_image(tags={"a": "old"})
+    aws.finish()
+    aws.server.knobs(read_lag_seconds=300)
+
+    aws.images.tag_resource(resourceArn=arn, tags={"a": "new"})
+    aws.images.delete_image(imageBuildVersionArn=arn)
+
+    assert aws.image(arn)["tags"] == {"a": "old"}
+    aws.server.advance(301)
+    assert refused(lambda: aws.image(arn))[0] == "ResourceNotFoundException"
+
+
+def test_an_import_task_and_its_tags_are_shown_when_the_lag_is_over(lagging: Account) -> None:
+    task_id = lagging.start()
+
+    listed = lagging.ec2.describe_import_image_tasks()["ImportImageTasks"]
+    assert listed == []
+    lagging.server.advance(301)
+    lagging.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
+    assert lagging.task(task_id)["Tags"] == []
+    lagging.server.advance(301)
+    assert lagging.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+@pytest.fixture
+def machine(aws: Account, session: boto3.Session) -> Iterator[tuple[Any, str]]:
+    """A state machine whose executions wait for a day."""
+    states: Any = session.client("stepfunctions", aws_access_key_id=aws.account_id)
+    wait = {"Type": "Wait", "Seconds": 86400, "End": True}
+    arn = states.create_state_machine(
+        name="waiting",
+        definition=json.dumps({"StartAt": "Wait", "States": {"Wait": wait}}),
+        roleArn=f"arn:aws:iam::{aws.account_id}:role/any",
+    )["stateMachineArn"]
+    yield states, arn
+    # The rate of ListExecutions is that of the whole server.
+    aws.server.advance(60)
+    states.delete_state_machine(stateMachineArn=arn)
+
+
+def listed(states: Any, arn: str, **more: Any) -> list[str]:
+    pages = states.get_paginator("list_executions").paginate(stateMachineArn=arn, **more)
+    return [execution["name"] for page in pages for execution in page["executions"]]
+
+
+def test_executions_are_listed_by_start_while_they_run_and_by_end_afterwards(
+    server: LocalAws, machine: tuple[Any, str]
+) -> None:
+    states, arn = machine
+    started = {}
+    for name in ("first", "second", "third"):
+        request = {"stateMachineArn": arn, "name": name}
+        started[name] = states.start_execution(**request)["executionArn"]
+        server.advance(10)
+    assert listed(states, arn) == ["third", "second", "first"]
+
+    states.stop_execution(executionArn=started["first"])
+
+    assert listed(states, arn) == ["first", "third", "second"]
+    assert listed(states, arn, statusFilter="RUNNING") == ["third", "second"]
+
+
+def test_a_page_has_100_executions_unless_maxresults_asks_for_up_to_1000(
+    server: LocalAws, machine: tuple[Any, str]
+) -> None:
+    states, arn = machine
+    for number in range(101):
+        states.start_execution(stateMachineArn=arn, name=str(number))
+    server.advance(60)
+
+    first = states.list_executions(stateMachineArn=arn)
+    rest = states.list_executions(stateMachineArn=arn, nextToken=first["nextToken"])
+
+    assert (len(first["executions"]), len(rest["executions"])) == (100, 1)
+    assert "nextToken" not in rest
+    larger = states.list_executions(stateMachineArn=arn, maxResults=1000)
+    assert (len(larger["executions"]), larger.get("nextToken")) == (101, None)
+    assert refused(lambda: states.list_executions(stateMachineArn=arn, nextToken="no"))[0] == (
+        "InvalidToken"
+    )
+
+
+def test_an_account_that_lists_executions_too_often_is_throttled(
+    machine: tuple[Any, str],
+) -> None:
+    states, arn = machine
+
+    with pytest.raises(ClientError, match="ThrottlingException"):
+        for _ in range(2000):
+            states.list_executions(stateMachineArn=arn)
+
+
+def test_executions_are_listed_when_the_lag_is_over(
+    server: LocalAws, machine: tuple[Any, str]
+) -> None:
+    states, arn = machine
+    server.knobs(read_lag_seconds=300)
+    execution = states.start_execution(stateMachineArn=arn, name="one")["executionArn"]
+    assert listed(states, arn) == []
+    server.advance(301)
+    assert listed(states, arn) == ["one"]
+
+    states.stop_execution(executionArn=execution)
+
+    assert listed(states, arn, statusFilter="RUNNING") == ["one"]
+    server.advance(301)
+    assert listed(states, arn, statusFilter="RUNNING") == []
+
+
+def test_a_role_has_its_new_policies_when_the_lag_is_over(enforcing: LocalAws) -> None:
+    session: Any = enforcing.session()
+    iam: Any = session.client("iam")
+    role = iam.create_role(
+        RoleName="late",
+        AssumeRolePolicyDocument=TRUST_POLICY.replace(
+            '"Service": "lambda.amazonaws.com"', '"AWS": "*"'
+        ),
+    )["Role"]["Arn"]
+    enforcing.knobs(iam_lag_seconds=3600)
+    allow = {"Effect": "Allow", "Action": "imagebuilder:ListImages", "Resource": "*"}
+    iam.put_role_policy(RoleName="late", PolicyName="p", PolicyDocument=policy(allow))
+    keys = session.client("sts").assume_role(RoleArn=role, RoleSessionName="s")["Credentials"]
+    images: Any = session.client(
+        "imagebuilder",
+        aws_access_key_id=keys["AccessKeyId"],
+        aws_secret_access_key=keys["SecretAccessKey"],
+        aws_session_token=keys["SessionToken"],
+    )
+
+    assert refused(images.list_images)[0] == "AccessDeniedException"
+    enforcing.knobs(iam_lag_seconds=0)
+    enforcing.advance(3601)
+    assert images.list_images()["imageVersionList"] == []
+    enforcing.knobs(iam_lag_seconds=3600)
+    iam.delete_role_policy(RoleName="late", PolicyName="p")
+    assert images.list_images()["imageVersionList"] == []
+    enforcing.knobs(iam_lag_seconds=0)
+    enforcing.advance(3601)
+    assert refused(images.list_images)[0] == "AccessDeniedException"
