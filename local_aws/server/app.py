@@ -49,7 +49,7 @@ def make_app(clock: Clock) -> App:
     world = World(clock)
     vm_import = VmImport(world)
     image_builder = ImageBuilder(world, vm_import)
-    image_builder_checks = ImageBuilderChecks(image_builder)
+    image_builder_checks = ImageBuilderChecks(world, image_builder)
 
     def authorize_image_builder(operation: str, request: dict[str, Any]) -> None:
         checks = image_builder_checks(operation, request)
@@ -83,7 +83,7 @@ def make_app(clock: Clock) -> App:
     response_urls.register(world)
     service_roles.register()
     template_conditions.register()
-    stack_operations.register()
+    stack_operations.register(world)
     execution_role.register()
     world.operations |= {
         ("cloudformation", name) for name in ("CustomResourceEvent", "ResponseURL")

@@ -170,6 +170,12 @@ def test_a_policy_that_requires_a_tag_denies_a_deleted_resource(admin: Account) 
         "imagebuilder:DeleteImage",
         gone,
     )
+    admin.server.knobs(checked_first="existence")
+    try:
+        refusal = refused(lambda: someone.images.delete_image(imageBuildVersionArn=gone))
+    finally:
+        admin.server.knobs(checked_first="permissions")
+    assert refusal[:2] == ("ResourceNotFoundException", 404)
 
 
 def test_tagging_is_authorized_by_request_tags_resource_tags_and_tag_keys(admin: Account) -> None:

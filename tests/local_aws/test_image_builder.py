@@ -84,6 +84,28 @@ def test_a_task_that_has_already_failed_makes_the_image_fail(aws: Account, wait:
     assert aws.image(arn)["state"] == {"status": "FAILED", "reason": "Cancelled by user"}
 
 
+def test_a_failed_task_is_refused_or_its_image_has_no_reason(aws: Account) -> None:
+    task_id = aws.start()
+    arn = aws.import_image(task_id)
+    aws.server.knobs(failed_task="fail_without_reason")
+    aws.ec2.cancel_import_task(ImportTaskId=task_id)
+    aws.server.advance(16)
+    assert aws.image(arn)["state"] == {"status": "FAILED"}
+    aws.server.knobs(failed_task="refuse")
+    refusal = refused(lambda: aws.import_image(task_id))
+    assert refusal[:2] == ("ClientException", 400)
+    assert f"{task_id} is deleting" in refusal[2]
+
+
+def test_an_image_shows_the_name_of_its_ami(aws: Account) -> None:
+    aws.server.knobs(imported_ami_name="other")
+    arn = aws.import_image()
+    aws.finish()
+    (ami,) = aws.ec2.describe_images(Owners=["self"])["Images"]
+    assert ami["Name"] == f"import-{ami['ImageId']}"
+    assert aws.image(arn)["outputResources"]["amis"][0]["name"] == ami["Name"]
+
+
 def test_an_unknown_task_is_refused_or_makes_the_image_fail(aws: Account) -> None:
     refusal = refused(lambda: aws.import_image("import-ami-0123456789abcdef0"))
     assert refusal[:2] == ("ClientException", 400)

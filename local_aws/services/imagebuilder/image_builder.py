@@ -20,8 +20,8 @@ from local_aws.services.imagebuilder.pipelines import (
     KINDS,
     Pipelines,
     has_dependants,
-    invalid_reference,
     not_found,
+    refuse_missing,
 )
 from local_aws.services.imagebuilder.service_linked_role import create_service_linked_role
 from local_aws.services.paging import page
@@ -168,7 +168,8 @@ class ImageBuilder:
         if "semanticVersion" not in request:
             return series
         version = self._next_version(series, request["semanticVersion"])
-        return f"{series}/{version}/1" if kind == "component" else f"{series}/{version}"
+        arn = f"{series}/{version}"
+        return self._pipelines.component_build(arn, request) if kind == "component" else arn
 
     def next_build(self, version_arn: str) -> str:
         """Return the ARN of the next build of an image version."""
@@ -178,6 +179,10 @@ class ImageBuilder:
         """Return the tags of a resource, or no tags if it does not exist."""
         resource = self._taggable(arn)
         return resource.tags if resource else {}
+
+    def has_image(self, arn: str) -> bool:
+        """Return whether a build of an image exists."""
+        return arn in self._images
 
     def _taggable(self, arn: str) -> Image | Recipe | Part | None:
         parts = self._pipelines.parts
@@ -194,6 +199,12 @@ class ImageBuilder:
                 "ClientException",
                 "The value supplied for parameter 'vmImportTaskId' is not valid: "
                 f"the VM import task {request['vmImportTaskId']} does not exist.",
+            )
+        if task and task.has_failed and self._world.knobs.failed_task == "refuse":
+            raise ServiceError(
+                "ClientException",
+                "The value supplied for parameter 'vmImportTaskId' is not valid: "
+                f"the VM import task {task.task_id} is {task.status}.",
             )
         version = self.arn_to_be("ImportVmImage", request)
         arn = self.next_build(version)
@@ -219,8 +230,10 @@ class ImageBuilder:
             return
         if task is None:
             image.status, image.reason = "FAILED", "The VM import task does not exist."
-        elif task.status != "completed":
-            image.status, image.reason = "FAILED", task.message[:1024]
+        elif task.has_failed:
+            image.status = "FAILED"
+            if self._world.knobs.failed_task != "fail_without_reason":
+                image.reason = task.message[:1024]
         else:
             image.status = "AVAILABLE"
             if not self._world.knobs.image_shows_ami:
@@ -229,7 +242,7 @@ class ImageBuilder:
                 {
                     "region": get_region(),
                     "image": task.image_id,
-                    "name": task.task_id,
+                    "name": task.ami_name,
                     "accountId": get_account_id(),
                 }
             ]
@@ -364,7 +377,7 @@ class ImageBuilder:
             wanted = component["componentArn"]
             of_others = wanted.split(":")[4] != get_account_id()
             if not of_others and not any(names(wanted, arn) for arn in self._pipelines.parts):
-                raise invalid_reference("componentArn", wanted)
+                refuse_missing(self._world, "componentArn", wanted)
         arn = self.arn_to_be("CreateImageRecipe", request)
         if arn in self._recipes:
             raise ServiceError(
@@ -395,7 +408,7 @@ class ImageBuilder:
             if names(parent, image.version_arn)
         )
         if found is None:
-            raise invalid_reference("parentImage", parent)
+            refuse_missing(self._world, "parentImage", parent)
         return found
 
     def _next_version(self, series: str, wanted: str) -> str:
