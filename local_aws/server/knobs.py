@@ -26,6 +26,9 @@ class Knobs:
     # What a client token with other parameters does. ImportVmImage does not declare
     # IdempotentParameterMismatchException.
     idempotency_mismatch: Literal["refuse", "replay"] = "refuse"
+    # The error of Image Builder for an invalid value: one that the operation declares, or the one
+    # that users of other operations report, which none of these operations declares.
+    invalid_value_error: Literal["declared", "InvalidParameterValueException"] = "declared"
     # When Image Builder notices a task id that EC2 does not know: it refuses the call, or the image
     # becomes FAILED.
     unknown_task: Literal["refuse", "fail"] = "refuse"

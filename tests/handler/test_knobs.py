@@ -23,6 +23,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "idempotency_seconds": (0, 86400),
     "idempotency_of_unusable_image": ("replay", "import"),
     "idempotency_mismatch": ("refuse", "replay"),
+    "invalid_value_error": ("declared", "InvalidParameterValueException"),
     "unknown_task": ("refuse", "fail"),
     "failed_task": ("fail", "fail_without_reason", "refuse"),
     "cancel_import": ("cancel", "refuse"),
@@ -114,6 +115,21 @@ def test_unknown_task_is_reported_with_either_value(
     response = image.create(account.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
     assert response["Status"] == "FAILED"
     assert "EC2 does not know the import task import-ami-0123456789abcdef0" in response["Reason"]
+    assert account.images_of(image) == []
+
+
+@pytest.mark.parametrize("value", BOTH["invalid_value_error"])
+def test_invalid_value_error_is_reported_with_its_message(
+    account: Account,
+    image: CustomResource,
+    value: str,
+) -> None:
+    account.knobs(invalid_value_error=value)
+    properties = account.properties()
+    response = image.create({**properties, ImageProperty.SEMANTIC_VERSION: "1.0.1073741824"})
+    assert response["Status"] == "FAILED"
+    code = "ClientException" if value == "declared" else value
+    assert f"{code}: The value supplied for parameter 'semanticVersion'" in response["Reason"]
     assert account.images_of(image) == []
 
 

@@ -164,6 +164,16 @@ def test_an_invalid_import_is_a_client_exception(aws: Account, more: dict[str, A
     assert aws.images.list_image_build_versions()["imageSummaryList"] == []
 
 
+@pytest.mark.parametrize("more", [{"name": "ab"}, {"semanticVersion": "1.0"}], ids=str)
+def test_an_invalid_value_can_be_an_invalid_parameter_value(
+    aws: Account, more: dict[str, Any]
+) -> None:
+    aws.server.knobs(invalid_value_error="InvalidParameterValueException")
+    code, status, message = refused(lambda: aws.import_image("import-ami-0", **more))
+    assert (code, status) == ("InvalidParameterValueException", 400)
+    assert f"parameter '{next(iter(more))}' is not valid" in message
+
+
 def test_an_image_shows_its_log_group(aws: Account) -> None:
     logging = {"logGroupName": "/aws/imagebuilder/golden"}
     assert (

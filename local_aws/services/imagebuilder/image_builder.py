@@ -192,20 +192,14 @@ class ImageBuilder:
 
     def import_vm_image(self, request: dict[str, Any]) -> dict[str, Any]:
         """ImportVmImage: another client token creates another build, and is never an error."""
-        _check_import(request)
+        self._check_import(request)
         task = self._vm_import.task(request["vmImportTaskId"])
         if task is None and self._world.knobs.unknown_task == "refuse":
-            raise ServiceError(
-                "ClientException",
-                "The value supplied for parameter 'vmImportTaskId' is not valid: "
-                f"the VM import task {request['vmImportTaskId']} does not exist.",
-            )
+            why = f"the VM import task {request['vmImportTaskId']} does not exist"
+            raise self._invalid("vmImportTaskId", why)
         if task and task.has_failed and self._world.knobs.failed_task == "refuse":
-            raise ServiceError(
-                "ClientException",
-                "The value supplied for parameter 'vmImportTaskId' is not valid: "
-                f"the VM import task {task.task_id} is {task.status}.",
-            )
+            why = f"the VM import task {task.task_id} is {task.status}"
+            raise self._invalid("vmImportTaskId", why)
         version = self.arn_to_be("ImportVmImage", request)
         arn = self.next_build(version)
         self._last_builds[version] = int(arn.rpartition("/")[2])
@@ -224,6 +218,24 @@ class ImageBuilder:
 
         task.when_ended(notice_end) if task else notice_end()
         return {"imageArn": image.arn}
+
+    def _check_import(self, request: dict[str, Any]) -> None:
+        """Check what ImportVmImage requires beyond the shapes of its model."""
+        if not _NAME.fullmatch(request["name"]):
+            raise self._invalid("name", f"it must match {_NAME.pattern}")
+        if any(int(node) > _LARGEST_NODE for node in request["semanticVersion"].split(".")):
+            raise self._invalid("semanticVersion", f"a node is at most {_LARGEST_NODE}")
+        group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
+        if not group.startswith("/aws/imagebuilder/"):
+            why = "it must start with /aws/imagebuilder/"
+            raise self._invalid("loggingConfiguration.logGroupName", why)
+
+    def _invalid(self, name: str, why: str) -> ServiceError:
+        code: str = self._world.knobs.invalid_value_error
+        return ServiceError(
+            "ClientException" if code == "declared" else code,
+            f"The value supplied for parameter '{name}' is not valid: {why}.",
+        )
 
     def _finish(self, image: Image, task: ImportTask | None) -> None:
         if image.status != "PENDING" or image.cancelling:
@@ -456,23 +468,6 @@ class ImageBuilder:
             for recipe in self._recipes.values()
             for component in recipe.shown.get("components", [])
         )
-
-
-def _check_import(request: dict[str, Any]) -> None:
-    """Check what ImportVmImage requires beyond the shapes of its model."""
-
-    def refuse(name: str, why: str) -> None:
-        raise ServiceError(
-            "ClientException", f"The value supplied for parameter '{name}' is not valid: {why}."
-        )
-
-    if not _NAME.fullmatch(request["name"]):
-        refuse("name", f"it must match {_NAME.pattern}")
-    if any(int(node) > _LARGEST_NODE for node in request["semanticVersion"].split(".")):
-        refuse("semanticVersion", f"a node is at most {_LARGEST_NODE}")
-    group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
-    if not group.startswith("/aws/imagebuilder/"):
-        refuse("loggingConfiguration.logGroupName", "it must start with /aws/imagebuilder/")
 
 
 def _listed(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
