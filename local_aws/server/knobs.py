@@ -26,6 +26,8 @@ class Knobs:
     # What a client token with other parameters does. ImportVmImage does not declare
     # IdempotentParameterMismatchException.
     idempotency_mismatch: Literal["refuse", "replay"] = "refuse"
+    # Whether the build number of a deleted image is used again, if it was the highest one.
+    build_numbers: Literal["increase", "reuse"] = "increase"
     # The error of Image Builder for an invalid value: one that the operation declares, or the one
     # that users of other operations report, which none of these operations declares.
     invalid_value_error: Literal["declared", "InvalidParameterValueException"] = "declared"

@@ -23,6 +23,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "idempotency_seconds": (0, 86400),
     "idempotency_of_unusable_image": ("replay", "import"),
     "idempotency_mismatch": ("refuse", "replay"),
+    "build_numbers": ("increase", "reuse"),
     "invalid_value_error": ("declared", "InvalidParameterValueException"),
     "unknown_task": ("refuse", "fail"),
     "failed_task": ("fail", "fail_without_reason", "refuse"),
@@ -115,6 +116,32 @@ def test_unknown_task_is_reported_with_either_value(
     response = image.create(account.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
     assert response["Status"] == "FAILED"
     assert "EC2 does not know the import task import-ami-0123456789abcdef0" in response["Reason"]
+    assert account.images_of(image) == []
+
+
+@pytest.mark.parametrize("value", BOTH["build_numbers"])
+def test_build_numbers_of_an_image_that_is_deleted_outside_the_stack_may_be_used_again(
+    account: Account,
+    image: CustomResource,
+    value: str,
+) -> None:
+    account.knobs(build_numbers=value)
+    properties = account.properties()
+    lost = image.create(properties)["PhysicalResourceId"]
+    account.advance(3600)
+    account.delete(lost)
+
+    created = image.create(properties)
+
+    assert created["Status"] == "SUCCESS", created["Reason"]
+    assert (created["PhysicalResourceId"] == lost) is (value == "reuse")
+    assert account.images_of(image) == [created["PhysicalResourceId"]]
+    newer = account.properties(Name=properties[ImageProperty.NAME])
+    updated = image.update(newer)
+    assert updated["Status"] == "SUCCESS", updated["Reason"]
+    assert image.delete(created["PhysicalResourceId"], properties)["Status"] == "SUCCESS"
+    assert account.images_of(image) == [updated["PhysicalResourceId"]]
+    assert image.delete()["Status"] == "SUCCESS"
     assert account.images_of(image) == []
 
 

@@ -127,6 +127,18 @@ def test_build_numbers_increase_and_are_never_reused(aws: Account) -> None:
     assert numbers == ["1.0.0/1", "1.0.0/2", "1.0.0/3", "1.0.1/1"]
 
 
+def test_build_numbers_of_deleted_images_can_be_used_again(aws: Account) -> None:
+    aws.server.knobs(build_numbers="reuse")
+    task_id = aws.start()
+    aws.finish()
+    arns = [aws.import_image(task_id), aws.import_image(task_id)]
+    aws.server.advance(16)
+    aws.images.delete_image(imageBuildVersionArn=arns[1])
+    assert aws.import_image(task_id) == arns[1]
+    aws.images.delete_image(imageBuildVersionArn=arns[0])
+    assert aws.import_image(task_id).endswith("/3")
+
+
 def test_names_that_differ_in_case_spaces_or_underscores_are_one_image(aws: Account) -> None:
     task_id = aws.start()
     names = ["Dev Box_A", "dev-box-a", "DEV_BOX A"]

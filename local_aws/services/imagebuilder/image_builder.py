@@ -173,7 +173,11 @@ class ImageBuilder:
 
     def next_build(self, version_arn: str) -> str:
         """Return the ARN of the next build of an image version."""
-        return f"{version_arn}/{self._last_builds.get(version_arn, 0) + 1}"
+        last = self._last_builds.get(version_arn, 0)
+        if self._world.knobs.build_numbers == "reuse":
+            builds = [arn for arn, i in self._images.items() if i.version_arn == version_arn]
+            last = max((int(arn.rpartition("/")[2]) for arn in builds), default=0)
+        return f"{version_arn}/{last + 1}"
 
     def tags_of(self, arn: str) -> dict[str, str]:
         """Return the tags of a resource, or no tags if it does not exist."""
