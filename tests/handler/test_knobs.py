@@ -9,6 +9,7 @@ import pytest
 from contract import ImageProperty
 from local_aws.server.knobs import Knobs
 from tests.support.aws import STACK_CHANGED, STACK_STATUS
+from tests.support.local_services import UNLICENSED_ROLE
 
 if TYPE_CHECKING:
     from tests.support.account import Account
@@ -193,6 +194,29 @@ def test_cancel_ended_task_is_no_failure_of_a_deletion(
     account.advance(3600)
     response = task.delete()
     assert response["Status"] == "SUCCESS", response["Reason"]
+
+
+@pytest.mark.parametrize("value", BOTH["licenses_denied"])
+def test_licenses_denied_is_reported_at_once_or_when_the_task_has_failed(
+    account: Account,
+    image: CustomResource,
+    task: CustomResource,
+    value: str,
+) -> None:
+    account.knobs(licenses_denied=value, import_seconds=120)
+    arn = "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-0"
+    licenses = [{"LicenseConfigurationArn": arn}]
+    properties = account.task_properties(RoleName=UNLICENSED_ROLE, LicenseSpecifications=licenses)
+    created = task.create(properties)
+    if value == "refuse":
+        assert created["Status"] == "FAILED"
+        assert f"The service role {UNLICENSED_ROLE} does not exist" in created["Reason"]
+    else:
+        assert created["Status"] == "SUCCESS", created["Reason"]
+        response = image.create(account.waiting(VmImportTaskId=created["PhysicalResourceId"]))
+        assert response["Status"] == "FAILED"
+        assert "may not use the license configurations" in response["Reason"]
+    assert task.delete()["Status"] == "SUCCESS"
 
 
 @pytest.mark.parametrize("value", BOTH["checked_first"])
