@@ -65,6 +65,10 @@ class ImageBuilderChecks:
             yield Check("imagebuilder:TagResource", created, keys)
         for dependent in _DEPENDENT.get(operation, ()):
             yield Check(dependent, keys={"ec2:Region": get_region()})
+        for read, named in _named(operation, request):
+            yield Check(
+                read, named, tag_keys("aws:ResourceTag", self._image_builder.tags_of(named))
+            )
         if operation == "ImportVmImage" and SERVICE_LINKED_ROLE not in iam._roles:  # noqa: SLF001
             yield Check(
                 "iam:CreateServiceLinkedRole",
@@ -80,6 +84,19 @@ class ImageBuilderChecks:
             and _BUILD.search(arn) is not None
             and not self._image_builder.has_image(arn)
         )
+
+
+def _named(operation: str, request: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the resources that a recipe or a pipeline names, with the actions that read them."""
+    if operation == "CreateImageRecipe":
+        if request["parentImage"].startswith("arn:"):
+            yield "imagebuilder:GetImage", request["parentImage"]
+        for component in request.get("components", []):
+            yield "imagebuilder:GetComponent", component["componentArn"]
+    if operation == "CreateImagePipeline":
+        for kind in ("ImageRecipe", "InfrastructureConfiguration", "DistributionConfiguration"):
+            if named := request.get(f"{kind[0].lower()}{kind[1:]}Arn"):
+                yield f"imagebuilder:Get{kind}", named
 
 
 def _resource(operation: str, request: dict[str, Any], image_builder: ImageBuilder) -> str:
