@@ -50,7 +50,7 @@ def make_app(clock: Clock) -> App:
     world = World(clock)
     vm_import = VmImport(world)
     image_builder = ImageBuilder(world, vm_import)
-    image_builder_checks = ImageBuilderChecks(image_builder)
+    image_builder_checks = ImageBuilderChecks(world, image_builder)
 
     def authorize_image_builder(operation: str, request: dict[str, Any]) -> None:
         checks = image_builder_checks(operation, request)
@@ -97,7 +97,7 @@ def make_app(clock: Clock) -> App:
     role_policies.register(world)
     service_roles.register()
     template_conditions.register()
-    stack_operations.register()
+    stack_operations.register(world)
     stack_updates.register(world)
     execution_role.register()
     world.operations |= {

@@ -26,9 +26,18 @@ class Knobs:
     # What a client token with other parameters does. ImportVmImage does not declare
     # IdempotentParameterMismatchException.
     idempotency_mismatch: Literal["refuse", "replay"] = "refuse"
+    # Whether the build number of a deleted image is used again, if it was the highest one.
+    build_numbers: Literal["increase", "reuse"] = "increase"
+    # The error of Image Builder for an invalid value: one that the operation declares, or the one
+    # that users of other operations report, which none of these operations declares.
+    invalid_value_error: Literal["declared", "InvalidParameterValueException"] = "declared"
     # When Image Builder notices a task id that EC2 does not know: it refuses the call, or the image
     # becomes FAILED.
     unknown_task: Literal["refuse", "fail"] = "refuse"
+    # What Image Builder does about a task that fails: the image becomes FAILED with the
+    # StatusMessage of the task as its reason, or without a reason; or the call is refused, if the
+    # task has failed before it.
+    failed_task: Literal["fail", "fail_without_reason", "refuse"] = "fail"
     # Whether CancelImageCreation cancels an image with buildType IMPORT.
     cancel_import: Literal["cancel", "refuse"] = "cancel"
     # The error of CancelImageCreation for an image that has ended. The model allows the first two,
@@ -40,6 +49,13 @@ class Knobs:
     dependants_block_delete: bool = True
     # What ListImageBuildVersions returns for an image version that does not exist.
     unknown_image_version: Literal["empty", "not_found", "invalid"] = "empty"
+    # What creating a recipe or a pipeline does if a resource that it names does not exist. The
+    # model has an error for it, ResourceNotFoundException, but declares it for none of these
+    # operations.
+    missing_reference: Literal["invalid", "not_found", "accept"] = "invalid"
+    # What Image Builder checks first for an image that does not exist: the permissions of the
+    # caller, which fail if they require a tag, or the existence.
+    checked_first: Literal["permissions", "existence"] = "permissions"
     # Whether Image Builder tags an imported AMI with CreatedBy, as it tags the AMIs that it builds.
     tag_imported_ami: bool = False
     # What an imported AMI is named: after its task, or otherwise.
@@ -58,12 +74,22 @@ class Knobs:
     resource_order: Literal["by_name", "reverse"] = "by_name"
     # The StatusMessage of a task that is cancelled without a CancelReason.
     cancelled_task_message: str = "Cancelled by user"
+    # What CancelImportTask does about a task that has ended.
+    cancel_ended_task: Literal["refuse", "ignore"] = "refuse"
     # What happens to the snapshots of an import that fails or is cancelled after creating them.
     snapshots_of_failed_import: Literal["keep", "delete"] = "keep"
     # How long a ClientToken of ImportImage returns the original response.
     import_idempotency_seconds: float = 86400
     # Whether the caller of ImportImage, and not only the role, must be able to read the disks.
     import_checks_caller: bool = True
+    # What happens if the request has license configurations that the role may not use: ImportImage
+    # is refused, or the task fails.
+    licenses_denied: Literal["refuse", "fail"] = "refuse"
+    # When CloudFormation deletes a resource whose creation failed without a rollback: before or
+    # after the next operation creates it again.
+    failed_creation_deleted: Literal["before", "after"] = "before"
+    # How long before it sends an event CloudFormation signs the ResponseURL.
+    response_url_age_seconds: float = 0
 
     def changed(self, changes: dict[str, object]) -> Knobs:
         """Return these knobs with changes.

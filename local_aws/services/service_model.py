@@ -317,9 +317,12 @@ class RestJsonService(Service):
         return self._write_error(error, str(uuid.uuid4()))
 
     def _refusal(self, operation: Any, found: Problem) -> ServiceError:  # noqa: ANN401
-        declared = {shape.name for shape in operation.error_shapes}
+        code: str = self._world.knobs.invalid_value_error
+        if code == "declared":
+            declared = {shape.name for shape in operation.error_shapes}
+            code = next(code for code in self._REFUSALS if code in declared)
         return ServiceError(
-            next(code for code in self._REFUSALS if code in declared),
+            code,
             f"The value supplied for parameter '{found.path}' is not valid: {found.why}.",
         )
 

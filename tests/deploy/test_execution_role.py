@@ -56,6 +56,7 @@ ACTIONS_OF_THE_APP = {
     "ec2:DescribeImages",
     "imagebuilder:CreateImageRecipe",
     "imagebuilder:DeleteImageRecipe",
+    "imagebuilder:GetImage",
     "imagebuilder:GetImageRecipe",
 }
 BUCKET = "cdk-hnb659fds-assets-123456789012-us-east-1"

@@ -170,6 +170,12 @@ def test_a_policy_that_requires_a_tag_denies_a_deleted_resource(admin: Account) 
         "imagebuilder:DeleteImage",
         gone,
     )
+    admin.server.knobs(checked_first="existence")
+    try:
+        refusal = refused(lambda: someone.images.delete_image(imageBuildVersionArn=gone))
+    finally:
+        admin.server.knobs(checked_first="permissions")
+    assert refusal[:2] == ("ResourceNotFoundException", 404)
 
 
 def test_tagging_is_authorized_by_request_tags_resource_tags_and_tag_keys(admin: Account) -> None:
@@ -323,4 +329,54 @@ def test_creating_a_recipe_is_authorized_on_the_recipe(admin: Account) -> None:
         lambda: someone.images.create_image_recipe(name="other", **wanted),
         "imagebuilder:CreateImageRecipe",
         arn(admin, "image-recipe/other/1.0.0"),
+    )
+
+
+def test_a_recipe_needs_permission_to_read_what_it_names(admin: Account) -> None:
+    parent = admin.import_image(tags={"stack": STACK})
+    component = "arn:aws:imagebuilder:us-east-1:aws:component/update-linux/x.x.x"
+    may = [allow("imagebuilder:CreateImageRecipe"), allow("ec2:DescribeImages")]
+    read = allow(
+        "imagebuilder:GetImage",
+        on=parent,
+        when={"StringEquals": {"aws:ResourceTag/stack": STACK}},
+    )
+    wanted: Any = {
+        "name": "recipe",
+        "semanticVersion": "1.0.0",
+        "parentImage": parent,
+        "components": [{"componentArn": component}],
+    }
+    someone = user(admin, *may)
+    denied(lambda: someone.images.create_image_recipe(**wanted), "imagebuilder:GetImage", parent)
+    someone = user(admin, *may, read)
+    denied(
+        lambda: someone.images.create_image_recipe(**wanted),
+        "imagebuilder:GetComponent",
+        component,
+    )
+    someone = user(admin, *may, read, allow("imagebuilder:GetComponent", on=component))
+    assert someone.images.create_image_recipe(**wanted)["imageRecipeArn"]
+
+
+def test_a_pipeline_needs_permission_to_read_its_parts(admin: Account) -> None:
+    recipe = arn(admin, "image-recipe/recipe/1.0.0")
+    infrastructure = arn(admin, "infrastructure-configuration/infra")
+    wanted: Any = {
+        "name": "pipeline",
+        "imageRecipeArn": recipe,
+        "infrastructureConfigurationArn": infrastructure,
+    }
+    someone = user(admin, allow("imagebuilder:CreateImagePipeline"))
+    denied(
+        lambda: someone.images.create_image_pipeline(**wanted),
+        "imagebuilder:GetImageRecipe",
+        recipe,
+    )
+    may = [allow("imagebuilder:CreateImagePipeline"), allow("imagebuilder:GetImageRecipe")]
+    someone = user(admin, *may)
+    denied(
+        lambda: someone.images.create_image_pipeline(**wanted),
+        "imagebuilder:GetInfrastructureConfiguration",
+        infrastructure,
     )

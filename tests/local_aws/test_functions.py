@@ -144,6 +144,14 @@ class Probe:
                 return log
             time.sleep(0.05)
 
+    def signed(self) -> int:
+        """Return when the ResponseURL of the event was signed, in seconds since 1970."""
+        self.log(2)
+        events = self.logs.filter_log_events(logGroupName=self.name)["events"]
+        (url,) = (line.strip() for line in map(_message, events) if "https://" in line)
+        date = time.strptime(url.partition("?X-Amz-Date=")[2], "%Y%m%dT%H%M%SZ")
+        return calendar.timegm(date)
+
     def wait_until_given_up(self) -> None:
         """Wait until Lambda has given up an event."""
         while not self.queues.receive_message(QueueUrl=self.queue).get("Messages"):
@@ -164,11 +172,17 @@ def test_what_a_function_logs_reaches_its_log_group(probe: Probe) -> None:
 def test_the_response_url_contains_when_the_event_was_sent(probe: Probe) -> None:
     begun = int(probe.server.now())
     assert probe.create() == "CREATE_COMPLETE"
-    probe.log(2)
-    events = probe.logs.filter_log_events(logGroupName=probe.name)["events"]
-    (url,) = (line.strip() for line in map(_message, events) if "https://" in line)
-    sent = time.strptime(url.partition("?X-Amz-Date=")[2], "%Y%m%dT%H%M%SZ")
-    assert begun <= calendar.timegm(sent) <= probe.server.now()
+    assert begun <= probe.signed() <= probe.server.now()
+
+
+def test_the_response_url_can_be_signed_before_the_event_is_sent(probe: Probe) -> None:
+    probe.server.knobs(response_url_age_seconds=86400)
+    try:
+        begun = int(probe.server.now())
+        assert probe.create() == "CREATE_COMPLETE"
+        assert begun - 86400 <= probe.signed() <= probe.server.now() - 86400
+    finally:
+        probe.server.knobs(response_url_age_seconds=0)
 
 
 def test_a_function_whose_role_may_not_log_logs_nothing(probe: Probe) -> None:

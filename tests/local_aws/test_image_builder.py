@@ -84,6 +84,28 @@ def test_a_task_that_has_already_failed_makes_the_image_fail(aws: Account, wait:
     assert aws.image(arn)["state"] == {"status": "FAILED", "reason": "Cancelled by user"}
 
 
+def test_a_failed_task_is_refused_or_its_image_has_no_reason(aws: Account) -> None:
+    task_id = aws.start()
+    arn = aws.import_image(task_id)
+    aws.server.knobs(failed_task="fail_without_reason")
+    aws.ec2.cancel_import_task(ImportTaskId=task_id)
+    aws.server.advance(16)
+    assert aws.image(arn)["state"] == {"status": "FAILED"}
+    aws.server.knobs(failed_task="refuse")
+    refusal = refused(lambda: aws.import_image(task_id))
+    assert refusal[:2] == ("ClientException", 400)
+    assert f"{task_id} is deleting" in refusal[2]
+
+
+def test_an_image_shows_the_name_of_its_ami(aws: Account) -> None:
+    aws.server.knobs(imported_ami_name="other")
+    arn = aws.import_image()
+    aws.finish()
+    (ami,) = aws.ec2.describe_images(Owners=["self"])["Images"]
+    assert ami["Name"] == f"import-{ami['ImageId']}"
+    assert aws.image(arn)["outputResources"]["amis"][0]["name"] == ami["Name"]
+
+
 def test_an_unknown_task_is_refused_or_makes_the_image_fail(aws: Account) -> None:
     refusal = refused(lambda: aws.import_image("import-ami-0123456789abcdef0"))
     assert refusal[:2] == ("ClientException", 400)
@@ -103,6 +125,18 @@ def test_build_numbers_increase_and_are_never_reused(aws: Account) -> None:
     arns.append(aws.import_image(task_id, semanticVersion="1.0.1"))
     numbers = [arn.split("/", 2)[2] for arn in arns]
     assert numbers == ["1.0.0/1", "1.0.0/2", "1.0.0/3", "1.0.1/1"]
+
+
+def test_build_numbers_of_deleted_images_can_be_used_again(aws: Account) -> None:
+    aws.server.knobs(build_numbers="reuse")
+    task_id = aws.start()
+    aws.finish()
+    arns = [aws.import_image(task_id), aws.import_image(task_id)]
+    aws.server.advance(16)
+    aws.images.delete_image(imageBuildVersionArn=arns[1])
+    assert aws.import_image(task_id) == arns[1]
+    aws.images.delete_image(imageBuildVersionArn=arns[0])
+    assert aws.import_image(task_id).endswith("/3")
 
 
 def test_names_that_differ_in_case_spaces_or_underscores_are_one_image(aws: Account) -> None:
@@ -140,6 +174,16 @@ def test_an_invalid_import_is_a_client_exception(aws: Account, more: dict[str, A
         400,
     )
     assert aws.images.list_image_build_versions()["imageSummaryList"] == []
+
+
+@pytest.mark.parametrize("more", [{"name": "ab"}, {"semanticVersion": "1.0"}], ids=str)
+def test_an_invalid_value_can_be_an_invalid_parameter_value(
+    aws: Account, more: dict[str, Any]
+) -> None:
+    aws.server.knobs(invalid_value_error="InvalidParameterValueException")
+    code, status, message = refused(lambda: aws.import_image("import-ami-0", **more))
+    assert (code, status) == ("InvalidParameterValueException", 400)
+    assert f"parameter '{next(iter(more))}' is not valid" in message
 
 
 def test_an_image_shows_its_log_group(aws: Account) -> None:

@@ -109,6 +109,31 @@ def test_a_pipeline_with_parts_that_do_not_exist_is_refused(
     assert refused(lambda: parts.pipeline(**{name: arn}))[:2] == (code, 400)
 
 
+@pytest.mark.parametrize("knob", ["not_found", "accept"])
+def test_missing_reference_of_a_pipeline_is_not_found_or_accepted(
+    parts: Parts, aws: Account, knob: str
+) -> None:
+    aws.server.knobs(missing_reference=knob)
+    nothing = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}:infrastructure-configuration/no"
+    if knob == "accept":
+        assert parts.pipeline(infrastructureConfigurationArn=nothing)
+    else:
+        refusal = refused(lambda: parts.pipeline(infrastructureConfigurationArn=nothing))
+        assert refusal[:2] == ("ResourceNotFoundException", 404)
+
+
+def test_a_component_with_other_content_is_the_next_build(parts: Parts) -> None:
+    made = [
+        parts.images.create_component(
+            name="hello", semanticVersion="1.0.0", platform="Linux", data=f"{DOCUMENT}# {number}"
+        )["componentBuildVersionArn"]
+        for number in (2, 3)
+    ]
+    assert made == [parts.component.removesuffix("1") + build for build in ("2", "3")]
+    found = parts.images.get_component(componentBuildVersionArn=parts.component[:-2])
+    assert found["component"]["arn"] == made[1]
+
+
 def test_an_instance_profile_that_does_not_exist_is_refused(aws: Account) -> None:
     images: Any = aws.images
     refusal = refused(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.local_aws.account import Account, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COMPONENT = "arn:aws:imagebuilder:us-east-1:aws:component/update-linux/x.x.x"
 
@@ -107,6 +110,31 @@ def test_a_component_of_this_account_that_does_not_exist_is_refused(aws: Account
     components = [{"componentArn": component}]
     refusal = refused(lambda: create(aws, "ami-0123456789abcdef0", components=components))
     assert refusal[0] == "InvalidParameterValueException"
+
+
+@pytest.mark.parametrize(
+    ("knob", "code"),
+    [
+        ("invalid", "InvalidParameterValueException"),
+        ("not_found", "ResourceNotFoundException"),
+        ("accept", None),
+    ],
+)
+def test_missing_reference_is_refused_or_accepted(
+    aws: Account, knob: str, code: str | None
+) -> None:
+    aws.server.knobs(missing_reference=knob)
+    prefix = f"arn:aws:imagebuilder:us-east-1:{aws.account_id}"
+    missing: Any = {"components": [{"componentArn": f"{prefix}:component/no/1.0.0/1"}]}
+    calls: list[Callable[[], str]] = [
+        lambda: create(aws, f"{prefix}:image/golden/1.0.0/1"),
+        lambda: create(aws, "ami-0123456789abcdef0", semanticVersion="2.0.0", **missing),
+    ]
+    for call in calls:
+        if code:
+            assert refused(call)[0] == code
+        else:
+            assert call()
 
 
 def test_a_second_recipe_with_the_same_name_and_version_is_refused(aws: Account) -> None:

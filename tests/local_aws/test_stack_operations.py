@@ -136,6 +136,21 @@ def test_a_failed_creation_is_deleted_and_created_again_by_the_next_deployment(
     assert stack.received()[2]["PhysicalResourceId"] == "its-own-id"
 
 
+def test_a_failed_creation_can_be_deleted_after_the_next_one(stack: Stack) -> None:
+    stack.server.knobs(failed_creation_deleted="after")
+    try:
+        stack.create({"Failing": custom(Create="FAILED")}, DisableRollback=True)
+        assert stack.ends("CREATE_FAILED")
+
+        stack.deploy_again({"Failing": custom(Create="SUCCESS")})
+
+        requests = ["Create Failing", "Create Failing", "Delete Failing"]
+        assert eventually(lambda: stack.requests() == requests)
+        assert stack.ends("UPDATE_COMPLETE")
+    finally:
+        stack.server.knobs(failed_creation_deleted="before")
+
+
 def test_a_failed_create_in_an_update_is_followed_by_a_delete(stack: Stack) -> None:
     stack.create({"First": custom()})
     assert stack.ends("CREATE_COMPLETE")

@@ -71,6 +71,7 @@ def test_details_of_a_task_appear_during_the_import(aws: Account) -> None:
     task = aws.task(task_id)
     assert (task["Platform"], task["Architecture"]) == ("Linux", "x86_64")
     assert task["SnapshotDetails"][0]["DeviceName"] == "/dev/sda1"
+    assert task["SnapshotDetails"][0]["Status"] == "completed"
     assert "SnapshotId" not in task["SnapshotDetails"][0]
     aws.server.advance(200)
     assert aws.task(task_id)["SnapshotDetails"][0]["SnapshotId"].startswith("snap-")
@@ -78,7 +79,6 @@ def test_details_of_a_task_appear_during_the_import(aws: Account) -> None:
     aws.finish()
     task = aws.task(task_id)
     assert task["ImageId"].startswith("ami-")
-    assert task["SnapshotDetails"][0]["Status"] == "completed"
     assert "Progress" not in task
     assert "StatusMessage" not in task
 
@@ -295,6 +295,11 @@ def test_a_role_that_may_not_attach_licenses_is_refused(aws: Account) -> None:
     refusal = refused(lambda: aws.start(LicenseSpecifications=licenses))
     assert refusal[0] == "InvalidParameter"
     assert refusal[2].startswith("The service role vmimport does not exist or does not have")
+    aws.server.knobs(licenses_denied="fail")
+    task_id = aws.start(LicenseSpecifications=licenses)
+    aws.finish()
+    assert aws.task(task_id)["Status"] == "deleted"
+    assert "license configurations" in aws.task(task_id)["StatusMessage"]
 
 
 def test_a_role_that_may_not_use_the_key_is_refused(aws: Account) -> None:
@@ -431,6 +436,10 @@ def test_a_task_that_has_ended_cannot_be_cancelled(aws: Account) -> None:
     aws.finish()
     refusal = refused(lambda: aws.ec2.cancel_import_task(ImportTaskId=task_id))
     assert refusal[0] == "IncorrectState"
+    aws.server.knobs(cancel_ended_task="ignore")
+    response = aws.ec2.cancel_import_task(ImportTaskId=task_id)
+    assert (response["PreviousState"], response["State"]) == ("completed", "completed")
+    assert aws.task(task_id)["Status"] == "completed"
 
 
 def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:

@@ -67,7 +67,9 @@ class CustomResource:
             "RequestType": request_type,
             "RequestId": str(uuid.uuid4()),
             "StackId": self.stack_id,
-            "ResponseURL": response_url(self.aws.now()),
+            "ResponseURL": response_url(
+                self.aws.now() - self.aws.local.knobs.response_url_age_seconds
+            ),
             "ResourceType": self.resource_type,
             "LogicalResourceId": self.logical_id,
             "ResourceProperties": {"ServiceToken": FUNCTION_ARN, **self.properties},

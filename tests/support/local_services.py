@@ -39,6 +39,7 @@ BUCKET: Final = "my-vm-disks"
 DISK: Final = "disk.raw"
 ABSENT_DISK: Final = "absent.raw"
 ABSENT_ROLE: Final = "no-such-role"
+UNLICENSED_ROLE: Final = "no-licenses"
 _BOOT_RECORD: Final = b"\0" * 510 + b"\x55\xaa"
 
 
@@ -101,7 +102,14 @@ class LocalServices:
 
     @contextmanager
     def permitted(self) -> Iterator[None]:
-        """Let VM Import use every role but ABSENT_ROLE and read every disk but ABSENT_DISK."""
+        """Let VM Import use every role but ABSENT_ROLE and read every disk but ABSENT_DISK.
+
+        UNLICENSED_ROLE may not use license configurations.
+        """
+
+        def may_use_licenses(request: dict[str, Any]) -> bool:
+            has_licenses = bool(request.get("LicenseSpecifications"))
+            return not has_licenses or request.get("RoleName") != UNLICENSED_ROLE
 
         def disk(_task: ImportTask, detail: dict[str, Any]) -> bytes:
             if detail.get("UserBucket", {}).get("S3Key") == ABSENT_DISK:
@@ -111,6 +119,7 @@ class LocalServices:
         with ExitStack() as stack:
             for name, replacement in (
                 ("_role_is_sufficient", lambda role, _request: role != ABSENT_ROLE),
+                ("_may_use_licenses", may_use_licenses),
                 ("_pass_role", lambda _role: SimpleNamespace(refusal=None)),
                 ("_disk_data", disk),
             ):

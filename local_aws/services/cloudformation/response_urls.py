@@ -50,7 +50,8 @@ async def deliver_with_fault(fault: Fault, scope: Message, receive: Receive, sen
 def _dated(world: World, response_url: Callable[[str], str]) -> Callable[[str], str]:
     @wraps(response_url)
     def dated(token: str) -> str:
-        date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(world.now()))
+        signed = world.now() - world.knobs.response_url_age_seconds
+        date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(signed))
         return f"{response_url(token)}?X-Amz-Date={date}"
 
     return dated

@@ -11,11 +11,13 @@ Delete. MiniStack sends none, and continues a creation during a deletion. AWS do
   https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1730
 - A stack that is being updated cannot be deleted: the user must cancel the update first.
   https://github.com/aws-amplify/amplify-backend/pull/2366
-- Inferred: for a resource whose creation failed, only DeletionPolicy Retain prevents the Delete.
-  RetainExceptOnCreate does not, because it excludes creations. A deletion during a rollback starts
-  after the rollback, and a deletion during a deletion does nothing.
+- For a resource whose creation failed, only DeletionPolicy Retain prevents the Delete.
+  RetainExceptOnCreate does not, because it excludes creations.
+  https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html
+- Inferred: a deletion during a rollback starts after the rollback, and a deletion during a deletion
+  does nothing.
 - The next operation on a stack that failed without a rollback deletes the resources whose creation
-  failed, and creates them again. The same template may be deployed again.
+  failed, and creates them again. The same template may be deployed again. The order is a knob.
   https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/stack-failure-options.html
 """
 
@@ -42,6 +44,8 @@ from ministack.services.cloudformation import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from local_aws.server.world import World
 
 _NESTED: Final = "AWS::CloudFormation::Stack"
 # As in https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1814
@@ -80,13 +84,13 @@ _RUNNING: Final[dict[str, _Operation]] = {}
 _OPERATION: ContextVar[_Operation | None] = ContextVar("operation", default=None)
 
 
-def register() -> None:
+def register(world: World) -> None:
     """Change MiniStack's CloudFormation for the whole process."""
     actions = handlers._ACTION_HANDLERS  # noqa: SLF001
     actions["DeleteStack"] = _unless_updated(actions["DeleteStack"])
     custom_resource.deliver_response = _recorded(custom_resource.deliver_response)
     replacements = {
-        "_deploy_stack_async": _track(stacks._deploy_stack_async),  # noqa: SLF001
+        "_deploy_stack_async": _track(world, stacks._deploy_stack_async),  # noqa: SLF001
         "_roll_back_operation": _with_failed_creations(stacks._roll_back_operation),  # noqa: SLF001
         "_delete_stack_async": _after_the_creation(stacks._delete_stack_async),  # noqa: SLF001
         "_provision_resource": _with_failures_recorded(provisioners._provision_resource),  # noqa: SLF001
@@ -127,7 +131,7 @@ def _recorded(deliver: Callable[[str, dict[str, Any]], bool]) -> Callable[..., b
     return recorded
 
 
-def _track(deploy: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _track(world: World, deploy: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     @wraps(deploy)
     async def track(
         stack_name: str, stack_id: str, template: dict[str, Any], *others: object, **more: object
@@ -137,28 +141,43 @@ def _track(deploy: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
         stack["_template"] = stack["_template"] or template
         _RUNNING[stack_id] = operation = _Operation(asyncio.current_task())
         _OPERATION.set(operation)
+        failed = _forget_failed_creations(stack, more.get("previous_stack"))
+        is_first = world.knobs.failed_creation_deleted == "before"
         try:
-            if previous := more.get("previous_stack"):
-                await _delete_failed_creations(stack, previous)
+            if is_first:
+                await _delete_resources(stack, failed)
             await deploy(stack_name, stack_id, template, *others, **more)
         finally:
+            if not is_first:
+                await _delete_resources(stack, failed)
             del _RUNNING[stack_id]
 
     return track
 
 
-async def _delete_failed_creations(stack: dict[str, Any], previous: Any) -> None:  # noqa: ANN401
-    """Delete what earlier creations left that failed without a rollback."""
-    name, stack_id = stack["StackName"], stack["StackId"]
+def _forget_failed_creations(
+    stack: dict[str, Any],
+    previous: Any,  # noqa: ANN401
+) -> list[dict[str, Any]]:
+    """Return the resources to delete: earlier creations that failed without a rollback."""
+    if not previous:
+        return []
+    definitions = stack["_template"].get("Resources", {})
+    records = []
     for logical_id in reversed(_failed(stack["_resources"])):
         record = stack["_resources"].pop(logical_id)
         previous["_resources"].pop(logical_id, None)
-        type_, physical_id = record["ResourceType"], record["PhysicalResourceId"]
-        definition = stack["_template"].get("Resources", {}).get(logical_id, {})
-        if definition.get("DeletionPolicy") == "Retain":
-            continue
-        properties = record["Properties"]
-        arguments = (type_, physical_id, properties, name, logical_id)
+        if definitions.get(logical_id, {}).get("DeletionPolicy") != "Retain":
+            records.append(record)
+    return records
+
+
+async def _delete_resources(stack: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    name, stack_id = stack["StackName"], stack["StackId"]
+    for record in records:
+        logical_id, type_ = record["LogicalResourceId"], record["ResourceType"]
+        physical_id = record["PhysicalResourceId"]
+        arguments = (type_, physical_id, record["Properties"], name, logical_id)
         status, reason = "DELETE_COMPLETE", ""
         try:
             await stacks.run_reentrant(stacks._delete_resource, *arguments)  # noqa: SLF001

@@ -45,7 +45,6 @@ _STEPS: Final = (
     (0.90, 84, "preparing ami"),
 )
 _PROGRESS_OF_PLATFORM: Final = 58
-_PROGRESS_OF_SNAPSHOTS: Final = 84
 _SECONDS_REMEMBERED: Final = 7 * 86400
 # https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
 _ROLE_NEEDS: Final = ("CopySnapshot", "DescribeImages", "ModifySnapshotAttribute", "RegisterImage")
@@ -61,6 +60,9 @@ _FORBIDDEN: Final = (
     "[We do not have access to the given resource. Reason 403 Forbidden]"
 )
 
+# The text is not known.
+_LICENSES_DENIED: Final = "ClientError: The service role may not use the license configurations"
+
 
 @dataclass
 class ImportTask:
@@ -74,6 +76,7 @@ class ImportTask:
         progress: 0 to 100, while active.
         message: StatusMessage, unless it is completed.
         image_id: The AMI, when it is completed.
+        ami_name: The name of the AMI.
         ended: When it ended, in AWS time.
         watchers: What runs when it ends.
     """
@@ -85,8 +88,14 @@ class ImportTask:
     progress: int = 2
     message: str = "pending"
     image_id: str = ""
+    ami_name: str = ""
     ended: float | None = None
     watchers: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether it failed or was cancelled."""
+        return self.status in ("deleting", "deleted")
 
     def when_ended(self, action: Callable[[], None]) -> None:
         """Run `action` when the task completes or fails, or at once if it has."""
@@ -168,6 +177,7 @@ class VmImport:
         # the caller may not pass. Inferred: also for a caller that may not read the disks.
         if (
             not _role_is_sufficient(role, request)
+            or (self._world.knobs.licenses_denied == "refuse" and not _may_use_licenses(request))
             or _pass_role(role).refusal
             or (self._world.knobs.import_checks_caller and not _caller_may_read(request))
         ):
@@ -223,12 +233,15 @@ class VmImport:
             )
         task = self._known(request["ImportTaskId"])
         refuse_dry_run(request)
-        if task.status != "active":
+        before = task.status
+        if before == "active":
+            message = request.get("CancelReason") or self._world.knobs.cancelled_task_message
+            self.fail(task, message)
+        elif self._world.knobs.cancel_ended_task == "refuse":
             raise ServiceError(
-                "IncorrectState", f"The import task {task.task_id} is {task.status}, not active"
+                "IncorrectState", f"The import task {task.task_id} is {before}, not active"
             )
-        self.fail(task, request.get("CancelReason") or self._world.knobs.cancelled_task_message)
-        return {"ImportTaskId": task.task_id, "PreviousState": "active", "State": task.status}
+        return {"ImportTaskId": task.task_id, "PreviousState": before, "State": task.status}
 
     def fail(self, task: ImportTask, message: str) -> None:
         """Fail a task: as in EC2, it is deleting, then deleted, and never has the status failed."""
@@ -280,20 +293,33 @@ class VmImport:
             if failure.message is not None:
                 self.fail(task, failure.message)
             return
-        if task.message == "validating":
-            try:
-                task.details = _validated(task)
-            except DiskError as error:
-                self.fail(task, str(error))
-                return
-        if task.message == "preparing to boot":
-            for index, detail in enumerate(task.details):
-                detail.setdefault(
-                    "DeviceName", f"/dev/sd{'bcdefghijklmnop'[index - 1]}" if index else "/dev/sda1"
-                )
-        if task.progress == _PROGRESS_OF_SNAPSHOTS:
-            self._make_snapshots(task)
+        try:
+            self._perform(task)
+        except DiskError as error:
+            self.fail(task, str(error))
+            return
         self._plan(task, step + 1)
+
+    def _perform(self, task: ImportTask) -> None:
+        """Do what the current step of a task does.
+
+        Raises:
+            DiskError: The import fails.
+        """
+        match task.message:
+            case "validating":
+                if not _may_use_licenses(task.request):
+                    raise DiskError(_LICENSES_DENIED)
+                task.details = _validated(task)
+            case "updating":  # The disks are converted.
+                for detail in task.details:
+                    detail["Status"] = "completed"
+            case "preparing to boot":
+                for index, detail in enumerate(task.details):
+                    letter = "bcdefghijklmnop"[index - 1]
+                    detail.setdefault("DeviceName", f"/dev/sd{letter}" if index else "/dev/sda1")
+            case "preparing ami":
+                self._make_snapshots(task)
 
     def _taken_failure(self, task: ImportTask) -> ImportFailure | None:
         for failure in self._world.import_failures:
@@ -325,12 +351,11 @@ class VmImport:
         if task.status != "active":
             return
         task.image_id = f"ami-{random.getrandbits(68):017x}"
-        for detail in task.details:
-            detail["Status"] = "completed"
         is_named_after_task = self._world.knobs.imported_ami_name == "task_id"
+        task.ami_name = task.task_id if is_named_after_task else f"import-{task.image_id}"
         ami = {
             "ImageId": task.image_id,
-            "Name": task.task_id if is_named_after_task else f"import-{task.image_id}",
+            "Name": task.ami_name,
             "Description": task.request.get("Description", ""),
             "Architecture": task.request.get("Architecture", "x86_64"),
             "ImageLocation": "",
@@ -465,10 +490,15 @@ def _role_is_sufficient(role_name: str, request: dict[str, Any]) -> bool:
     actions = [(f"ec2:{action}", "*") for action in _ROLE_NEEDS]
     if key := request.get("KmsKeyId"):
         actions += [(f"kms:{action}", _key_arn(key)) for action in _ROLE_NEEDS_OF_KEY]
-    if request.get("LicenseSpecifications"):
-        actions += [(f"license-manager:{action}", "*") for action in _ROLE_NEEDS_OF_LICENSES]
     return _vm_import_may_assume(role_name) and all(
         role_may(role_name, action, resource) for action, resource in actions
+    )
+
+
+def _may_use_licenses(request: dict[str, Any]) -> bool:
+    role = request.get("RoleName", "vmimport")
+    return not request.get("LicenseSpecifications") or all(
+        role_may(role, f"license-manager:{action}", "*") for action in _ROLE_NEEDS_OF_LICENSES
     )
 
 

@@ -20,8 +20,8 @@ from local_aws.services.imagebuilder.pipelines import (
     KINDS,
     Pipelines,
     has_dependants,
-    invalid_reference,
     not_found,
+    refuse_missing,
 )
 from local_aws.services.imagebuilder.service_linked_role import create_service_linked_role
 from local_aws.services.paging import page
@@ -172,16 +172,25 @@ class ImageBuilder:
         if "semanticVersion" not in request:
             return series
         version = self._next_version(series, request["semanticVersion"])
-        return f"{series}/{version}/1" if kind == "component" else f"{series}/{version}"
+        arn = f"{series}/{version}"
+        return self._pipelines.component_build(arn, request) if kind == "component" else arn
 
     def next_build(self, version_arn: str) -> str:
         """Return the ARN of the next build of an image version."""
-        return f"{version_arn}/{self._last_builds.get(version_arn, 0) + 1}"
+        last = self._last_builds.get(version_arn, 0)
+        if self._world.knobs.build_numbers == "reuse":
+            builds = [arn for arn, i in self._images.items() if i.version_arn == version_arn]
+            last = max((int(arn.rpartition("/")[2]) for arn in builds), default=0)
+        return f"{version_arn}/{last + 1}"
 
     def tags_of(self, arn: str) -> dict[str, str]:
         """Return the tags of a resource, or no tags if it does not exist."""
         resource = self._taggable(arn)
         return resource.tags if resource else {}
+
+    def has_image(self, arn: str) -> bool:
+        """Return whether a build of an image exists."""
+        return arn in self._images
 
     def _taggable(self, arn: str) -> Image | Recipe | Part | None:
         parts = self._pipelines.parts
@@ -191,14 +200,14 @@ class ImageBuilder:
 
     def import_vm_image(self, request: dict[str, Any]) -> dict[str, Any]:
         """ImportVmImage: another client token creates another build, and is never an error."""
-        _check_import(request)
+        self._check_import(request)
         task = self._vm_import.task(request["vmImportTaskId"])
         if task is None and self._world.knobs.unknown_task == "refuse":
-            raise ServiceError(
-                "ClientException",
-                "The value supplied for parameter 'vmImportTaskId' is not valid: "
-                f"the VM import task {request['vmImportTaskId']} does not exist.",
-            )
+            why = f"the VM import task {request['vmImportTaskId']} does not exist"
+            raise self._invalid("vmImportTaskId", why)
+        if task and task.has_failed and self._world.knobs.failed_task == "refuse":
+            why = f"the VM import task {task.task_id} is {task.status}"
+            raise self._invalid("vmImportTaskId", why)
         version = self.arn_to_be("ImportVmImage", request)
         arn = self.next_build(version)
         self._last_builds[version] = int(arn.rpartition("/")[2])
@@ -218,13 +227,33 @@ class ImageBuilder:
         task.when_ended(notice_end) if task else notice_end()
         return {"imageArn": image.arn}
 
+    def _check_import(self, request: dict[str, Any]) -> None:
+        """Check what ImportVmImage requires beyond the shapes of its model."""
+        if not _NAME.fullmatch(request["name"]):
+            raise self._invalid("name", f"it must match {_NAME.pattern}")
+        if any(int(node) > _LARGEST_NODE for node in request["semanticVersion"].split(".")):
+            raise self._invalid("semanticVersion", f"a node is at most {_LARGEST_NODE}")
+        group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
+        if not group.startswith("/aws/imagebuilder/"):
+            why = "it must start with /aws/imagebuilder/"
+            raise self._invalid("loggingConfiguration.logGroupName", why)
+
+    def _invalid(self, name: str, why: str) -> ServiceError:
+        code: str = self._world.knobs.invalid_value_error
+        return ServiceError(
+            "ClientException" if code == "declared" else code,
+            f"The value supplied for parameter '{name}' is not valid: {why}.",
+        )
+
     def _finish(self, image: Image, task: ImportTask | None) -> None:
         if image.status != "PENDING" or image.cancelling:
             return
         if task is None:
             image.status, image.reason = "FAILED", "The VM import task does not exist."
-        elif task.status != "completed":
-            image.status, image.reason = "FAILED", task.message[:1024]
+        elif task.has_failed:
+            image.status = "FAILED"
+            if self._world.knobs.failed_task != "fail_without_reason":
+                image.reason = task.message[:1024]
         else:
             image.status = "AVAILABLE"
             if not self._world.knobs.image_shows_ami:
@@ -233,7 +262,7 @@ class ImageBuilder:
                 {
                     "region": get_region(),
                     "image": task.image_id,
-                    "name": task.task_id,
+                    "name": task.ami_name,
                     "accountId": get_account_id(),
                 }
             ]
@@ -368,7 +397,7 @@ class ImageBuilder:
             wanted = component["componentArn"]
             of_others = wanted.split(":")[4] != get_account_id()
             if not of_others and not any(names(wanted, arn) for arn in self._pipelines.parts):
-                raise invalid_reference("componentArn", wanted)
+                refuse_missing(self._world, "componentArn", wanted)
         arn = self.arn_to_be("CreateImageRecipe", request)
         if arn in self._recipes:
             raise ServiceError(
@@ -399,7 +428,7 @@ class ImageBuilder:
             if names(parent, image.version_arn)
         )
         if found is None:
-            raise invalid_reference("parentImage", parent)
+            refuse_missing(self._world, "parentImage", parent)
         return found
 
     def _next_version(self, series: str, wanted: str) -> str:
@@ -447,23 +476,6 @@ class ImageBuilder:
             for recipe in self._recipes.values()
             for component in recipe.shown.get("components", [])
         )
-
-
-def _check_import(request: dict[str, Any]) -> None:
-    """Check what ImportVmImage requires beyond the shapes of its model."""
-
-    def refuse(name: str, why: str) -> None:
-        raise ServiceError(
-            "ClientException", f"The value supplied for parameter '{name}' is not valid: {why}."
-        )
-
-    if not _NAME.fullmatch(request["name"]):
-        refuse("name", f"it must match {_NAME.pattern}")
-    if any(int(node) > _LARGEST_NODE for node in request["semanticVersion"].split(".")):
-        refuse("semanticVersion", f"a node is at most {_LARGEST_NODE}")
-    group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
-    if not group.startswith("/aws/imagebuilder/"):
-        refuse("loggingConfiguration.logGroupName", "it must start with /aws/imagebuilder/")
 
 
 def _listed(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:

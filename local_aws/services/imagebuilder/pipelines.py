@@ -80,6 +80,14 @@ class Pipelines:
             for own, part in self.parts.items()
         )
 
+    def component_build(self, version_arn: str, request: dict[str, Any]) -> str:
+        """Return the ARN of the next build of a component, or of the latest if it is the same."""
+        latest = newest((arn, arn) for arn in self.parts if arn.rpartition("/")[0] == version_arn)
+        if latest is None:
+            return f"{version_arn}/1"
+        is_same = self.parts[latest].shown.get("data") == request.get("data")
+        return latest if is_same else f"{version_arn}/{int(latest.rpartition('/')[2]) + 1}"
+
     def _create(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
         arn = self._arn_to_be(f"Create{kind}", request)
         self._check(kind, request)
@@ -155,10 +163,10 @@ class Pipelines:
                 _one_of(request, "imageRecipeArn", "containerRecipeArn")
                 for name in ("infrastructureConfigurationArn", "distributionConfigurationArn"):
                     if name in request and request[name] not in self.parts:
-                        raise invalid_reference(name, request[name])
+                        refuse_missing(self._world, name, request[name])
                 for name in ("imageRecipeArn", "containerRecipeArn"):
                     if name in request and not self._recipe_exists(request[name]):
-                        raise invalid_reference(name, request[name])
+                        refuse_missing(self._world, name, request[name])
 
 
 def _arn_member(kind: str) -> str:
@@ -201,9 +209,13 @@ def has_dependants(arn: str) -> ServiceError:
     )
 
 
-def invalid_reference(name: str, value: str) -> ServiceError:
-    """Return the error for a parameter that names a resource that does not exist."""
-    return ServiceError(
+def refuse_missing(world: World, name: str, value: str) -> None:
+    """End a request whose parameter names a resource that does not exist, as the knob says."""
+    if world.knobs.missing_reference == "accept":
+        return
+    if world.knobs.missing_reference == "not_found":
+        raise not_found(value)
+    raise ServiceError(
         "InvalidParameterValueException",
         f"The value supplied for parameter '{name}' is not valid: the resource with ARN '{value}' "
         "does not exist.",
