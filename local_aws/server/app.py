@@ -18,7 +18,7 @@ from local_aws.services.cloudformation import (
     stack_operations,
     template_conditions,
 )
-from local_aws.services.ec2 import images, tags
+from local_aws.services.ec2 import descriptions, images, tags
 from local_aws.services.ec2.permissions import ec2_checks
 from local_aws.services.ec2.vm_import import VmImport
 from local_aws.services.iam import execution_role, service_roles
@@ -64,7 +64,7 @@ def make_app(clock: Clock) -> App:
         "imagebuilder", image_builder.operations, world, authorize_image_builder
     )
     ec2_service = Ec2QueryService(
-        vm_import.operations | images.OPERATIONS | tags.OPERATIONS,
+        vm_import.operations | descriptions.OPERATIONS | images.OPERATIONS | tags.OPERATIONS,
         world,
         authorize_ec2,
         ec2.handle_request,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
-from typing import TypeVar
+import re
+from typing import Any, Final, TypeVar
 
 from local_aws.services.service_model import ServiceError
 
 T = TypeVar("T")
+# A token is not JSON in base64: botocore would take that for a token of its own.
+_TOKEN: Final = re.compile(r"item (\d{1,9})")
+_MOST_RESULTS: Final = 1000
 
 
 def page(
@@ -21,9 +25,36 @@ def page(
     start = 0
     if token is not None:
         try:
-            start = int(base64.urlsafe_b64decode(token.encode()).decode())
+            match = _TOKEN.fullmatch(base64.urlsafe_b64decode(token.encode()).decode())
         except ValueError:
-            raise ServiceError(token_error, f"The token '{token}' is not valid") from None
+            match = None
+        if match is None:
+            raise ServiceError(token_error, f"The token '{token}' is not valid")
+        start = int(match[1])
     end = start + size
-    following = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(items) else None
+    following = None
+    if end < len(items):
+        following = base64.urlsafe_b64encode(f"item {end}".encode()).decode()
     return items[start:end], following
+
+
+def ec2_page(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+    """Return the response of an operation of EC2 that describes resources.
+
+    Args:
+        name: The member of the response that contains the resources.
+        items: All resources that match the request.
+        request: The request, which may have MaxResults and NextToken.
+
+    Raises:
+        ServiceError: MaxResults or NextToken is not valid.
+    """
+    size = request.get("MaxResults", _MOST_RESULTS)
+    if size < 1:
+        raise ServiceError(
+            "InvalidParameterValue", f"Value ( {size} ) for parameter maxResults is invalid."
+        )
+    shown, token = page(
+        items, min(size, _MOST_RESULTS), request.get("NextToken"), "InvalidNextToken"
+    )
+    return {name: shown} | ({"NextToken": token} if token else {})

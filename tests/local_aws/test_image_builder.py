@@ -280,6 +280,15 @@ def test_tags_can_be_added_read_and_removed(aws: Account) -> None:
     assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {"b": "x"}
 
 
+def test_a_resource_without_tags_shows_empty_tags(aws: Account) -> None:
+    arn = aws.import_image(tags={"a": "1"})
+    aws.images.untag_resource(resourceArn=arn, tagKeys=["a"])
+    assert aws.image(arn)["tags"] == {}
+    assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {}
+    (build,) = aws.images.list_image_build_versions()["imageSummaryList"]
+    assert build["tags"] == {}
+
+
 def test_an_image_has_at_most_50_tags(aws: Account) -> None:
     arn = aws.import_image(tags={str(number): "" for number in range(50)})
     refusal = refused(lambda: aws.images.tag_resource(resourceArn=arn, tags={"one": "more"}))

@@ -61,11 +61,12 @@ def test_an_import_shows_the_observed_progress_and_messages(aws: Account) -> Non
 def test_details_of_a_task_appear_during_the_import(aws: Account) -> None:
     task_id = aws.start()
     place = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
-    first = {"DiskImageSize": 0.0, "Format": "RAW", "Status": "active", "UserBucket": place}
+    first = {"DiskImageSize": 0.0, "Format": "RAW", "UserBucket": place}
     assert aws.task(task_id)["SnapshotDetails"] == [first]
     assert aws.task(task_id)["Tags"] == []
     aws.server.advance(400)
-    assert aws.task(task_id)["SnapshotDetails"] == [{**first, "DiskImageSize": float(len(RAW))}]
+    size = {"DiskImageSize": float(len(RAW)), "Status": "active"}
+    assert aws.task(task_id)["SnapshotDetails"] == [{**first, **size}]
     assert "Platform" not in aws.task(task_id)
     aws.server.advance(500)
     task = aws.task(task_id)
@@ -105,6 +106,68 @@ def test_ami_and_snapshot_of_an_import_are_found_in_ec2(aws: Account) -> None:
     )
     assert ami["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] == snapshot["SnapshotId"]
     assert task["SnapshotDetails"][0]["SnapshotId"] == snapshot["SnapshotId"]
+
+
+@pytest.mark.parametrize(
+    ("more", "details", "usage", "platform"),
+    [
+        ({}, "Linux/UNIX", "RunInstances", None),
+        ({"UsageOperation": "RunInstances:0010"}, "Red Hat Enterprise Linux", None, None),
+        ({"Platform": "Windows"}, "Windows", "RunInstances:0002", "windows"),
+        (
+            {"Platform": "Windows", "LicenseType": "BYOL"},
+            "Windows BYOL",
+            "RunInstances:0800",
+            "windows",
+        ),
+    ],
+    ids=str,
+)
+def test_an_imported_ami_shows_its_billing_information(
+    aws: Account, more: dict[str, Any], details: str, usage: str | None, platform: str | None
+) -> None:
+    aws.start(**more)
+    aws.finish()
+    (ami,) = aws.ec2.describe_images(Owners=["self"])["Images"]
+    assert (ami["PlatformDetails"], ami.get("Platform")) == (details, platform)
+    assert ami["UsageOperation"] == (usage or more["UsageOperation"])
+
+
+def test_an_imported_ami_shows_its_boot_mode_encryption_date_and_location(aws: Account) -> None:
+    task_id = aws.start(BootMode="uefi", Encrypted=True)
+    aws.finish()
+    (ami,) = aws.ec2.describe_images(Owners=["self"])["Images"]
+    assert (ami["BootMode"], ami["ImageLocation"]) == ("uefi", f"{aws.account_id}/{task_id}")
+    assert ami["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
+    assert ami["CreationDate"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda ec2: ec2.describe_images(ImageIds=["ami-00000000"]), "InvalidAMIID.NotFound"),
+        (lambda ec2: ec2.describe_images(ImageIds=["ami-EXAMPLE"]), "InvalidAMIID.Malformed"),
+        (
+            lambda ec2: ec2.describe_snapshots(SnapshotIds=["snap-00000000"]),
+            "InvalidSnapshot.NotFound",
+        ),
+        (lambda ec2: ec2.describe_snapshots(SnapshotIds=["snap-1"]), "InvalidSnapshotID.Malformed"),
+        (lambda ec2: ec2.describe_images(DryRun=True), "DryRunOperation"),
+        (lambda ec2: ec2.describe_snapshots(DryRun=True), "DryRunOperation"),
+    ],
+)
+def test_amis_and_snapshots_that_do_not_exist_are_not_found(
+    aws: Account, call: Callable[[Any], object], code: str
+) -> None:
+    assert refused(lambda: call(aws.ec2))[0] == code
+
+
+@pytest.mark.parametrize("operation", ["describe_images", "describe_snapshots"])
+def test_an_unknown_filter_of_amis_or_snapshots_is_refused(aws: Account, operation: str) -> None:
+    call: Any = getattr(aws.ec2, operation)
+    code, _, message = refused(lambda: call(Filters=[{"Name": "colour", "Values": ["red"]}]))
+    assert code == "InvalidParameterValue"
+    assert "The filter 'colour' is invalid" in message
 
 
 def test_deregistering_the_ami_retains_its_snapshots(aws: Account) -> None:
