@@ -10,19 +10,28 @@ from local_aws.services.service_model import ServiceError
 
 T = TypeVar("T")
 # A token is not JSON in base64: botocore would take that for a token of its own.
-_TOKEN: Final = re.compile(r"item (\d{1,9})")
+_TOKEN: Final = re.compile(r"(\d{1,9}) left")
 _MOST_RESULTS: Final = 1000
 
 
 def page(
     items: list[T], size: int, token: str | None, token_error: str
 ) -> tuple[list[T], str | None]:
-    """Return one page, and the token of the next page if there is one.
+    """Return one page, newest items first, and the token of the next page if there is one.
+
+    A token contains how many items follow. So no item is lost or repeated if others are created,
+    or if those of earlier pages are deleted.
+
+    Args:
+        items: All items, oldest first.
+        size: The number of items in a page.
+        token: The token of the page. None is the first page.
+        token_error: The code of the error for an invalid token.
 
     Raises:
-        ServiceError: With the code `token_error`, if the token is not valid.
+        ServiceError: The token is not valid.
     """
-    start = 0
+    left = len(items)
     if token is not None:
         try:
             match = _TOKEN.fullmatch(base64.urlsafe_b64decode(token.encode()).decode())
@@ -30,12 +39,12 @@ def page(
             match = None
         if match is None:
             raise ServiceError(token_error, f"The token '{token}' is not valid")
-        start = int(match[1])
-    end = start + size
-    following = None
-    if end < len(items):
-        following = base64.urlsafe_b64encode(f"item {end}".encode()).decode()
-    return items[start:end], following
+        left = min(left, int(match[1]))
+    following = max(left - size, 0)
+    shown = items[following:left][::-1]
+    if not following:
+        return shown, None
+    return shown, base64.urlsafe_b64encode(f"{following} left".encode()).decode()
 
 
 def ec2_page(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +52,7 @@ def ec2_page(name: str, items: list[dict[str, Any]], request: dict[str, Any]) ->
 
     Args:
         name: The member of the response that contains the resources.
-        items: All resources that match the request.
+        items: All resources that match the request, oldest first.
         request: The request, which may have MaxResults and NextToken.
 
     Raises:

@@ -127,10 +127,24 @@ def test_a_paginator_accepts_the_token_of_a_response(
     assert len(first[result] + rest[result]) == ITEMS
 
 
+def test_pages_lose_and_repeat_nothing_if_items_are_created_and_deleted(aws: Account) -> None:
+    task_id = aws.start()
+    aws.finish()
+    arns = [aws.import_image(task_id) for _ in range(5)]
+    aws.server.advance(16)
+    seen = []
+    for page in paginator(aws, "imagebuilder", "ListImageBuildVersions", PageSize=2):
+        for build in page["imageSummaryList"]:
+            seen.append(build["arn"])
+            aws.images.delete_image(imageBuildVersionArn=build["arn"])
+        aws.import_image(task_id)
+    assert seen == arns[::-1]
+
+
 @pytest.mark.parametrize(("service", "operation"), OPERATIONS)
 def test_an_invalid_token_of_a_list_is_refused(full: Account, service: str, operation: str) -> None:
     code = "InvalidNextToken" if service == "ec2" else "InvalidPaginationTokenException"
-    for token in ("?", base64.b64encode(b"item -5").decode()):
+    for token in ("?", base64.b64encode(b"-5 left").decode()):
         pages = paginator(full, service, operation, StartingToken=token)
         assert refused(pages.build_full_result)[:2] == (code, 400)
 

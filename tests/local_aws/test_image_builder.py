@@ -332,7 +332,7 @@ def test_each_image_version_is_listed_once(aws: Account) -> None:
     task_id = aws.start()
     arns = [aws.import_image(task_id, semanticVersion=f"1.0.{n}") for n in (0, 0, 1)]
     listed = aws.images.list_images()["imageVersionList"]
-    assert [image["arn"] for image in listed] == [version_of(arns[0]), version_of(arns[2])]
+    assert [image["arn"] for image in listed] == [version_of(arns[2]), version_of(arns[0])]
     named: Any = [{"name": "version", "values": ["1.0.1"]}]
     (found,) = aws.images.list_images(filters=named)["imageVersionList"]
     assert found["version"] == "1.0.1"
@@ -340,6 +340,13 @@ def test_each_image_version_is_listed_once(aws: Account) -> None:
     wrong: Any = [{"name": "colour", "values": ["red"]}]
     refusal = refused(lambda: aws.images.list_images(filters=wrong))
     assert refusal[0] == "InvalidRequestException"
+
+
+def test_lists_show_the_newest_first(aws: Account) -> None:
+    task_id = aws.start()
+    arns = [aws.import_image(task_id, semanticVersion=f"1.0.{n}") for n in (1, 2, 0)]
+    builds = aws.images.list_image_build_versions()["imageSummaryList"]
+    assert [build["arn"] for build in builds] == arns[::-1]
 
 
 def test_lists_are_paginated(aws: Account) -> None:
@@ -351,7 +358,8 @@ def test_lists_are_paginated(aws: Account) -> None:
         page: Any = aws.images.list_image_build_versions(maxResults=2, **token)
         pages.append([build["arn"] for build in page["imageSummaryList"]])
         token = {"nextToken": page.get("nextToken")}
-    assert pages == [arns[:2], arns[2:4], arns[4:]]
+    newest = arns[::-1]
+    assert pages == [newest[:2], newest[2:4], newest[4:]]
     refusal = refused(lambda: aws.images.list_image_build_versions(nextToken="?"))
     assert refusal[:2] == ("InvalidPaginationTokenException", 400)
 

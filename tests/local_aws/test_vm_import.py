@@ -454,7 +454,7 @@ def test_tasks_are_filtered_by_state_and_paginated(aws: Account) -> None:
         PaginationConfig={"PageSize": 3}
     )
     listed = [[task["ImportTaskId"] for task in page["ImportImageTasks"]] for page in pages]
-    assert listed == [done, [active]]
+    assert listed == [[active, *done[:0:-1]], done[:1]]
     wrong: Any = [{"Name": "state", "Values": ["active"]}]
     refusal = refused(lambda: aws.ec2.describe_import_image_tasks(Filters=wrong))
     assert refusal[0] == "InvalidParameterValue"
