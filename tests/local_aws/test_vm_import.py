@@ -502,6 +502,56 @@ def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:
     assert aws.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
 
 
+@pytest.mark.parametrize(
+    ("resource_id", "code"),
+    [
+        ("ami-00000000000000000", "InvalidAMIID.NotFound"),
+        ("snap-00000000000000000", "InvalidSnapshot.NotFound"),
+        ("import-ami-00000000000000000", "InvalidID"),
+    ],
+)
+def test_tags_of_a_resource_that_does_not_exist_are_refused(
+    aws: Account, resource_id: str, code: str
+) -> None:
+    change: dict[str, Any] = {"Resources": [resource_id], "Tags": [{"Key": "a"}]}
+    assert refused(lambda: aws.ec2.create_tags(**change))[0] == code
+    assert refused(lambda: aws.ec2.delete_tags(**change))[0] == code
+
+
+def test_an_ami_that_is_not_listed_yet_can_have_tags(aws: Account) -> None:
+    aws.server.knobs(ami_listing_seconds=6000)
+    task_id = aws.start()
+    aws.server.advance(1500)
+    ami = aws.task(task_id)["ImageId"]
+    aws.ec2.create_tags(Resources=[ami], Tags=[{"Key": "a", "Value": "b"}])
+    aws.server.advance(6000)
+    (found,) = aws.ec2.describe_images(ImageIds=[ami])["Images"]
+    assert found["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "count"),
+    [
+        ("description", "*VMImport*", 1),
+        ("snapshot-id", "snap-?????????????????", 1),
+        ("encrypted", "false", 1),
+        ("encrypted", "true", 0),
+        ("volume-size", "1", 1),
+        ("status", "pending", 0),
+        ("tag:a", "b*", 1),
+    ],
+)
+def test_filters_of_snapshots_can_have_wildcards(
+    aws: Account, name: str, value: str, count: int
+) -> None:
+    task_id = aws.start()
+    aws.finish()
+    (detail,) = aws.task(task_id)["SnapshotDetails"]
+    aws.ec2.create_tags(Resources=[detail["SnapshotId"]], Tags=[{"Key": "a", "Value": "bc"}])
+    found = aws.ec2.describe_snapshots(Filters=[{"Name": name, "Values": [value]}])
+    assert len(found["Snapshots"]) == count
+
+
 def test_an_import_fails_at_the_progress_given_to_the_control_api(aws: Account) -> None:
     message = "ClientError: Unsupported kernel version 6.1"
     other, task_id = aws.start(), aws.start()

@@ -26,10 +26,19 @@ _IMAGE_FILTERS: Final = (
     "architecture", "description", "image-id", "is-public", "name", "owner-alias", "owner-id",
     "platform", "root-device-name", "root-device-type", "state", "tag-key", "virtualization-type",
 )  # fmt: skip
-_SNAPSHOT_FILTERS: Final = (
-    "description", "encrypted", "owner-id", "progress", "snapshot-id", "start-time", "status",
-    "storage-tier", "tag-key", "volume-id", "volume-size",
-)  # fmt: skip
+# The members that filters of snapshots compare here, because MiniStack does not know wildcards.
+_SNAPSHOT_MEMBERS: Final = {
+    "description": "Description",
+    "encrypted": "Encrypted",
+    "owner-id": "OwnerId",
+    "progress": "Progress",
+    "snapshot-id": "SnapshotId",
+    "status": "State",
+    "storage-tier": "StorageTier",
+    "volume-id": "VolumeId",
+    "volume-size": "VolumeSize",
+}
+_SNAPSHOT_FILTERS: Final = (*_SNAPSHOT_MEMBERS, "start-time", "tag-key")
 
 
 def describe_images(request: dict[str, Any]) -> dict[str, Any]:
@@ -50,8 +59,14 @@ def describe_snapshots(request: dict[str, Any]) -> dict[str, Any]:
     """DescribeSnapshots."""
     _check_filters(request, _SNAPSHOT_FILTERS)
     _check_form(request.get("SnapshotIds", []), "snap", "InvalidSnapshotID.Malformed")
+    filters = request.pop("Filters", [])
+    request["Filters"] = [found for found in filters if found["Name"] not in _SNAPSHOT_MEMBERS]
     snapshots = _of_ministack("DescribeSnapshots", request)["Snapshots"]
     refuse_dry_run(request)
+    for wanted in filters:
+        if member := _SNAPSHOT_MEMBERS.get(wanted["Name"]):
+            values = wanted.get("Values", [])
+            snapshots = [found for found in snapshots if _matches(found[member], values)]
     return ec2_page("Snapshots", snapshots, request)
 
 
@@ -69,6 +84,12 @@ def _check_filters(request: dict[str, Any], known: tuple[str, ...]) -> None:
                 "InvalidParameterValue",
                 f"The filter '{name}' is invalid, or local_aws does not serve it",
             )
+
+
+def _matches(value: object, patterns: list[str]) -> bool:
+    """Return whether a value of EC2 matches one of the values of a filter, with * and ?."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return bool(ec2._filter_value_matches(text, patterns))  # noqa: SLF001
 
 
 def _check_form(ids: list[str], prefix: str, code: str) -> None:

@@ -351,6 +351,7 @@ class VmImport:
             "Encrypted": task.request.get("Encrypted", False),
         }
         ami["Details"] = self._details_of_ami(task, str(ami["Name"]))
+        ec2._tags.setdefault(task.image_id, [])  # noqa: SLF001 - tags can be created from now on
         listed = partial(ec2._images.__setitem__, task.image_id, ami)  # noqa: SLF001
         if delay := self._world.knobs.ami_listing_seconds:
             self._world.call_in(delay, listed)
