@@ -256,6 +256,30 @@ def with_real_names(aws: Account, text: str) -> str:
     return re.sub(r"(?<=:)123456789012(?=:)", aws.account_id, text)
 
 
+def test_each_page_of_the_documentation_has_examples_and_each_difference_is_of_one() -> None:
+    pages = [*(f"imagebuilder/{page}" for page in IMAGE_BUILDER), *(f"ec2/{page}" for page in EC2)]
+    found = {page: examples(page) for page in pages}
+    assert all(found.values())
+    assert set(EXPLAINED) <= {example.name for page in pages for example in found[page]}
+
+
+@pytest.mark.parametrize(
+    ("documented", "returned", "different"),
+    [
+        ({"a": 1, "b": "x"}, {"a": 2.0, "b": "y", "c": []}, set()),
+        ({"a": 1, "b": {"c": 1}}, {"b": {}}, {"a", "b.c"}),
+        ({"a": 1, "b": True}, {"a": "1", "b": "true"}, {"a", "b"}),
+        ({"a": [{"b": 1}, {"c": 1}]}, {"a": [{"c": 1}, {"b": 1}]}, set()),
+        ({"a": [{"b": 1}]}, {"a": []}, {"a"}),
+        ({"a": [{"b": 1}]}, {"a": [{"c": 1}]}, {"a.b"}),
+    ],
+)
+def test_members_that_are_missing_or_of_another_type_are_differences(
+    documented: object, returned: object, different: set[str]
+) -> None:
+    assert differences(documented, returned) == different
+
+
 @pytest.mark.parametrize(
     "example",
     [example for page in IMAGE_BUILDER for example in examples(f"imagebuilder/{page}")],
@@ -500,9 +524,9 @@ def test_the_command_exits_with_255_for_an_error(cli: Cli) -> None:
 
 
 def test_the_cli_refuses_an_invalid_value_before_the_call(aws: Account, cli: Cli) -> None:
-    before = len(aws.server.calls())
+    before = aws.server.calls("ListImageBuildVersions")
     result = cli("imagebuilder", "list-image-build-versions", "--max-results", "0")
-    assert (result.code, len(aws.server.calls())) == (255, before)
+    assert (result.code, aws.server.calls("ListImageBuildVersions")) == (255, before)
     assert "Parameter validation failed" in result.stderr
 
 
