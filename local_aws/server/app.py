@@ -19,7 +19,7 @@ from local_aws.services.cloudformation import (
     stack_updates,
     template_conditions,
 )
-from local_aws.services.ec2 import images, tags
+from local_aws.services.ec2 import descriptions, images, tags
 from local_aws.services.ec2.permissions import ec2_checks
 from local_aws.services.ec2.vm_import import VmImport
 from local_aws.services.iam import execution_role, role_policies, service_roles
@@ -69,25 +69,19 @@ def make_app(clock: Clock) -> App:
         image_builder.resources,
     )
     ec2_service = Ec2QueryService(
-        vm_import.operations | images.OPERATIONS | tags.OPERATIONS,
+        vm_import.operations | descriptions.OPERATIONS | images.OPERATIONS | tags.OPERATIONS,
         world,
         authorize_ec2,
         vm_import.resources,
         ec2.handle_request,
     )
 
-    ministack.SERVICE_REGISTRY["imagebuilder"] = {"module": "imagebuilder"}
-    ministack.SERVICE_HANDLERS["imagebuilder"] = image_builder_service.handle_request
-    ministack.SERVICE_HANDLERS["ec2"] = ec2_service.handle_request
-
-    # MiniStack calls `reset` of a service's module on POST /_ministack/reset.
     def reset() -> None:
         image_builder.reset()
         image_builder_service.forget_the_past()
         ec2_service.forget_the_past()
 
-    ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=reset)  # noqa: SLF001
-    router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
+    _serve(image_builder_service, ec2_service, reset)
     authorize_ourselves(world.operations)
     resource_types.register(image_builder_service)
     functions.register(world)
@@ -123,6 +117,24 @@ def make_app(clock: Clock) -> App:
             await ministack.app(scope, receive, _with_our_request_id(send))
 
     return app
+
+
+def _serve(
+    image_builder: RestJsonService, ec2_service: Ec2QueryService, reset: Callable[[], None]
+) -> None:
+    """Have MiniStack serve Image Builder and our operations of EC2.
+
+    Args:
+        image_builder: Image Builder, which MiniStack does not know.
+        ec2_service: EC2.
+        reset: Deletes everything in them, on POST /_ministack/reset.
+    """
+    ministack.SERVICE_REGISTRY["imagebuilder"] = {"module": "imagebuilder"}
+    ministack.SERVICE_HANDLERS["imagebuilder"] = image_builder.handle_request
+    ministack.SERVICE_HANDLERS["ec2"] = ec2_service.handle_request
+    # MiniStack calls `reset` of a service's module.
+    ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=reset)  # noqa: SLF001
+    router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
 
 
 def _access_key(scope: Message) -> str:

@@ -81,11 +81,19 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """A violation of the model: where it is in a value, and why."""
+    """A violation of the model: where it is in a value, and why.
+
+    Attributes:
+        path: Where it is.
+        why: What the model requires.
+        missing: Whether a required member is missing.
+        seen_in_responses: Whether documented responses of AWS have the same violation.
+    """
 
     path: str
     why: str
     missing: bool = False
+    seen_in_responses: bool = False
 
 
 @cache
@@ -102,6 +110,16 @@ def problems(shape: Any, value: Any, path: str = "") -> Iterator[Problem]:  # no
     else:
         yield from _constraint_problems(shape, value, path)
         yield from _member_problems(shape, value, path)
+
+
+def response_problems(shape: Any, response: Any) -> Iterator[Problem]:  # noqa: ANN401
+    """Yield the violations of a shape in a response.
+
+    AWS documents two violations of its models. A resource of Image Builder without tags has an
+    empty map of tags, although the model requires at least one tag. The platform of an AMI is
+    `windows`, although the model has `Windows`.
+    """
+    return (found for found in problems(shape, response) if not found.seen_in_responses)
 
 
 def _member_problems(shape: Any, value: Any, path: str) -> Iterator[Problem]:  # noqa: ANN401
@@ -129,12 +147,15 @@ def _constraint_problems(shape: Any, value: Any, path: str) -> Iterator[Problem]
     size = len(value) if hasattr(value, "__len__") else value
     what = "length" if hasattr(value, "__len__") else "value"
     if "min" in shape.metadata and size < shape.metadata["min"]:
-        yield Problem(path, f"the {what} must be at least {shape.metadata['min']}")
+        why = f"the {what} must be at least {shape.metadata['min']}"
+        yield Problem(path, why, seen_in_responses=value == {})
     if "max" in shape.metadata and size > shape.metadata["max"]:
         yield Problem(path, f"the {what} must be at most {shape.metadata['max']}")
     if allowed := shape.metadata.get("enum"):
         if value not in allowed:
-            yield Problem(path, f"it must be one of {', '.join(allowed)}")
+            differs_in_case = str(value).lower() in map(str.lower, allowed)
+            why = f"it must be one of {', '.join(allowed)}"
+            yield Problem(path, why, seen_in_responses=differs_in_case)
     elif "pattern" in shape.metadata and not _pattern(shape.metadata["pattern"]).search(value):
         yield Problem(path, f"it must match {shape.metadata['pattern']}")
 
@@ -200,7 +221,7 @@ class Service(ABC):
         shape = operation.output_shape
         if shape and request_id and "requestId" in shape.members:
             response = {"requestId": request_id, **response}
-        for found in problems(shape, response) if shape else ():
+        for found in response_problems(shape, response) if shape else ():
             raise ValueError(
                 f"our response to {name} violates the model at {found.path}: {found.why}"
             )

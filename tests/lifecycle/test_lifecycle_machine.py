@@ -168,7 +168,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             other.now = self.aws.clock.now
             assert other.create(self.properties), self.aws.responses
         self.others = {arn: dict(i.tags) for arn, i in self.aws.images.items()}
-        self.aws.lag(lag)
+        self.aws.local.change_knobs(read_lag_seconds=lag)
         if waits:
             self.properties |= WAITING
         if there:

@@ -142,7 +142,7 @@ def test_an_import_whose_answer_is_lost_is_found_by_its_token(aws: Aws) -> None:
 @pytest.mark.parametrize("lag", [0, 2])
 def test_a_create_succeeds_when_get_image_is_denied_for_a_while(aws: Aws, lag: int) -> None:
     stack = Stack(aws)
-    aws.lag(lag)
+    aws.local.change_knobs(read_lag_seconds=lag)
     aws.expect(denied={"GetImage"})
 
     assert stack.create(stack.properties)
@@ -402,7 +402,7 @@ def test_a_rollback_restores_the_tags_of_an_image_that_is_not_listed_yet(
     first = str(stack.physical_id)
     aws.delete(first)
     aws.sleep(10)
-    aws.lag(3)
+    aws.local.change_knobs(read_lag_seconds=3)
     stack.deliver(stack._update(first, after, before))
     made = stack.response["PhysicalResourceId"]
 
@@ -607,7 +607,7 @@ def test_a_rollback_restores_tags_though_it_does_not_see_the_new_ones_yet(aws: A
     stack = Stack(aws)
     first = stack.change(Tags={"stays": "1", "goes": "1"})
     stack.create(first)
-    aws.lag(3)
+    aws.local.change_knobs(read_lag_seconds=3)
 
     stack.update(stack.change(Tags={"stays": "2", "comes": "1"}), others_fail=True)
 
@@ -620,7 +620,7 @@ def test_a_rollback_restores_tags_though_it_does_not_see_the_new_ones_yet(aws: A
 @pytest.mark.parametrize("by", ["its ARN", "a placeholder"])
 def test_an_image_that_was_created_a_moment_ago_is_deleted(aws: Aws, by: str) -> None:
     stack = Stack(aws)
-    aws.lag(3)
+    aws.local.change_knobs(read_lag_seconds=3)
     stack.create(stack.properties)
     (arn,) = aws.images
 

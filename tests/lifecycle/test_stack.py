@@ -276,7 +276,7 @@ def play(aws: Aws, seed: int) -> None:
         snapshots_of_failed_import=chance.choice(["keep", "delete"]),
         ami_listing_seconds=chance.choice([0, 0, 3]),
     )
-    aws.lag(chance.choice([0, 0, 1, 3]))
+    aws.local.change_knobs(read_lag_seconds=chance.choice([0, 0, 1, 3]))
     stack = Stack(aws, chance, retains=chance.random() < 0.5, delete_ami=chance.random() < 0.7)
     waits = chance.random() < 0.6
     for _ in range(6):

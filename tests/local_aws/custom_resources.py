@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from local_aws import LocalAws
 
 _numbers = itertools.count()
-# Logs each event, and responds as the properties of the resource say: with a status, after a pause,
-# or not at all.
+# Logs each event, and responds as the properties of the resource say: with a status and an id,
+# after a pause, or not at all.
 CODE = """
 import json, logging, time, urllib.request
 import boto3
@@ -30,7 +30,8 @@ def handler(event, context):
     if pause := event["ResourceProperties"].get("Pause" + event["RequestType"]):
         boto3.client("imagebuilder").list_images()  # the log is only written at the end
         time.sleep(float(pause))
-    response = {"Status": status, "PhysicalResourceId": "its-own-id", "Reason": "as requested"}
+    own_id = event["ResourceProperties"].get("Id", "its-own-id")
+    response = {"Status": status, "PhysicalResourceId": own_id, "Reason": "as requested"}
     response |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
     urllib.request.urlopen(urllib.request.Request(
         event["ResponseURL"], json.dumps(response).encode(), method="PUT"))

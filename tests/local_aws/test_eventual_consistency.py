@@ -6,10 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.exceptions import ClientError
 
+from local_aws.server.world import World
+from local_aws.services.stepfunctions.executions import Executions
 from tests.local_aws.account import policy, refused
 from tests.local_aws.custom_resources import TRUST
+from tests.support.local_services import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,8 +76,6 @@ def machine(aws: Account, session: boto3.Session) -> Iterator[tuple[Any, str]]:
         roleArn=f"arn:aws:iam::{aws.account_id}:role/any",
     )["stateMachineArn"]
     yield states, arn
-    # The rate of ListExecutions is that of the whole server.
-    aws.server.advance(60)
     states.delete_state_machine(stateMachineArn=arn)
 
 
@@ -102,12 +102,11 @@ def test_executions_are_listed_by_start_while_they_run_and_by_end_afterwards(
 
 
 def test_a_page_has_100_executions_unless_maxresults_asks_for_up_to_1000(
-    server: LocalAws, machine: tuple[Any, str]
+    machine: tuple[Any, str],
 ) -> None:
     states, arn = machine
     for number in range(101):
         states.start_execution(stateMachineArn=arn, name=str(number))
-    server.advance(60)
 
     first = states.list_executions(stateMachineArn=arn)
     rest = states.list_executions(stateMachineArn=arn, nextToken=first["nextToken"])
@@ -121,14 +120,20 @@ def test_a_page_has_100_executions_unless_maxresults_asks_for_up_to_1000(
     )
 
 
-def test_an_account_that_lists_executions_too_often_is_throttled(
-    machine: tuple[Any, str],
-) -> None:
-    states, arn = machine
+def test_an_account_that_lists_executions_too_often_is_throttled() -> None:
+    clock = VirtualClock()
+    executions = Executions(World(clock))
 
-    with pytest.raises(ClientError, match="ThrottlingException"):
-        for _ in range(2000):
-            states.list_executions(stateMachineArn=arn)
+    def calls_until_throttled() -> int:
+        return next(
+            number
+            for number in range(1000)
+            if b"ThrottlingException" in executions.respond({"stateMachineArn": "none"})[2]
+        )
+
+    assert calls_until_throttled() == 200
+    clock.advance(2)
+    assert calls_until_throttled() == 10
 
 
 def test_executions_are_listed_when_the_lag_is_over(
@@ -160,7 +165,7 @@ def test_a_role_has_its_new_policies_when_the_lag_is_over(enforcing: LocalAws) -
     enforcing.knobs(iam_lag_seconds=3600)
     allow = {"Effect": "Allow", "Action": "imagebuilder:ListImages", "Resource": "*"}
     iam.put_role_policy(RoleName="late", PolicyName="p", PolicyDocument=policy(allow))
-    keys = session.client("sts").assume_role(RoleArn=role, RoleSessionName="s")["Credentials"]
+    keys = session.client("sts").assume_role(RoleArn=role, RoleSessionName="late")["Credentials"]
     images: Any = session.client(
         "imagebuilder",
         aws_access_key_id=keys["AccessKeyId"],

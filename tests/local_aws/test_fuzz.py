@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local_aws import LocalAws
-from local_aws.services.service_model import problems
+from local_aws.services.service_model import response_problems
 from tests.local_aws.account import Account
 
 if TYPE_CHECKING:
@@ -37,13 +37,14 @@ KINDS = ("Component", "DistributionConfiguration", "ImagePipeline", "Infrastruct
 IMAGE_BUILDER = (
     "ImportVmImage", "GetImage", "ListImages", "ListImageBuildVersions", "DeleteImage",
     "CancelImageCreation", "TagResource", "UntagResource", "ListTagsForResource",
-    "CreateImageRecipe", "GetImageRecipe", "DeleteImageRecipe",
+    "CreateImageRecipe", "GetImageRecipe", "ListImageRecipes", "DeleteImageRecipe",
+    "ListComponentBuildVersions", *(f"List{kind}s" for kind in KINDS),
     *(f"{verb}{kind}" for kind in KINDS for verb in ("Create", "Get")),
     *(f"Update{kind}" for kind in KINDS[1:]), *(f"Delete{kind}" for kind in KINDS),
 )  # fmt: skip
 EC2 = (
     "ImportImage", "DescribeImportImageTasks", "CancelImportTask", "DeregisterImage",
-    "DeleteSnapshot", "CreateTags", "DeleteTags",
+    "DeleteSnapshot", "CreateTags", "DeleteTags", "DescribeImages", "DescribeSnapshots",
 )  # fmt: skip
 WRONG: list[Any] = [None, "", "x", "\u00e9 <&>", "x" * 2000, 0, -1, 1.5, True, [], ["x"], {}]
 JUNK: st.SearchStrategy[Any] = st.sampled_from(WRONG)
@@ -182,7 +183,7 @@ class Sender:
         if received.status >= 300:
             assert parsed["Error"]["Message"], content
             return str(parsed["Error"]["Code"])
-        assert list(problems(shape, parsed) if shape else ()) == []
+        assert list(response_problems(shape, parsed) if shape else ()) == []
         return ""
 
 

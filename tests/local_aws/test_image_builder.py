@@ -169,7 +169,8 @@ def test_names_that_differ_in_case_spaces_or_underscores_are_one_image(aws: Acco
     ids=str,
 )
 def test_an_invalid_import_is_a_client_exception(aws: Account, more: dict[str, Any]) -> None:
-    assert refused(lambda: aws.import_image("import-ami-0", **more))[:2] == (
+    task_id = aws.start()  # or the task would be the reason
+    assert refused(lambda: aws.import_image(task_id, **more))[:2] == (
         "ClientException",
         400,
     )
@@ -324,6 +325,15 @@ def test_tags_can_be_added_read_and_removed(aws: Account) -> None:
     assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {"b": "x"}
 
 
+def test_a_resource_without_tags_shows_empty_tags(aws: Account) -> None:
+    arn = aws.import_image(tags={"a": "1"})
+    aws.images.untag_resource(resourceArn=arn, tagKeys=["a"])
+    assert aws.image(arn)["tags"] == {}
+    assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {}
+    (build,) = aws.images.list_image_build_versions()["imageSummaryList"]
+    assert build["tags"] == {}
+
+
 def test_an_image_has_at_most_50_tags(aws: Account) -> None:
     arn = aws.import_image(tags={str(number): "" for number in range(50)})
     refusal = refused(lambda: aws.images.tag_resource(resourceArn=arn, tags={"one": "more"}))
@@ -367,7 +377,7 @@ def test_each_image_version_is_listed_once(aws: Account) -> None:
     task_id = aws.start()
     arns = [aws.import_image(task_id, semanticVersion=f"1.0.{n}") for n in (0, 0, 1)]
     listed = aws.images.list_images()["imageVersionList"]
-    assert [image["arn"] for image in listed] == [version_of(arns[0]), version_of(arns[2])]
+    assert [image["arn"] for image in listed] == [version_of(arns[2]), version_of(arns[0])]
     named: Any = [{"name": "version", "values": ["1.0.1"]}]
     (found,) = aws.images.list_images(filters=named)["imageVersionList"]
     assert found["version"] == "1.0.1"
@@ -375,6 +385,13 @@ def test_each_image_version_is_listed_once(aws: Account) -> None:
     wrong: Any = [{"name": "colour", "values": ["red"]}]
     refusal = refused(lambda: aws.images.list_images(filters=wrong))
     assert refusal[0] == "InvalidRequestException"
+
+
+def test_lists_show_the_newest_first(aws: Account) -> None:
+    task_id = aws.start()
+    arns = [aws.import_image(task_id, semanticVersion=f"1.0.{n}") for n in (1, 2, 0)]
+    builds = aws.images.list_image_build_versions()["imageSummaryList"]
+    assert [build["arn"] for build in builds] == arns[::-1]
 
 
 def test_lists_are_paginated(aws: Account) -> None:
@@ -386,7 +403,8 @@ def test_lists_are_paginated(aws: Account) -> None:
         page: Any = aws.images.list_image_build_versions(maxResults=2, **token)
         pages.append([build["arn"] for build in page["imageSummaryList"]])
         token = {"nextToken": page.get("nextToken")}
-    assert pages == [arns[:2], arns[2:4], arns[4:]]
+    newest = arns[::-1]
+    assert pages == [newest[:2], newest[2:4], newest[4:]]
     refusal = refused(lambda: aws.images.list_image_build_versions(nextToken="?"))
     assert refusal[:2] == ("InvalidPaginationTokenException", 400)
 

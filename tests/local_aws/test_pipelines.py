@@ -76,6 +76,14 @@ def test_pipelines_and_their_parts_show_their_requests(parts: Parts, aws: Accoun
     assert pipeline["status"] == "ENABLED"
 
 
+def test_a_pipeline_shows_its_defaults_and_the_platform_of_its_recipe(parts: Parts) -> None:
+    arn = parts.pipeline()
+    created = parts.images.get_image_pipeline(imagePipelineArn=arn)["imagePipeline"]
+    tests = {"imageTestsEnabled": True, "timeoutMinutes": 720}
+    assert (created["platform"], created["imageTestsConfiguration"]) == ("Linux", tests)
+    assert created["dateUpdated"] == created["dateCreated"]
+
+
 def test_x_in_the_arn_of_a_component_finds_the_newest(parts: Parts) -> None:
     newer = parts.images.create_component(
         name="Hello", semanticVersion="1.10.0", platform="Linux", data=DOCUMENT

@@ -109,8 +109,8 @@ def test_an_arn_in_a_path_can_be_encoded_or_plain(server: LocalAws, aws: Account
 
 
 def test_an_operation_that_is_not_served_is_named_in_a_clear_error(aws: Account) -> None:
-    refusal = refused(aws.images.list_components)
-    message = "local_aws does not serve imagebuilder:ListComponents"
+    refusal = refused(aws.images.list_workflows)
+    message = "local_aws does not serve imagebuilder:ListWorkflows"
     assert refusal == ("UnsupportedOperation", 400, message)
 
 

@@ -61,11 +61,12 @@ def test_an_import_shows_the_observed_progress_and_messages(aws: Account) -> Non
 def test_details_of_a_task_appear_during_the_import(aws: Account) -> None:
     task_id = aws.start()
     place = {"S3Bucket": aws.bucket, "S3Key": "disk.raw"}
-    first = {"DiskImageSize": 0.0, "Format": "RAW", "Status": "active", "UserBucket": place}
+    first = {"DiskImageSize": 0.0, "Format": "RAW", "UserBucket": place}
     assert aws.task(task_id)["SnapshotDetails"] == [first]
     assert aws.task(task_id)["Tags"] == []
     aws.server.advance(400)
-    assert aws.task(task_id)["SnapshotDetails"] == [{**first, "DiskImageSize": float(len(RAW))}]
+    size = {"DiskImageSize": float(len(RAW)), "Status": "active"}
+    assert aws.task(task_id)["SnapshotDetails"] == [{**first, **size}]
     assert "Platform" not in aws.task(task_id)
     aws.server.advance(500)
     task = aws.task(task_id)
@@ -105,6 +106,68 @@ def test_ami_and_snapshot_of_an_import_are_found_in_ec2(aws: Account) -> None:
     )
     assert ami["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] == snapshot["SnapshotId"]
     assert task["SnapshotDetails"][0]["SnapshotId"] == snapshot["SnapshotId"]
+
+
+@pytest.mark.parametrize(
+    ("more", "details", "usage", "platform"),
+    [
+        ({}, "Linux/UNIX", "RunInstances", None),
+        ({"UsageOperation": "RunInstances:0010"}, "Red Hat Enterprise Linux", None, None),
+        ({"Platform": "Windows"}, "Windows", "RunInstances:0002", "windows"),
+        (
+            {"Platform": "Windows", "LicenseType": "BYOL"},
+            "Windows BYOL",
+            "RunInstances:0800",
+            "windows",
+        ),
+    ],
+    ids=str,
+)
+def test_an_imported_ami_shows_its_billing_information(
+    aws: Account, more: dict[str, Any], details: str, usage: str | None, platform: str | None
+) -> None:
+    aws.start(**more)
+    aws.finish()
+    (ami,) = aws.ec2.describe_images(Owners=["self"])["Images"]
+    assert (ami["PlatformDetails"], ami.get("Platform")) == (details, platform)
+    assert ami["UsageOperation"] == (usage or more["UsageOperation"])
+
+
+def test_an_imported_ami_shows_its_boot_mode_encryption_date_and_location(aws: Account) -> None:
+    task_id = aws.start(BootMode="uefi", Encrypted=True)
+    aws.finish()
+    (ami,) = aws.ec2.describe_images(Owners=["self"])["Images"]
+    assert (ami["BootMode"], ami["ImageLocation"]) == ("uefi", f"{aws.account_id}/{task_id}")
+    assert ami["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
+    assert ami["CreationDate"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda ec2: ec2.describe_images(ImageIds=["ami-00000000"]), "InvalidAMIID.NotFound"),
+        (lambda ec2: ec2.describe_images(ImageIds=["ami-EXAMPLE"]), "InvalidAMIID.Malformed"),
+        (
+            lambda ec2: ec2.describe_snapshots(SnapshotIds=["snap-00000000"]),
+            "InvalidSnapshot.NotFound",
+        ),
+        (lambda ec2: ec2.describe_snapshots(SnapshotIds=["snap-1"]), "InvalidSnapshotID.Malformed"),
+        (lambda ec2: ec2.describe_images(DryRun=True), "DryRunOperation"),
+        (lambda ec2: ec2.describe_snapshots(DryRun=True), "DryRunOperation"),
+    ],
+)
+def test_amis_and_snapshots_that_do_not_exist_are_not_found(
+    aws: Account, call: Callable[[Any], object], code: str
+) -> None:
+    assert refused(lambda: call(aws.ec2))[0] == code
+
+
+@pytest.mark.parametrize("operation", ["describe_images", "describe_snapshots"])
+def test_an_unknown_filter_of_amis_or_snapshots_is_refused(aws: Account, operation: str) -> None:
+    call: Any = getattr(aws.ec2, operation)
+    code, _, message = refused(lambda: call(Filters=[{"Name": "colour", "Values": ["red"]}]))
+    assert code == "InvalidParameterValue"
+    assert "The filter 'colour' is invalid" in message
 
 
 def test_deregistering_the_ami_retains_its_snapshots(aws: Account) -> None:
@@ -396,7 +459,7 @@ def test_tasks_are_filtered_by_state_and_paginated(aws: Account) -> None:
         PaginationConfig={"PageSize": 3}
     )
     listed = [[task["ImportTaskId"] for task in page["ImportImageTasks"]] for page in pages]
-    assert listed == [done, [active]]
+    assert listed == [[active, *done[:0:-1]], done[:1]]
     wrong: Any = [{"Name": "state", "Values": ["active"]}]
     refusal = refused(lambda: aws.ec2.describe_import_image_tasks(Filters=wrong))
     assert refusal[0] == "InvalidParameterValue"
@@ -446,6 +509,56 @@ def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:
     task_id = aws.start()
     aws.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
     assert aws.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("resource_id", "code"),
+    [
+        ("ami-00000000000000000", "InvalidAMIID.NotFound"),
+        ("snap-00000000000000000", "InvalidSnapshot.NotFound"),
+        ("import-ami-00000000000000000", "InvalidID"),
+    ],
+)
+def test_tags_of_a_resource_that_does_not_exist_are_refused(
+    aws: Account, resource_id: str, code: str
+) -> None:
+    change: dict[str, Any] = {"Resources": [resource_id], "Tags": [{"Key": "a"}]}
+    assert refused(lambda: aws.ec2.create_tags(**change))[0] == code
+    assert refused(lambda: aws.ec2.delete_tags(**change))[0] == code
+
+
+def test_an_ami_that_is_not_listed_yet_can_have_tags(aws: Account) -> None:
+    aws.server.knobs(ami_listing_seconds=6000)
+    task_id = aws.start()
+    aws.server.advance(1500)
+    ami = aws.task(task_id)["ImageId"]
+    aws.ec2.create_tags(Resources=[ami], Tags=[{"Key": "a", "Value": "b"}])
+    aws.server.advance(6000)
+    (found,) = aws.ec2.describe_images(ImageIds=[ami])["Images"]
+    assert found["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "count"),
+    [
+        ("description", "*VMImport*", 1),
+        ("snapshot-id", "snap-?????????????????", 1),
+        ("encrypted", "false", 1),
+        ("encrypted", "true", 0),
+        ("volume-size", "1", 1),
+        ("status", "pending", 0),
+        ("tag:a", "b*", 1),
+    ],
+)
+def test_filters_of_snapshots_can_have_wildcards(
+    aws: Account, name: str, value: str, count: int
+) -> None:
+    task_id = aws.start()
+    aws.finish()
+    (detail,) = aws.task(task_id)["SnapshotDetails"]
+    aws.ec2.create_tags(Resources=[detail["SnapshotId"]], Tags=[{"Key": "a", "Value": "bc"}])
+    found = aws.ec2.describe_snapshots(Filters=[{"Name": name, "Values": [value]}])
+    assert len(found["Snapshots"]) == count
 
 
 def test_an_import_fails_at_the_progress_given_to_the_control_api(aws: Account) -> None:

@@ -161,7 +161,9 @@ class Aws:
 
     def __post_init__(self) -> None:
         self.local = LocalServices()
-        self.step_functions = StepFunctions(self.clock)
+        self.step_functions = StepFunctions(
+            self.clock, lambda: self.local.knobs.read_lag_seconds
+        )
         self.turns: Turns | None = None
         self.processes = [LambdaProcess(self.now, self.put), LambdaProcess(self.now, self.put)]
         self._killed: set[int] = set()
@@ -204,11 +206,6 @@ class Aws:
     def fault(self, service: str, operation: str, **what: Any) -> None:
         """Have the next calls of an operation fail; see `Fault`."""
         self.operation_faults.append(Fault(service, operation, **what))
-
-    def lag(self, seconds: float) -> None:
-        """Have each read show everything as it was before a change, for so many seconds."""
-        self.local.change_knobs(read_lag_seconds=seconds)
-        self.step_functions.lag = seconds
 
     # --- what people do and see ---
 

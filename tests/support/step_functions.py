@@ -129,10 +129,16 @@ class StepFunctions:
         state_machines: ARNs of those that exist.
         executions: All executions, in the order of their start.
         page_size: How many executions one page of ListExecutions shows at most.
-        lag: For how many seconds ListExecutions shows them as they were before a change.
     """
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: VirtualClock, lag: Callable[[], float]) -> None:
+        """Start without executions.
+
+        Args:
+            clock: The time of the executions.
+            lag: For how many seconds ListExecutions shows them as they were before a change.
+        """
+        self._lag = lag
         self.operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "StartExecution": self._start,
             "ListExecutions": self._list,
@@ -146,7 +152,6 @@ class StepFunctions:
         self.state_machines = {STATE_MACHINE}
         self.executions.clear()
         self.page_size = 100
-        self.lag = 0.0
 
     def call(self, model: Any, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Do an operation; request and response are checked against botocore's model.
@@ -198,7 +203,7 @@ class StepFunctions:
         if request["stateMachineArn"] not in self.state_machines:
             raise RefusedError("StateMachineDoesNotExist")
 
-        then = self._clock.now() - self.lag
+        then = self._clock.now() - self._lag()
         seen = [_as_of(then, execution) for execution in reversed(self.executions)]
         matching = [
             execution

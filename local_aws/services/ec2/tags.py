@@ -20,6 +20,7 @@ _MOST_TAGS: Final = 50
 
 def create_tags(request: dict[str, Any]) -> dict[str, Any]:
     """CreateTags."""
+    _check_existence(request["Resources"])
     refuse_dry_run(request)
     new = {tag["Key"]: tag.get("Value", "") for tag in request["Tags"]}
     tagged = {resource_id: _tags(resource_id) | new for resource_id in request["Resources"]}
@@ -33,6 +34,7 @@ def create_tags(request: dict[str, Any]) -> dict[str, Any]:
 
 def delete_tags(request: dict[str, Any]) -> dict[str, Any]:
     """DeleteTags: a value must match to delete its tag, and no tags means all tags."""
+    _check_existence(request["Resources"])
     refuse_dry_run(request)
     for resource_id in request["Resources"]:
         tags = _tags(resource_id)
@@ -47,6 +49,30 @@ def delete_tags(request: dict[str, Any]) -> dict[str, Any]:
 
 
 OPERATIONS: dict[str, Operation] = {"CreateTags": create_tags, "DeleteTags": delete_tags}
+
+
+def _ami_exists(image_id: str) -> bool:
+    # An imported AMI that is not listed yet has an entry in the tags.
+    public = {stub[0] for stub in ec2._STUB_AMIS}  # noqa: SLF001 - MiniStack has no API for this
+    return any(image_id in known for known in (ec2._images, ec2._tags, public))  # noqa: SLF001
+
+
+def _check_existence(resource_ids: list[str]) -> None:
+    """Refuse AMIs, snapshots and import tasks that do not exist.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+    """
+    for resource_id in resource_ids:
+        match resource_id.rpartition("-")[0]:
+            case "ami" if not _ami_exists(resource_id):
+                code, why = "InvalidAMIID.NotFound", f"image id '[{resource_id}]' does not exist"
+            case "snap" if resource_id not in ec2._snapshots:  # noqa: SLF001
+                code, why = "InvalidSnapshot.NotFound", f"snapshot '{resource_id}' does not exist."
+            case "import-ami" if resource_id not in ec2._tags:  # noqa: SLF001
+                code, why = "InvalidID", f"ID '{resource_id}' is not valid"
+            case _:
+                continue
+        raise ServiceError(code, f"The {why}")
 
 
 def _tags(resource_id: str) -> dict[str, str]:

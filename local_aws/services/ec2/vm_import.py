@@ -19,7 +19,7 @@ from ministack.services import ec2, iam, kms, s3
 from local_aws.services.ec2.disk_images import FORMATS, Disk, DiskError, read_disks
 from local_aws.services.ec2.permissions import pass_role_check, read_disk_checks
 from local_aws.services.iam.authorization import role_may, service_may
-from local_aws.services.paging import page
+from local_aws.services.paging import ec2_page
 from local_aws.services.service_model import ServiceError, refuse_dry_run
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ _ROLE_NEEDS_OF_LICENSES: Final = (
     "GetLicenseConfiguration", "ListLicenseSpecificationsForResource",
     "UpdateLicenseSpecificationsForResource",
 )  # fmt: skip
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html
+_WINDOWS: Final = "RunInstances:0002"
+_PLATFORM_DETAILS: Final = {
+    "RunInstances": "Linux/UNIX",
+    "RunInstances:0010": "Red Hat Enterprise Linux",
+    "RunInstances:000g": "SUSE Linux",
+    _WINDOWS: "Windows",
+    "RunInstances:0800": "Windows BYOL",
+}
 _FORBIDDEN: Final = (
     "ClientError: Disk validation failed "
     "[We do not have access to the given resource. Reason 403 Forbidden]"
@@ -217,13 +226,7 @@ class VmImport:
                     "InvalidParameterValue", f"The filter '{wanted.get('Name')}' is invalid"
                 )
             tasks = [task for task in tasks if task.status in wanted.get("Values", [])]
-        shown, next_token = page(
-            [task.view() for task in tasks],
-            request.get("MaxResults", 1000),
-            request.get("NextToken"),
-            "InvalidNextToken",
-        )
-        return {"ImportImageTasks": shown} | ({"NextToken": next_token} if next_token else {})
+        return ec2_page("ImportImageTasks", [task.view() for task in tasks], request)
 
     def cancel_import_task(self, request: dict[str, Any]) -> dict[str, Any]:
         """CancelImportTask."""
@@ -374,9 +377,11 @@ class VmImport:
                 for detail in task.details
             ],
             "VirtualizationType": "hvm",
-            "CreationDate": self._world.clock.timestamp(),
             "OwnerId": get_account_id(),
+            "Encrypted": task.request.get("Encrypted", False),
         }
+        ami["Details"] = self._details_of_ami(task, str(ami["Name"]))
+        ec2._tags.setdefault(task.image_id, [])  # noqa: SLF001 - tags can be created from now on
         listed = partial(ec2._images.__setitem__, task.image_id, ami)  # noqa: SLF001
         if delay := self._world.knobs.ami_listing_seconds:
             self._world.call_in(delay, listed)
@@ -384,6 +389,25 @@ class VmImport:
             listed()
         task.status, task.ended = "completed", self._world.clock.now()
         self._notify(task)
+
+    def _details_of_ami(self, task: ImportTask, name: str) -> dict[str, Any]:
+        """Return what DescribeImages shows of an imported AMI, and MiniStack does not know."""
+        request = task.request
+        is_windows = request.get("Platform") == "Windows"
+        license_ = "RunInstances:0800" if request.get("LicenseType") == "BYOL" else _WINDOWS
+        usage = request.get("UsageOperation") or (license_ if is_windows else "RunInstances")
+        details = {
+            "CreationDate": self._world.clock.timestamp(),
+            "ImageLocation": f"{get_account_id()}/{name}",
+            "UsageOperation": usage,
+        }
+        if usage in _PLATFORM_DETAILS:
+            details["PlatformDetails"] = _PLATFORM_DETAILS[usage]
+        if is_windows:
+            details["Platform"] = "windows"
+        if "BootMode" in request:
+            details["BootMode"] = request["BootMode"]
+        return details
 
     def _notify(self, task: ImportTask) -> None:
         watchers, task.watchers = task.watchers, []
@@ -450,7 +474,7 @@ def _detail(container: dict[str, Any]) -> dict[str, Any]:
     }
     if "Format" in container:
         detail["Format"] = container["Format"].upper()
-    return detail | {"DiskImageSize": 0.0, "Status": "active"}
+    return detail | {"DiskImageSize": 0.0}
 
 
 def _validated(task: ImportTask) -> list[dict[str, Any]]:
@@ -462,7 +486,13 @@ def _validated(task: ImportTask) -> list[dict[str, Any]]:
         else:
             disks = read_disks(detail.get("Format"), _disk_data(task, detail))
         details += [
-            {**detail, "Format": disk.format, "DiskImageSize": float(disk.size)} for disk in disks
+            {
+                **detail,
+                "Format": disk.format,
+                "DiskImageSize": float(disk.size),
+                "Status": "active",
+            }
+            for disk in disks
         ]
     return details
 

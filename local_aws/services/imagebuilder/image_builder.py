@@ -16,6 +16,7 @@ from ministack.core.responses import AccountRegionScopedDict, get_account_id, ge
 from ministack.services import ec2
 
 from local_aws.services.imagebuilder.arns import latest_versions, make_arn, names, newest, slug
+from local_aws.services.imagebuilder.lists import listed
 from local_aws.services.imagebuilder.pipelines import (
     KINDS,
     Pipelines,
@@ -24,12 +25,9 @@ from local_aws.services.imagebuilder.pipelines import (
     refuse_missing,
 )
 from local_aws.services.imagebuilder.service_linked_role import create_service_linked_role
-from local_aws.services.paging import page
 from local_aws.services.service_model import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from local_aws.server.world import World
     from local_aws.services.ec2.vm_import import ImportTask, VmImport
     from local_aws.services.imagebuilder.pipelines import Part
@@ -39,7 +37,6 @@ _TERMINAL: Final = ("AVAILABLE", "CANCELLED", "FAILED", "DEPRECATED", "DISABLED"
 _LARGEST_NODE: Final = 2**30 - 1
 _MOST_TAGS: Final = 50
 _NAME: Final = re.compile(r"[-_A-Za-z0-9][-_A-Za-z0-9 ]{1,126}[-_A-Za-z0-9]")
-_PAGE_SIZE: Final = 25
 
 
 @dataclass
@@ -78,7 +75,7 @@ class Image:
                 for name in ("osVersion", "loggingConfiguration")
                 if name in self.request
             },
-            **({"tags": self.tags} if self.tags else {}),
+            "tags": self.tags,
         }
 
 
@@ -120,11 +117,10 @@ class ImageBuilder:
             "ListTagsForResource": self.list_tags_for_resource,
             "CreateImageRecipe": partial(self._once, "CreateImageRecipe", self.create_image_recipe),
             "GetImageRecipe": self.get_image_recipe,
+            "ListImageRecipes": self.list_image_recipes,
             "DeleteImageRecipe": self.delete_image_recipe,
         }
-        self._pipelines = Pipelines(
-            world, self.arn_to_be, self._recipe_exists, self._is_in_a_recipe
-        )
+        self._pipelines = Pipelines(world, self.arn_to_be, self._recipe_of, self._is_in_a_recipe)
         for name, operation in self._pipelines.operations.items():
             makes = name.startswith(("Create", "Update"))
             self.operations[name] = partial(self._once, name, operation) if makes else operation
@@ -291,8 +287,6 @@ class ImageBuilder:
 
     def list_images(self, request: dict[str, Any]) -> dict[str, Any]:
         """ListImages: one entry for each image version."""
-        if request.get("byName"):
-            raise ServiceError("InvalidRequestException", "local_aws does not serve byName")
         versions: dict[str, dict[str, Any]] = {}
         shown = ("name", "type", "platform", "osVersion", "dateCreated", "buildType", "imageSource")
         for image in self._images.values():
@@ -303,8 +297,7 @@ class ImageBuilder:
                 "owner": get_account_id(),
                 **{name: summary[name] for name in shown if name in summary},
             }
-        mine = request.get("owner", "Self") == "Self"
-        return _listed("imageVersionList", list(versions.values()) if mine else [], request)
+        return listed("ListImages", "imageVersionList", list(versions.values()), request)
 
     def list_image_build_versions(self, request: dict[str, Any]) -> dict[str, Any]:
         """ListImageBuildVersions."""
@@ -319,7 +312,7 @@ class ImageBuilder:
             for image in self._images.values()
             if version in (None, image.version_arn)
         ]
-        return _listed("imageSummaryList", builds, request)
+        return listed("ListImageBuildVersions", "imageSummaryList", builds, request)
 
     def delete_image(self, request: dict[str, Any]) -> dict[str, Any]:
         """DeleteImage: deletes only the image resource, not its AMI and snapshots."""
@@ -385,8 +378,7 @@ class ImageBuilder:
 
     def list_tags_for_resource(self, request: dict[str, Any]) -> dict[str, Any]:
         """ListTagsForResource."""
-        tags = self._tags(request["resourceArn"])
-        return {"tags": tags} if tags else {}  # The model does not allow an empty map.
+        return {"tags": self._tags(request["resourceArn"])}
 
     # --- recipes ---
 
@@ -454,8 +446,17 @@ class ImageBuilder:
         )
         if found is None:
             raise not_found(arn)
-        shown = found.shown | ({"tags": found.tags} if found.tags else {})
+        shown = {**found.shown, "tags": found.tags}
         return {"imageRecipe": shown, "latestVersionReferences": latest_versions(found.arn)}
+
+    def list_image_recipes(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ListImageRecipes."""
+        shown = ("arn", "name", "platform", "owner", "parentImage", "dateCreated")
+        recipes = [
+            {name: recipe.shown[name] for name in shown} | {"tags": recipe.tags}
+            for recipe in self._recipes.values()
+        ]
+        return listed("ListImageRecipes", "imageRecipeSummaryList", recipes, request)
 
     def delete_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
         """DeleteImageRecipe."""
@@ -467,8 +468,12 @@ class ImageBuilder:
         del self._recipes[arn]
         return {"imageRecipeArn": arn}
 
-    def _recipe_exists(self, arn: str) -> bool:
-        return any(names(arn, known) for known in self._recipes)
+    def _recipe_of(self, arn: str) -> dict[str, Any] | None:
+        """Return what GetImageRecipe shows of the newest recipe that an ARN matches."""
+        found = newest(
+            (known, recipe) for known, recipe in self._recipes.items() if names(arn, known)
+        )
+        return found.shown if found else None
 
     def _is_in_a_recipe(self, component_arn: str) -> bool:
         return any(
@@ -476,27 +481,3 @@ class ImageBuilder:
             for recipe in self._recipes.values()
             for component in recipe.shown.get("components", [])
         )
-
-
-def _listed(name: str, items: list[dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
-    filters: dict[str, Callable[[dict[str, Any]], str]] = {
-        "name": lambda item: item["name"],
-        "osVersion": lambda item: item.get("osVersion", ""),
-        "platform": lambda item: item["platform"],
-        "type": lambda item: item["type"],
-        "version": lambda item: item["version"],
-    }
-    for wanted in request.get("filters", []):
-        read = filters.get(wanted.get("name", ""))
-        if read is None:
-            raise ServiceError(
-                "InvalidRequestException", f"The filter '{wanted.get('name')}' is not valid."
-            )
-        items = [item for item in items if read(item) in wanted.get("values", [])]
-    shown, token = page(
-        items,
-        request.get("maxResults", _PAGE_SIZE),
-        request.get("nextToken"),
-        "InvalidPaginationTokenException",
-    )
-    return {name: shown} | ({"nextToken": token} if token else {})

@@ -14,6 +14,7 @@ from ministack.core.responses import AccountRegionScopedDict, get_account_id
 from ministack.services import iam
 
 from local_aws.services.imagebuilder.arns import latest_versions, names, newest
+from local_aws.services.imagebuilder.lists import listed
 from local_aws.services.service_model import ServiceError
 
 if TYPE_CHECKING:
@@ -31,6 +32,36 @@ KINDS: Final = {
 }
 _NOT_SHOWN: Final = {"clientToken", "dryRun", "semanticVersion", "tags", "uri"}
 _DISTRIBUTION_MINUTES: Final = 720
+_PIPELINE_DEFAULTS: Final = {
+    "status": "ENABLED",
+    "imageTestsConfiguration": {"imageTestsEnabled": True, "timeoutMinutes": 720},
+}
+# The member of each list, and the members of its items.
+_SUMMARIES: Final = {
+    "Component": (
+        "componentVersionList",
+        (
+            "arn", "name", "version", "description", "platform", "supportedOsVersions", "type",
+            "owner", "dateCreated",
+        ),
+    ),
+    "DistributionConfiguration": (
+        "distributionConfigurationSummaryList",
+        ("arn", "name", "description", "dateCreated", "dateUpdated", "tags"),
+    ),
+    "ImagePipeline": ("imagePipelineList", ()),
+    "InfrastructureConfiguration": (
+        "infrastructureConfigurationSummaryList",
+        (
+            "arn", "name", "description", "dateCreated", "dateUpdated", "resourceTags", "tags",
+            "instanceTypes", "instanceProfileName", "placement",
+        ),
+    ),
+}  # fmt: skip
+_COMPONENT_BUILD: Final = (
+    "arn", "name", "version", "platform", "supportedOsVersions", "state", "type", "owner",
+    "description", "changeDescription", "dateCreated", "tags",
+)  # fmt: skip
 
 
 @dataclass
@@ -48,7 +79,7 @@ class Pipelines:
     Args:
         world: The state shared with the other services.
         arn_to_be: Returns the ARN that a request creates.
-        recipe_exists: Returns whether an ARN, which may have x in its version, matches a recipe.
+        recipe_of: Returns the recipe that an ARN, which may have x in its version, matches.
         is_in_a_recipe: Returns whether a recipe uses a component.
     """
 
@@ -56,13 +87,13 @@ class Pipelines:
         self,
         world: World,
         arn_to_be: Callable[[str, dict[str, Any]], str],
-        recipe_exists: Callable[[str], bool],
+        recipe_of: Callable[[str], dict[str, Any] | None],
         is_in_a_recipe: Callable[[str], bool],
     ) -> None:
         """Start without resources."""
         self._world = world
         self._arn_to_be = arn_to_be
-        self._recipe_exists = recipe_exists
+        self._recipe_of = recipe_of
         self._in_a_recipe = is_in_a_recipe
         self.parts: dict[str, Part] = AccountRegionScopedDict()
         self.operations: dict[str, Operation] = {}
@@ -70,8 +101,10 @@ class Pipelines:
             self.operations[f"Create{kind}"] = partial(self._create, kind)
             self.operations[f"Get{kind}"] = partial(self._get, kind)
             self.operations[f"Delete{kind}"] = partial(self._delete, kind)
+            self.operations[f"List{kind}s"] = partial(self._list, kind)
             if kind != "Component":
                 self.operations[f"Update{kind}"] = partial(self._update, kind)
+        self.operations["ListComponentBuildVersions"] = self._list_component_builds
 
     def uses(self, arn: str) -> bool:
         """Return whether a pipeline uses a recipe or a configuration."""
@@ -110,7 +143,7 @@ class Pipelines:
         if kind == "DistributionConfiguration":
             shown["timeoutMinutes"] = _DISTRIBUTION_MINUTES
         if kind == "ImagePipeline":
-            shown.setdefault("status", "ENABLED")
+            shown = self._pipeline(shown | {"dateUpdated": shown["dateCreated"]})
         self.parts[arn] = Part(kind, shown, dict(request.get("tags", {})))
         return {_arn_member(kind): arn, **_latest(kind, arn)}
 
@@ -119,8 +152,32 @@ class Pipelines:
         part = newest((arn, part) for arn, part in self.parts.items() if names(wanted, arn))
         if part is None:
             raise not_found(wanted)
-        shown = part.shown | ({"tags": part.tags} if part.tags else {})
+        shown = {**part.shown, "tags": part.tags}
         return {kind[0].lower() + kind[1:]: shown, **_latest(kind, part.shown["arn"])}
+
+    def _list(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
+        result, members = _SUMMARIES[kind]
+        summaries = []
+        for part in self._of_kind(kind):
+            shown = _with_members(part, members)
+            if kind == "Component":
+                shown |= {"arn": shown["arn"].rpartition("/")[0], "status": "ACTIVE"}
+            if kind == "DistributionConfiguration":
+                shown["regions"] = [to["region"] for to in part.shown["distributions"]]
+            summaries.append(shown)
+        return listed(f"List{kind}s", result, summaries, request)
+
+    def _list_component_builds(self, request: dict[str, Any]) -> dict[str, Any]:
+        version = request.get("componentVersionArn")
+        builds = [
+            _with_members(part, _COMPONENT_BUILD)
+            for part in self._of_kind("Component")
+            if version in (None, part.shown["arn"].rpartition("/")[0])
+        ]
+        return listed("ListComponentBuildVersions", "componentSummaryList", builds, request)
+
+    def _of_kind(self, kind: str) -> list[Part]:
+        return [part for part in self.parts.values() if part.kind == kind]
 
     def _update(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
         arn = request.pop(_arn_member(kind))
@@ -132,7 +189,15 @@ class Pipelines:
             | _shown(request)
             | {"dateUpdated": self._world.clock.timestamp()}
         )
+        if kind == "ImagePipeline":
+            part.shown = self._pipeline(part.shown)
         return {_arn_member(kind): arn}
+
+    def _pipeline(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """Add what the request leaves out: the defaults, and the platform of the recipe."""
+        recipe = self._recipe_of(shown.get("imageRecipeArn", ""))
+        platform = {"platform": recipe["platform"]} if recipe else {}
+        return _PIPELINE_DEFAULTS | shown | platform
 
     def _delete(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
         arn = request[_arn_member(kind)]
@@ -165,7 +230,7 @@ class Pipelines:
                     if name in request and request[name] not in self.parts:
                         refuse_missing(self._world, name, request[name])
                 for name in ("imageRecipeArn", "containerRecipeArn"):
-                    if name in request and not self._recipe_exists(request[name]):
+                    if name in request and self._recipe_of(request[name]) is None:
                         refuse_missing(self._world, name, request[name])
 
 
@@ -184,6 +249,12 @@ def _latest(kind: str, arn: str) -> dict[str, Any]:
 
 def _shown(request: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in request.items() if name not in _NOT_SHOWN}
+
+
+def _with_members(part: Part, members: tuple[str, ...]) -> dict[str, Any]:
+    """Return some members of what Get shows, or all of them."""
+    shown = {**part.shown, "tags": part.tags}
+    return {name: shown[name] for name in members or shown if name in shown}
 
 
 def _one_of(request: dict[str, Any], *names: str) -> None:

@@ -29,18 +29,22 @@ _REFILL: Final = 5
 
 def register(world: World) -> None:
     """Replace MiniStack's ListExecutions for the whole process."""
-    executions = _Executions(world)
+    executions = Executions(world)
     stepfunctions._list_executions = executions.respond  # noqa: SLF001
     world.operations.add(_OPERATION)
 
 
-class _Executions:
+class Executions:
+    """The executions of all state machines, as ListExecutions shows them."""
+
     def __init__(self, world: World) -> None:
+        """Start with a full bucket of calls."""
         self._world = world
         self._tokens = float(_BUCKET)
         self._filled = world.now()
 
     def respond(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - MiniStack's response
+        """ListExecutions."""
         try:
             self._check_rate()
             return json_response(self._list(request))
@@ -75,13 +79,12 @@ class _Executions:
             and (seen := self._seen(execution))
             and wanted in {None, seen["status"]}
         ]
-        # Running executions by their start, the others by their end, the latest first.
+        # Running executions by their start, the others by their end; a page shows the latest first.
         shown.sort(
             key=lambda execution: (
                 execution["stopDate"] or execution["startDate"],
                 execution["executionArn"],
             ),
-            reverse=True,
         )
         executions, token = page(shown, size, request.get("nextToken"), "InvalidToken")
         return {"executions": executions} | ({"nextToken": token} if token else {})

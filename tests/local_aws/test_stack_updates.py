@@ -1,0 +1,169 @@
+"""Updates of stacks: exports in use, the order of resources, and the clean-up."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.local_aws.custom_resources import FUNCTION, Stack, custom, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from local_aws import LocalAws
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def stack(server: LocalAws) -> Iterator[Stack]:
+    before = server.knobs()
+    yield Stack(server)
+    server.knobs(**before)
+
+
+class Exporter:
+    """A stack with an export, and perhaps one that imports it."""
+
+    def __init__(self, server: LocalAws) -> None:
+        self._client: Any = server.session().client("cloudformation")
+        self.name = f"exporter-{next(_numbers)}"
+
+    def put(self, value: str, *, is_exported: bool = True) -> str:
+        """Create or update the stack; return the reasons in its events."""
+        export = {"Export": {"Name": self.name}} if is_exported else {}
+        return self._put(self.name, {"Value": value, **export})
+
+    def add_user(self) -> str:
+        name = f"{self.name}-user"
+        self._put(name, {"Value": {"Fn::ImportValue": self.name}})
+        return name
+
+    def status(self) -> str:
+        (stack,) = self._client.describe_stacks(StackName=self.name)["Stacks"]
+        return str(stack["StackStatus"])
+
+    def value(self) -> str:
+        (stack,) = self._client.describe_stacks(StackName=self.name)["Stacks"]
+        return str(stack["Outputs"][0]["OutputValue"])
+
+    def _put(self, name: str, output: dict[str, Any]) -> str:
+        resources = {"Topic": {"Type": "AWS::SNS::Topic"}}
+        template = json.dumps({"Resources": resources, "Outputs": {"Out": output}})
+        known = {s["StackName"] for s in self._client.describe_stacks()["Stacks"]}
+        put = self._client.update_stack if name in known else self._client.create_stack
+        put(StackName=name, TemplateBody=template)
+
+        def has_ended() -> bool:
+            (stack,) = self._client.describe_stacks(StackName=name)["Stacks"]
+            return not stack["StackStatus"].endswith("IN_PROGRESS")
+
+        assert eventually(has_ended)
+        events = self._client.describe_stack_events(StackName=name)["StackEvents"]
+        return " ".join(event.get("ResourceStatusReason", "") for event in events)
+
+
+@pytest.mark.parametrize(("is_exported", "what"), [(True, "updated"), (False, "deleted")])
+def test_an_export_in_use_cannot_change(server: LocalAws, what: str, *, is_exported: bool) -> None:
+    exporter = Exporter(server)
+    exporter.put("first")
+    user = exporter.add_user()
+
+    reasons = exporter.put("second", is_exported=is_exported)
+
+    assert f"Export {exporter.name} cannot be {what} as it is in use by {user}" in reasons
+    assert exporter.status() == "UPDATE_ROLLBACK_COMPLETE"
+    assert exporter.value() == "first"
+
+
+def test_an_export_that_nobody_uses_can_change(server: LocalAws) -> None:
+    exporter = Exporter(server)
+    exporter.put("first")
+
+    exporter.put("second")
+
+    assert (exporter.status(), exporter.value()) == ("UPDATE_COMPLETE", "second")
+
+
+def test_a_clean_up_deletes_what_was_replaced_a_while_later_with_its_old_properties(
+    stack: Stack,
+) -> None:
+    stack.create({"Thing": custom(Id="first")})
+    assert stack.ends("CREATE_COMPLETE")
+    stack.server.knobs(clean_up_seconds=600)
+
+    stack.update({"Thing": custom(Id="second")})
+
+    assert stack.ends("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
+    assert stack.requests() == ["Create Thing", "Update Thing"]
+    while stack.status() != "UPDATE_COMPLETE":
+        stack.server.advance(60)
+    (delete,) = [event for event in stack.received() if event["RequestType"] == "Delete"]
+    assert (delete["PhysicalResourceId"], delete["ResourceProperties"]["Id"]) == ("first", "first")
+
+
+def role(description: str) -> dict[str, Any]:
+    resource: dict[str, Any] = json.loads(json.dumps(FUNCTION["Role"]))
+    resource["Properties"]["Description"] = description
+    return {"Role": resource}
+
+
+def updates_and_deletions(stack: Stack) -> list[tuple[str, str]]:
+    seen = [(event["LogicalResourceId"], event["ResourceStatus"]) for event in stack.events()]
+    ends = {("Role", "UPDATE_COMPLETE"), ("Thing", "DELETE_COMPLETE")}
+    return [end for end in seen if end in ends]
+
+
+def test_a_role_is_updated_before_the_clean_up(stack: Stack) -> None:
+    stack.create({**role("old"), "Thing": custom()})
+    assert stack.ends("CREATE_COMPLETE")
+
+    stack.update(role("new"))
+
+    assert stack.ends("UPDATE_COMPLETE")
+    cleanup = [status for status in stack.statuses(stack.name) if status.startswith("UPDATE_")]
+    assert cleanup == [
+        "UPDATE_IN_PROGRESS",
+        "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
+        "UPDATE_COMPLETE",
+    ]
+    events = [(event["LogicalResourceId"], event["ResourceStatus"]) for event in stack.events()]
+    role_is_updated = events.index(("Role", "UPDATE_COMPLETE"))
+    assert role_is_updated < events.index((stack.name, cleanup[1]))
+    assert stack.requests() == ["Create Thing", "Delete Thing"]
+
+
+def test_a_role_is_rolled_back_before_the_clean_up_of_the_rollback(stack: Stack) -> None:
+    stack.create(role("old"))
+    assert stack.ends("CREATE_COMPLETE")
+
+    failing = custom(Create="FAILED", after=("Thing",))
+    stack.update({**role("new"), "Thing": custom(), "Failing": failing})
+
+    assert stack.ends("UPDATE_ROLLBACK_COMPLETE")
+    assert updates_and_deletions(stack) == [
+        ("Role", "UPDATE_COMPLETE"),
+        ("Role", "UPDATE_COMPLETE"),
+        ("Thing", "DELETE_COMPLETE"),
+    ]
+
+
+@pytest.mark.parametrize(("order", "created"), [("by_name", ["A", "B"]), ("reverse", ["B", "A"])])
+def test_resources_that_do_not_depend_on_each_other_have_any_order(
+    stack: Stack, order: str, created: list[str]
+) -> None:
+    stack.server.knobs(resource_order=order)
+    stack.create({"A": custom(), "B": custom(), "C": custom(after=("A", "B"))})
+    assert stack.ends("CREATE_COMPLETE")
+
+    stack.delete()
+
+    assert stack.ends("DELETE_COMPLETE")
+    first, second = created
+    assert stack.requests() == [
+        *(f"Create {name}" for name in (first, second, "C")),
+        *(f"Delete {name}" for name in ("C", second, first)),
+    ]
