@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import signal
 import sys
 import tempfile
@@ -19,14 +20,14 @@ from integ.check import CHECKS, CheckError, Record
 from integ.checks.trail import calls_of_run
 from integ.clean_up import CleanUp
 from integ.disk import find_disk
-from integ.plan import plan_text, policy_text
+from integ.plan import plan_text, policy
 from integ.report import summary, write_report
 from integ.run import PREFIX, Run, new_run_id, pause_until, timestamp
 from local_aws import LocalAws, LocalAwsError
 from local_aws.client.cdk_cli import CdkCli, CdkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from integ.check import Check
@@ -107,7 +108,8 @@ def _run(account: Account, options: argparse.Namespace) -> int:
     identity = account.identity()
     number, region = identity["account"], account.region
     if options.policy:
-        _print(policy_text(number, region, PREFIX))
+        given = find_disk(account, options.disk).stored if options.disk else None
+        _print(json.dumps(policy(number, region, PREFIX, given), indent=2))
         return 0
     about = {**identity, "region": region, "simulated": account.is_simulated}
     about["partition"] = identity["principal"].split(":")[1]
@@ -133,6 +135,9 @@ def _run(account: Account, options: argparse.Namespace) -> int:
     (run.folder / "plan.txt").write_text(plan + "\n")
     if any(check.deploys for check in checks):
         _check_bootstrap(account)
+    if options.local == 0:
+        # So each run in a simulated AWS of its own also checks the policy.
+        run.account = account.restricted(json.dumps(policy(number, region, run.prefix)))
     return _execute(run, checks)
 
 
@@ -256,7 +261,7 @@ def _clean_up(run: Run, calls: dict[str, int] | str = "not looked up") -> int:
     return int(bool(left))
 
 
-def _report_clean_up(run: Run) -> object:
+def _report_clean_up(run: Run) -> Callable[[int, FrameType | None], None]:
     """Return a signal handler: the first signal only says what happens, the second one ends it."""
     signals: list[int] = []
 

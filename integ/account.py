@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -61,6 +62,28 @@ class Account:
         """Return the account of a simulated AWS."""
         return cls(local.session(), local.environment, local)
 
+    def restricted(self, document: str) -> Account:
+        """Return the account as a new user sees it who has one policy only.
+
+        Args:
+            document: The policy. Only the simulated AWS gets such a user.
+        """
+        assert self.local  # noqa: S101 - for mypy
+        iam, name = self.client("iam"), "integ"
+        iam.create_user(UserName=name)
+        arn = iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
+        iam.attach_user_policy(UserName=name, PolicyArn=arn)
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        names = {
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        }
+        session = self.local.session()
+        session.client = partial(  # type: ignore[method-assign]
+            session.client, **{variable.lower(): value for variable, value in names.items()}
+        )
+        return Account(session, {**self.environment, **names}, self.local)
+
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 has no static type for it
         """Return the client of a service."""
         if service not in self._clients:
@@ -88,8 +111,8 @@ class Account:
         """
         try:
             found = self.client("sts").get_caller_identity()
-        except Exception as error:  # each provider of credentials has errors of its own
-            raise AccountError(f"AWS accepts no credentials of this environment: {error}") from None
+        except Exception as error:  # noqa: BLE001 - each provider of credentials has errors of its own
+            raise AccountError(f"AWS accepts no credentials of this shell: {error}") from None
         return {"account": found["Account"], "principal": found["Arn"]}
 
     def now(self) -> float:

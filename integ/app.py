@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_imagebuilder as imagebuilder
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 
 from cdk_vm_import import (
@@ -41,6 +42,8 @@ def synthesize(folder: Path, name: str, definition: Definition, tags: Mapping[st
     app = cdk.App(outdir=str(folder))
     stack = cdk.Stack(app, name, tags=dict(tags))
     provider = _provider_in_vpc(stack) if definition.in_vpc else None
+    # The simulated CloudFormation notices a cancelled update when it begins the next resource.
+    last = logs.LogGroup(stack, "Last", removal_policy=cdk.RemovalPolicy.DESTROY)
     for image_id, image in definition.images.items():
         task: VmImportTask | None = None
         if isinstance(image.source, Disk):
@@ -69,6 +72,7 @@ def synthesize(folder: Path, name: str, definition: Definition, tags: Mapping[st
             delete_ami=image.delete_ami and task is not None,
             provider=provider,
         )
+        last.node.add_dependency(imported)
         if definition.fails_after == image_id:
             broken = imagebuilder.CfnImageRecipe(
                 stack,

@@ -92,21 +92,25 @@ class CleanUp:
         ]
 
     def _delete_stacks(self) -> None:
-        for stack in self._stacks():
+        stacks = self._stacks()
+        for stack in stacks:
             if self._status(stack).startswith("UPDATE_") and self._in_progress(stack):
                 try:
                     self._cloudformation.cancel_update_stack(StackName=stack)
                 except ClientError as error:  # it is rolled back or cleaned up already
                     sys.stderr.write(f"clean-up: {error}\n")
-                self._wait(lambda stack=stack: not self._in_progress(stack), _MINUTES)
+                self._end_operation(stack)
             self._cloudformation.delete_stack(StackName=stack)
-        for stack in self._stacks():
-            self._wait(lambda stack=stack: self._is_deleted_or_failed(stack), _MINUTES)
+        for stack in stacks:
+            self._end_operation(stack)
             if self._status(stack) == "DELETE_FAILED":
                 self._cloudformation.delete_stack(
                     StackName=stack, DeletionMode="FORCE_DELETE_STACK"
                 )
-                self._wait(lambda stack=stack: not self._in_progress(stack), _MINUTES)
+                self._end_operation(stack)
+
+    def _end_operation(self, stack: str) -> None:
+        self._wait(lambda: not self._in_progress(stack), _MINUTES)
 
     def _status(self, stack: str) -> str:
         try:
@@ -117,9 +121,6 @@ class CleanUp:
 
     def _in_progress(self, stack: str) -> bool:
         return self._status(stack).endswith("_IN_PROGRESS")
-
-    def _is_deleted_or_failed(self, stack: str) -> bool:
-        return self._status(stack) in ("DELETE_COMPLETE", "DELETE_FAILED")
 
     # --- import tasks, AMIs and snapshots ---
 

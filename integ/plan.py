@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
 from integ.check import DAY
+from integ.run import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from integ.check import Check
+    from integ.definition import Disk
     from integ.disk import GivenDisk
 
 # US dollars in us-east-1, without free tiers, as of 2026-11. Other Regions cost up to twice that.
@@ -28,6 +29,19 @@ HOURS_OF_MONTH: Final = 730
 METRICS_OF_IMAGE: Final = 3
 # A disk stays in the bucket and its snapshot in EC2 until the end of the run.
 RUN_HOURS: Final = 8
+_NOTES: Final = f"""
+
+Prices are upper bounds in US dollars for us-east-1, as of {PRICES_AS_OF}, without free tiers. They
+contain snapshots ({SNAPSHOT_GB_MONTH} a GB-month) and the disk in S3 ({STORAGE_GB_MONTH}) \
+for {RUN_HOURS} hours, interface
+endpoints ({ENDPOINT_HOUR} an hour), Step Functions, Lambda and metrics. VM Import itself is free.
+The minutes assume that an import takes 30 minutes. Checks run one after the other.
+
+Everything is deleted at the end, also after an interruption. If the process is killed:
+    make integ ARGS='--clean-up {{run}}'
+The account and Region must be bootstrapped (cdk bootstrap). The permissions that the principal
+needs are in the policy that make integ ARGS='--policy' prints.
+"""
 
 
 def price(check: Check, disk_gib: float) -> float:
@@ -61,42 +75,32 @@ def plan_text(checks: Sequence[Check], about: dict[str, Any], prefix: str, disk:
         prefix: What the names of all resources begin with.
         disk: The disk.
     """
-    gib, minutes = disk.gibibytes, sum(check.minutes for check in checks)
+    gib = disk.gibibytes
+    simulated = " (the simulated AWS: no cost)" if about["simulated"] else ""
+    size = f"prices are for {gib:.0f} GiB" if about["simulated"] else f"{gib:.1f} GiB"
     lines = [
-        f"Account    {about['account']}, {about['region']}"
-        + (" (the simulated AWS: no time and no money)" if about["simulated"] else ""),
+        f"Account    {about['account']}, {about['region']}{simulated}",
         f"Principal  {about['principal']}",
-        f"Disk       {disk.place}, "
-        + (f"for the price {gib:.0f} GiB" if about["simulated"] else f"{gib:.1f} GiB"),
+        f"Disk       {disk.place}, {size}",
         f"Prefix     {prefix}-",
         "",
-        f"{'check':<28} {'minutes':>8} {'imports':>8} {'price':>8}  creates",
+        _row("check", "minutes", "imports", "price", "creates"),
     ]
     for check in checks:
-        then = f", and again after {check.pause / DAY:.0f} d" if check.pause else ""
-        lines += [
-            f"{check.name:<28} {check.minutes:>8} {check.imports:>8} "
-            f"{price(check, gib):>7.2f}$  {check.creates}{then}",
-            f"    {check.title}",
-        ]
-    lines += [
-        f"{'total':<28} {minutes:>8} {sum(c.imports for c in checks):>8} "
-        f"{total_price(checks, gib):>7.2f}$",
-        "",
-        f"Prices are upper bounds in US dollars for us-east-1, as of {PRICES_AS_OF}, without free",
-        f"tiers: snapshots ({SNAPSHOT_GB_MONTH} a GB-month, for {RUN_HOURS} hours), the disk in S3, "
-        f"interface endpoints",
-        f"({ENDPOINT_HOUR} an hour), Step Functions, Lambda and metrics. VM Import itself is free.",
-        "The minutes assume imports of 30 minutes. Checks run one after the other.",
-        "Everything is deleted at the end, also after an interruption. If the process is killed:",
-        f"    make integ ARGS='--clean-up {prefix.removeprefix('cdk-vm-import-integ-')}'",
-        "The account and Region must be bootstrapped (cdk bootstrap). The permissions that the",
-        "principal needs: make integ ARGS='--policy'.",
-    ]
-    return "\n".join(lines)
+        second = f"; its second half runs {check.pause / DAY:.0f} d later" if check.pause else ""
+        cost = f"{price(check, gib):.2f} $"
+        lines.append(_row(check.name, check.minutes, check.imports, cost, check.creates + second))
+        lines.append(f"    {check.title}")
+    minutes, imports = sum(c.minutes for c in checks), sum(c.imports for c in checks)
+    lines.append(_row("total", minutes, imports, f"{total_price(checks, gib):.2f} $", ""))
+    return "\n".join(lines) + _NOTES.format(run=prefix.rpartition(f"{PREFIX}-")[2])
 
 
-def policy(account: str, region: str, prefix: str) -> dict[str, Any]:
+def _row(name: str, minutes: object, imports: object, cost: str, creates: str) -> str:
+    return f"{name:<28} {minutes:>8} {imports:>8} {cost:>8}  {creates}".rstrip()
+
+
+def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> dict[str, Any]:
     """Return the IAM policy that the principal needs.
 
     The CDK CLI deploys with the roles of `cdk bootstrap`. The rest observes and cleans up.
@@ -105,6 +109,7 @@ def policy(account: str, region: str, prefix: str) -> dict[str, Any]:
         account: The account.
         region: The Region.
         prefix: What the names of all resources begin with.
+        disk: The disk, if it is in a bucket already.
     """
 
     def allow(sid: str, actions: list[str], *resources: str) -> dict[str, Any]:
@@ -113,6 +118,9 @@ def policy(account: str, region: str, prefix: str) -> dict[str, Any]:
 
     images = f"arn:aws:imagebuilder:{region}:{account}"
     logs = f"arn:aws:logs:{region}:{account}:log-group"
+    given = (
+        [f"arn:aws:s3:::{disk.bucket}", f"arn:aws:s3:::{disk.bucket}/{disk.key}"] if disk else []
+    )
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -167,7 +175,6 @@ def policy(account: str, region: str, prefix: str) -> dict[str, Any]:
                 ],
                 f"{images}:image/{prefix}-*",
             ),
-            # The names of the images that do not exist, and that differ in case and spaces.
             allow(
                 "Recipes",
                 [
@@ -232,10 +239,21 @@ def policy(account: str, region: str, prefix: str) -> dict[str, Any]:
                 f"{logs}:/aws/imagebuilder/{prefix}-*",
                 f"{logs}:/aws/lambda/{prefix}-*",
             ),
+            allow(
+                "Bootstrap",
+                ["ssm:GetParameter"],
+                f"arn:aws:ssm:{region}:{account}:parameter/cdk-bootstrap/*",
+            ),
+            *(
+                [
+                    allow(
+                        "GivenDisk",
+                        ["s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"],
+                        *given,
+                    )
+                ]
+                if given
+                else []
+            ),
         ],
     }
-
-
-def policy_text(account: str, region: str, prefix: str) -> str:
-    """Return the policy as JSON."""
-    return json.dumps(policy(account, region, prefix), indent=2)

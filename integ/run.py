@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import subprocess
 import time
 import uuid
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ from local_aws.client.environment import CHECKOUT
 from local_aws.client.prerequisites import raw_disk
 
 if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
     from pathlib import Path
 
     from integ.account import Account
@@ -338,5 +339,5 @@ def pause_until(account: Account, due: float) -> None:
         time.sleep(1)  # what is due meanwhile happens
 
 
-def _policy(*statements: dict[str, object]) -> str:
+def _policy(*statements: Mapping[str, object]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": statements})

@@ -104,7 +104,7 @@ class Stack:
         if process is None:
             raise CheckError("no deployment was started")
         self._run.account.wait(
-            lambda: self._watch() or process.poll() is not None, _DEPLOY_MINUTES, hurry=hurry
+            lambda: self._watched(process.poll() is not None), _DEPLOY_MINUTES, hurry=hurry
         )
         self._watch()
         if process.poll() is None:
@@ -131,10 +131,6 @@ class Stack:
             CheckError: The stack still exists.
         """
         self._start_cdk("destroy", "--force")
-        process = self._process
-        self._run.account.wait(
-            lambda: self._watch() or (process and process.poll() is not None), _DELETE_MINUTES
-        )
         self.await_status("DELETE_COMPLETE", minutes=_DELETE_MINUTES)
 
     def delete(self) -> None:
@@ -154,7 +150,7 @@ class Stack:
         Raises:
             CheckError: It does not get there.
         """
-        self._run.account.wait(lambda: self._watch() or self.status() in statuses, minutes)
+        self._run.account.wait(lambda: self._watched(self.status() in statuses), minutes)
         self._watch()
         if (status := self.status()) not in statuses:
             raise CheckError(f"{self.name} is {status}, not {' or '.join(statuses)}")
@@ -261,6 +257,10 @@ class Stack:
         ]
 
     # --- records ---
+
+    def _watched(self, over: bool) -> bool:  # noqa: FBT001 - passed through
+        self._watch()
+        return over
 
     def _watch(self) -> None:
         """Record the events that the function received: the inputs of the executions.

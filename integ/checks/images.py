@@ -56,7 +56,7 @@ UNKNOWN_TASK: Final = "import-ami-0123456789abcdef0"
     imports=1,
 )
 def what_an_import_shows(run: Run, record: Record) -> None:
-    """What GetImage and the lists show of an image while it is imported and when it is AVAILABLE."""
+    """What GetImage and the lists show of an image: while it is PENDING, and AVAILABLE."""
     client = run.account.client("imagebuilder")
     task_id = run.import_disk()
     name = f"{run.prefix} Shown_Image"

@@ -1,0 +1,205 @@
+"""`make integ` against the simulated AWS: its verdicts follow what it sees, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integ.__main__ import main
+from integ.account import Account
+from integ.clean_up import CleanUp
+from integ.run import PREFIX, Run
+from local_aws import LocalAws
+from local_aws.client.environment import CHECKOUT
+from local_aws.client.prerequisites import raw_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+INTERRUPTED = 130
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalAws]:
+    with LocalAws.start(speed=60, auth=True) as local:
+        yield local
+
+
+@pytest.fixture
+def local(server: LocalAws) -> Iterator[LocalAws]:
+    before = server.knobs()
+    server.knobs(import_seconds=60)
+    yield server
+    server.knobs(**before)
+
+
+@pytest.fixture(autouse=True)
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the reports are written; the signal handlers of pytest return afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("integ.run.REPORTS", tmp_path)
+    yield tmp_path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """The report of the newest run."""
+    (path,) = folder.glob("*/report.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    path.unlink()
+    return found
+
+
+def verdicts(folder: Path, check: str) -> dict[str, str]:
+    found = report(folder)["records"][check]
+    assert found["status"] == "completed", found["error"]
+    return {verdict["subject"]: verdict["outcome"] for verdict in found["verdicts"]}
+
+
+def everything(local: LocalAws) -> list[str]:
+    """All that an account has of what the checks create."""
+    run = Run(Account.simulated(local), "")
+    run.prefix, run.tags = PREFIX, {}
+    return [name for names in CleanUp(run).left().values() for name in names]
+
+
+def test_a_verdict_follows_what_aws_does(local: LocalAws, reports: Path) -> None:
+    arguments = ["--local", str(local.port), "--yes", "--only", "tokens"]
+
+    assert main(arguments) == 0
+    by_default = verdicts(reports, "tokens")
+    local.knobs(idempotency_mismatch="replay", idempotency_of_unusable_image="import")
+    assert main(arguments) == 0
+    otherwise = verdicts(reports, "tokens")
+
+    assert set(by_default.values()) == {"confirmed"}
+    changed = {subject for subject, outcome in otherwise.items() if outcome == "refuted"}
+    assert changed == {
+        "idempotency_mismatch",
+        "other_parameters_is_a_mismatch",
+        "idempotency_of_unusable_image",
+        "returns_the_arn_of_a_deleted_image",
+    }
+    assert everything(local) == []
+
+
+def test_a_check_that_fails_does_not_end_the_run_and_leaves_nothing(
+    local: LocalAws, reports: Path
+) -> None:
+    refused = {"code": "ServiceException", "message": "no", "status": 400}
+    local.fault("imagebuilder", "ImportVmImage", error=refused, times=1)
+    only = "tokens,unknown-and-failed-tasks"
+
+    code = main(["--local", str(local.port), "--yes", "--only", only])
+
+    records = report(reports)["records"]
+    assert code == 1
+    assert records["tokens"]["status"] == "failed"
+    assert "ServiceException" in records["tokens"]["error"]
+    assert {v["outcome"] for v in records["tokens"]["verdicts"]} == {"not decided"}
+    assert records["unknown-and-failed-tasks"]["status"] == "completed"
+    assert everything(local) == []
+
+
+def test_nothing_is_created_unless_the_user_agrees(
+    local: LocalAws, reports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    calls = len(local.calls())
+
+    assert main(["--local", str(local.port), "--only", "tokens"]) == 1
+
+    assert len(local.calls()) == calls
+    assert list(reports.iterdir()) == []
+
+
+def test_the_second_half_of_a_check_runs_later_with_what_the_first_one_kept(
+    local: LocalAws, reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a real account: the environment names it, and its clock cannot be moved."""
+    for name, value in local.environment.items():
+        monkeypatch.setenv(name, value)
+    pause = time.sleep
+    monkeypatch.setattr("integ.account.time.sleep", lambda seconds: pause(min(seconds, 0.2)))
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(raw_disk(1))
+
+    assert main(["--only", "tokens-after-a-day", "--disk", str(disk), "--yes"]) == 0
+
+    (state,) = reports.glob("*/state.json")
+    kept = json.loads(state.read_text())
+    record = kept["records"]["tokens-after-a-day"]
+    assert record["status"] == "waiting"
+    image = Run(Account.simulated(local), "").image(record["kept"]["arn"])
+    assert image
+    record["due"] = 0
+    state.write_text(json.dumps(kept))
+    local.advance(25 * 3600)
+
+    assert main(["--resume", state.parent.name]) == 0
+
+    assert verdicts(reports, "tokens-after-a-day")["client_token_expires"] == "confirmed"
+    assert everything(local) == []
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_an_interrupted_run_leaves_nothing(local: LocalAws, number: signal.Signals) -> None:
+    local.knobs(import_seconds=10**6)
+    process = start(local, "rollback-while-importing")
+    assert imports_within(local, process)
+
+    process.send_signal(number)
+
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == INTERRUPTED, printed
+    assert "nothing is left" in printed
+    assert "Traceback" not in printed
+    assert everything(local) == []
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_left_can_be_deleted_later(local: LocalAws) -> None:
+    local.knobs(import_seconds=10**6)
+    process = start(local, "rollback-while-importing")
+    assert imports_within(local, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    printed, _ = process.communicate()
+    run_id = printed.partition("--clean-up ")[2].partition("'")[0]
+    assert everything(local) != []
+
+    assert main(["--local", str(local.port), "--clean-up", run_id]) == 0
+
+    assert everything(local) == []
+
+
+def start(local: LocalAws, check: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "integ", "--local", str(local.port), "--yes", "--only", check],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": f".{os.pathsep}lambda/vm_import"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def imports_within(local: LocalAws, process: subprocess.Popen[str]) -> bool:
+    """Wait until a run imports an image by a stack; return whether it does."""
+    end, before = time.monotonic() + 120, len(local.calls("ImportVmImage"))
+    while process.poll() is None and time.monotonic() < end:
+        if len(local.calls("ImportVmImage")) > before:
+            return True
+        time.sleep(0.2)
+    return False
