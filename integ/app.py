@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from constructs import IConstruct
+
     from integ.definition import Definition
 
 # Long enough for every import of a small disk that is known.
 _TIMEOUT: Final = cdk.Duration.minutes(60)
+_CIDR: Final = "10.0.0.0/16"
 
 
 def synthesize(folder: Path, name: str, definition: Definition, tags: Mapping[str, str]) -> None:
@@ -88,23 +91,37 @@ def synthesize(folder: Path, name: str, definition: Definition, tags: Mapping[st
 
 
 def _provider_in_vpc(stack: cdk.Stack) -> VmImportProvider:
-    isolated = ec2.SubnetConfiguration(
-        name="Isolated", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=24
-    )
+    isolated = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
     vpc = ec2.Vpc(
-        stack, "Vpc", max_azs=1, nat_gateways=0, subnet_configuration=[isolated],
-        restrict_default_security_group=False,
-    )  # fmt: skip
-    provider = VmImportProvider(
         stack,
-        "VmImportProvider",
-        vpc=vpc,
-        vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+        "Vpc",
+        ip_addresses=ec2.IpAddresses.cidr(_CIDR),
+        max_azs=1,
+        nat_gateways=0,
+        subnet_configuration=[
+            ec2.SubnetConfiguration(
+                name="Isolated", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=24
+            )
+        ],
+        restrict_default_security_group=False,
     )
-    provider.node.add_dependency(
+    # The default rules of the endpoints use an attribute of the VPC that MiniStack does not have.
+    inside = ec2.SecurityGroup(stack, "Inside", vpc=vpc)
+    inside.add_ingress_rule(ec2.Peer.ipv4(_CIDR), ec2.Port.HTTPS)
+    provider = VmImportProvider(
+        stack, "VmImportProvider", vpc=vpc, vpc_subnets=isolated, security_groups=[inside]
+    )
+    endpoints: list[IConstruct] = [
         vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
-    )
-    for name in ENDPOINTS:
-        service = getattr(ec2.InterfaceVpcEndpointAwsService, name)
-        provider.node.add_dependency(vpc.add_interface_endpoint(name, service=service))
+    ]
+    endpoints += [
+        vpc.add_interface_endpoint(
+            name,
+            service=getattr(ec2.InterfaceVpcEndpointAwsService, name),
+            security_groups=[inside],
+            open=False,
+        )
+        for name in ENDPOINTS
+    ]
+    provider.node.add_dependency(*endpoints)
     return provider

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from contract import OwnTag
+from integ.run import LOG_GROUPS, raise_unless_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _MINUTES: Final = 60
 _TERMINAL: Final = ("AVAILABLE", "FAILED", "CANCELLED", "DEPRECATED", "DISABLED")
-_LOG_GROUPS: Final = ("", "/aws/imagebuilder/", "/aws/lambda/")
 
 
 class CleanUp:
@@ -115,7 +115,8 @@ class CleanUp:
     def _status(self, stack: str) -> str:
         try:
             found = self._cloudformation.describe_stacks(StackName=stack)["Stacks"]
-        except ClientError:
+        except ClientError as error:
+            raise_unless_missing(error)
             return "DELETE_COMPLETE"
         return str(found[0]["StackStatus"])
 
@@ -252,7 +253,7 @@ class CleanUp:
     def _log_groups(self) -> list[str]:
         return [
             group["logGroupName"]
-            for start in _LOG_GROUPS
+            for start in LOG_GROUPS
             for page in self._logs.get_paginator("describe_log_groups").paginate(
                 logGroupNamePrefix=f"{start}{self._run.prefix}"
             )

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from integ.check import DAY
-from integ.run import PREFIX
+from integ.run import LOG_GROUPS, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,8 @@ Prices are upper bounds in US dollars for us-east-1, as of {PRICES_AS_OF}, witho
 contain snapshots ({SNAPSHOT_GB_MONTH} a GB-month) and the disk in S3 ({STORAGE_GB_MONTH}) \
 for {RUN_HOURS} hours, interface
 endpoints ({ENDPOINT_HOUR} an hour), Step Functions, Lambda and metrics. VM Import itself is free.
-The minutes assume that an import takes 30 minutes. Checks run one after the other.
+The minutes assume that an import takes 30 minutes. Checks run one after the other. They share the
+import of a disk where they can, so several checks cost less than their sum.
 
 Everything is deleted at the end, also after an interruption. If the process is killed:
     make integ ARGS='--clean-up {{run}}'
@@ -235,9 +236,7 @@ def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> 
             allow(
                 "Logs",
                 ["logs:DeleteLogGroup", "logs:FilterLogEvents"],
-                f"{logs}:{prefix}-*",
-                f"{logs}:/aws/imagebuilder/{prefix}-*",
-                f"{logs}:/aws/lambda/{prefix}-*",
+                *(f"{logs}:{start}{prefix}-*" for start in LOG_GROUPS),
             ),
             allow(
                 "Bootstrap",

@@ -151,7 +151,7 @@ def summary(run: Run) -> Iterator[str]:
         yield f"{kind + ':':<11} {numbers or 'none'}"
     for record in run.records.values():
         if record.status in ("failed", "interrupted"):
-            yield f"{record.status}: {record.check}: {record.error}"
+            yield f"{record.status}: {record.check}: {record.error[:_LONGEST]}"
         for verdict in record.verdicts:
             if verdict.outcome is Outcome.REFUTED:
                 yield f"refuted: {verdict.subject}: {verdict.seen[:_LONGEST]}"

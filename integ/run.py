@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from integ.disk import GivenDisk
 
 PREFIX: Final = "cdk-vm-import-integ"
+# What the names of log groups begin with. The last one is what MiniStack's CloudFormation chooses.
+LOG_GROUPS: Final = ("", "/aws/imagebuilder/", "/aws/lambda/", "/aws/cloudformation/")
 REPORTS: Final = CHECKOUT / "integ-reports"
 # EC2 sees a new role after a while.
 _ROLE_MINUTES: Final = 3
@@ -253,9 +255,8 @@ class Run:
         try:
             return dict(client.get_image(imageBuildVersionArn=arn)["image"])
         except ClientError as error:
-            if error.response["Error"]["Code"] == "ResourceNotFoundException":
-                return None
-            raise
+            raise_unless_missing(error)
+            return None
 
     def status(self, arn: str) -> str:
         """Return the status of an image, or `gone`."""
@@ -320,6 +321,18 @@ def failure(call: Any, **request: object) -> str:  # noqa: ANN401 - an operation
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         return f"{found['Code']} {status}: {found.get('Message', '')}"
     return ""
+
+
+def raise_unless_missing(error: ClientError) -> None:
+    """Raise an error, unless it says that something does not exist.
+
+    Raises:
+        ClientError: It is another error, such as a missing permission.
+    """
+    found = error.response["Error"]
+    text = f"{found['Code']} {found.get('Message', '')}"
+    if not any(word in text for word in ("NotFound", "DoesNotExist", "does not exist")):
+        raise error
 
 
 def timestamp(seconds: float) -> str:

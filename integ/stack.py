@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from botocore.exceptions import ClientError
 
 from integ.check import CheckError
+from integ.run import raise_unless_missing
 from local_aws.client.environment import CHECKOUT
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Stack:
             self.read_log()
             try:
                 self.delete()
-            except CheckError as problem:
+            except (CheckError, ClientError) as problem:  # the clean-up of the run tries again
                 self._record.observe(f"{self.name} was not deleted", str(problem))
 
     # --- operations ---
@@ -110,12 +111,18 @@ class Stack:
         if process.poll() is None:
             raise CheckError(f"the deployment of {self.name} does not end")
         if bool(process.returncode) is not fails:
-            text = self._output.read_text()[-2000:]
-            raise CheckError(f"cdk ended with {process.returncode}: {text}")
+            raise CheckError(f"cdk ended with {process.returncode}: {self._reason()}")
         if fails:
             return {}
         found = json.loads((self._folder / "outputs.json").read_text())
         return dict(found[self.name])
+
+    def _reason(self) -> str:
+        """Return the failed resources, if the CDK CLI printed some, or what it printed last."""
+        lines = self._output.read_text().strip()
+        return (
+            lines[lines.rfind("Failed resources:") :][:1500] if "Failed" in lines else lines[-1500:]
+        )
 
     def deploy(
         self, definition: Definition, *options: str, fails: bool = False, hurry: bool = True
@@ -164,7 +171,8 @@ class Stack:
         if not self._id:
             try:
                 found = self._client("cloudformation").describe_stacks(StackName=self.name)
-            except ClientError:
+            except ClientError as error:
+                raise_unless_missing(error)
                 return ""
             self._id = str(found["Stacks"][0]["StackId"])
         return self._id
@@ -175,7 +183,8 @@ class Stack:
             return ""
         try:
             found = self._client("cloudformation").describe_stacks(StackName=self.stack_id)
-        except ClientError:
+        except ClientError as error:
+            raise_unless_missing(error)
             return "DELETE_COMPLETE"  # AWS forgets it after 90 days, MiniStack earlier
         return str(found["Stacks"][0]["StackStatus"])
 
@@ -284,8 +293,9 @@ class Stack:
                     for execution in found["executions"]
                     if execution["executionArn"] not in self._known_executions
                 ]
-            except ClientError:
-                continue  # the state machine was deleted meanwhile
+            except ClientError as error:  # the state machine was deleted meanwhile
+                raise_unless_missing(error)
+                continue
             for execution in sorted(new, key=lambda one: str(one["startDate"])):
                 self._known_executions.add(execution["executionArn"])
                 self._record.events.append(
@@ -332,8 +342,9 @@ class Stack:
             try:
                 pages = self._client("logs").get_paginator("filter_log_events")
                 found = [e for page in pages.paginate(logGroupName=group) for e in page["events"]]
-            except ClientError:
-                continue  # nothing was logged
+            except ClientError as error:  # nothing was logged
+                raise_unless_missing(error)
+                continue
             lines += [event["message"].strip()[:500] for event in found]
         return lines
 

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from contract import OwnTag
 from integ.check import CheckError, check
 from integ.definition import ENDPOINTS, Definition, Image
-from integ.run import failure
+from integ.run import failure, raise_unless_missing
 from integ.stack import Stack
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ def _decide_response_url(record: Record, stack: Stack) -> None:
 def _decide_deleted_ami(run: Run, record: Record, ami: str) -> None:
     try:
         found = run.account.client("ec2").describe_images(ImageIds=[ami])["Images"]
-    except ClientError:
+    except ClientError as error:
+        raise_unless_missing(error)
         found = []
     record.expect("With delete_ami, cdk destroy deletes the AMI", not found, ami)
 
@@ -185,7 +186,7 @@ def _decide_deleted_ami(run: Run, record: Record, ami: str) -> None:
         "being_updated_cannot_be_deleted",
     ),
     minutes=40,
-    imports=2,
+    imports=3,
     images=2,
 )
 def rollback_while_importing(run: Run, record: Record) -> None:
@@ -285,7 +286,7 @@ def removing_one_of_two_tasks(run: Run, record: Record) -> None:
     creates="1 stack: 1 import task that is cancelled, 2 images",
     rows=("parent_that_does_not_exist",),
     minutes=20,
-    imports=1,
+    imports=2,
 )
 def rollback_of_the_first_task(run: Run, record: Record) -> None:
     """The rollback of an update that adds the first import task of a stack."""
@@ -307,7 +308,7 @@ def rollback_of_the_first_task(run: Run, record: Record) -> None:
         )
 
 
-@check(deploys=True, creates="1 stack: 1 import task, 2 images", minutes=40, imports=1, images=1)
+@check(deploys=True, creates="1 stack: 1 import task, 2 images", minutes=40, imports=2, images=1)
 def replacement_without_waiting(run: Run, record: Record) -> None:
     """A replacement with DESTROY that does not wait for the new image."""
     with Stack(run, record, "replaced") as stack:
@@ -346,7 +347,7 @@ def replacement_without_waiting(run: Run, record: Record) -> None:
 
 @check(
     deploys=True,
-    creates="3 stacks: 4 import tasks of a file that is no disk, 1 import task, 1 image",
+    creates="4 stacks: 4 import tasks of a file that is no disk, 1 import task, 1 image",
     rows=(
         "failed_creation_is_deleted_and_created_again",
         "without_rollback_is_deleted_with_its_stack",
@@ -354,7 +355,7 @@ def replacement_without_waiting(run: Run, record: Record) -> None:
         "failed_create_in_an_update",
     ),
     minutes=60,
-    imports=1,
+    imports=2,
     images=1,
 )
 def no_rollback_and_retry(run: Run, record: Record) -> None:
@@ -422,7 +423,11 @@ def _decide_delete_after_failure(record: Record, stack: Stack, row: str) -> None
 
 
 @check(
-    deploys=True, creates=f"1 stack: {_MANY} images of one import task", minutes=20, images=_MANY
+    deploys=True,
+    creates=f"1 stack: {_MANY} images of one import task",
+    minutes=20,
+    imports=1,
+    images=_MANY,
 )
 def sixty_images_at_once(run: Run, record: Record) -> None:
     """A stack with 60 images: duration, throttling, and that each exists once."""
@@ -455,6 +460,7 @@ def _is_throttling(line: str) -> bool:
     deploys=True,
     creates="1 stack: VPC, 5 interface endpoints, 1 image",
     minutes=40,
+    imports=1,
     images=1,
     endpoints=len(ENDPOINTS),
 )

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from contract import IMAGE_BUILD_ARN, slug
 from integ.check import check
-from integ.run import failure
+from integ.run import failure, raise_unless_missing
 
 if TYPE_CHECKING:
     from integ.check import Record
@@ -162,7 +162,8 @@ def _wait_for_both(run: Run, record: Record, task_id: str, arn: str) -> None:
 def _listed(run: Run, ami: str) -> list[dict[str, Any]]:
     try:
         found = run.account.client("ec2").describe_images(ImageIds=[ami])["Images"]
-    except ClientError:
+    except ClientError as error:
+        raise_unless_missing(error)
         return []
     return list(found)
 
@@ -194,7 +195,8 @@ def _snapshots(ami: dict[str, Any]) -> list[str]:
 def _existing(run: Run, snapshots: list[str]) -> list[str]:
     try:
         found = run.account.client("ec2").describe_snapshots(SnapshotIds=snapshots)["Snapshots"]
-    except ClientError:
+    except ClientError as error:
+        raise_unless_missing(error)
         return []
     return [snapshot["SnapshotId"] for snapshot in found]
 

@@ -27,6 +27,7 @@ NOT_AVAILABLE: Final = "not available here: the simulated AWS records no calls i
     rows=("read_its_task_and_ami",),
     knobs=("import_checks_caller",),
     minutes=30,
+    imports=1,
 )
 def who_calls_what(run: Run, record: Record) -> None:
     """Which calls the import of an image causes, and with whose permissions, from CloudTrail."""

@@ -65,8 +65,8 @@ def test_the_plan_shows_account_prices_and_how_to_clean_up() -> None:
 def test_the_price_of_an_import_is_that_of_its_snapshot_until_the_end_of_the_run() -> None:
     cost = price(CHECKS["rollback-of-the-first-task"], 100)
 
-    # 0.05 dollars for each of 100 GB and month.
-    assert cost == pytest.approx(5 * RUN_HOURS / 730)
+    # Two imports: 0.05 dollars for each of 200 GB and month.
+    assert cost == pytest.approx(10 * RUN_HOURS / 730)
 
 
 def test_the_policy_is_short_enough_for_a_managed_policy() -> None:
