@@ -23,7 +23,7 @@ from integ.clean_up import CleanUp
 from integ.disk import find_disk
 from integ.plan import plan_text, policy
 from integ.report import summary, write_report
-from integ.run import PREFIX, Run, new_run_id, pause_until, timestamp
+from integ.run import PREFIX, REPORTS, Run, new_run_id, pause_until, timestamp
 from local_aws import LocalAws, LocalAwsError
 from local_aws.client.cdk_cli import CdkCli, CdkError
 
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--policy", action="store_true", help="print the IAM policy that the run needs")
     add("--resume", metavar="RUN", help="run the second halves of a run whose time has come")
     add("--clean-up", metavar="RUN", help="delete what a run left")
+    add("--reports", type=Path, default=REPORTS, metavar="FOLDER", help="where the reports are")
     add(
         "--local",
         nargs="?",
@@ -117,9 +118,9 @@ def _run(account: Account, options: argparse.Namespace) -> int:
     about = {**identity, "region": region, "simulated": account.is_simulated}
     about["partition"] = identity["principal"].split(":")[1]
     if options.clean_up:
-        return _clean_up(Run(account, options.clean_up))
+        return _clean_up(Run(account, options.clean_up, reports=options.reports))
     if options.resume:
-        run = Run(account, options.resume)
+        run = Run(account, options.resume, reports=options.reports)
         if run.about.get("account") != number:
             raise AccountError(
                 f"run {options.resume} is not known in account {number}: use the account and the "
@@ -128,7 +129,7 @@ def _run(account: Account, options: argparse.Namespace) -> int:
         return _execute(run, [])
     checks = _chosen(options, simulated=account.is_simulated)
     disk = find_disk(account, options.disk)
-    run = Run(account, new_run_id(), disk)
+    run = Run(account, new_run_id(), disk, options.reports)
     run.about = {**about, "started": account.now(), "disk": disk.place}
     plan = plan_text(checks, run.about, run.prefix, disk)
     _print(plan)

@@ -74,9 +74,12 @@ class CleanUp:
             "buckets": self._buckets,
             "roles": self._roles,
         }
-        found = {
-            kind: [one for one in find() if one not in self._kept] for kind, find in finders.items()
-        }
+        found: dict[str, list[str]] = {}
+        for kind, find in finders.items():
+            try:
+                found[kind] = [one for one in find() if one not in self._kept]
+            except ClientError as error:
+                found[kind] = [f"unknown: {error}"]
         return {kind: names for kind, names in found.items() if names}
 
     # --- stacks ---
@@ -233,16 +236,19 @@ class CleanUp:
                 self._images.delete_image(imageBuildVersionArn=arn)
 
     def _recipes(self) -> list[str]:
-        # The simulated AWS does not serve ListImageRecipes. A check deletes its recipe itself.
-        if self._run.account.is_simulated:
+        # A check creates one recipe. Those of stacks are deleted with the stacks.
+        account, principal = self._run.account, self._run.account.identity()
+        partition = principal["principal"].split(":")[1]
+        arn = (
+            f"arn:{partition}:imagebuilder:{account.region}:{principal['account']}:image-recipe/"
+            f"{self._run.recipe_name}/1.0.0"
+        )
+        try:
+            self._images.get_image_recipe(imageRecipeArn=arn)
+        except ClientError as error:
+            raise_unless_missing(error)
             return []
-        pages = self._images.get_paginator("list_image_recipes").paginate(owner="Self")
-        return [
-            recipe["arn"]
-            for page in pages
-            for recipe in page["imageRecipeSummaryList"]
-            if recipe["name"].startswith(self._run.prefix)
-        ]
+        return [arn]
 
     def _delete_recipes(self) -> None:
         for recipe in self._recipes():

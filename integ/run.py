@@ -49,16 +49,24 @@ class Run:
     Args:
         account: The account.
         run_id: The id of the run.
-        disk: The disk that is imported. None: the run only cleans up.
+        disk: The disk that is imported. None: no disk is imported any more.
+        reports: The folder in which each run has its own.
     """
 
-    def __init__(self, account: Account, run_id: str, disk: GivenDisk | None = None) -> None:
+    def __init__(
+        self,
+        account: Account,
+        run_id: str,
+        disk: GivenDisk | None = None,
+        reports: Path = REPORTS,
+    ) -> None:
         """Read what is kept of an earlier part of the run."""
         self.account = account
         self.id = run_id
         self.prefix = f"{PREFIX}-{run_id}"
         self.tags = {PREFIX: run_id}
-        self.folder: Path = REPORTS / run_id
+        self.recipe_name = f"{self.prefix}-recipe"
+        self.folder = reports / run_id
         self._given = disk
         self.processes: list[subprocess.Popen[str]] = []
         self._file = self.folder / "state.json"

@@ -248,7 +248,7 @@ def _decide_tags(run: Run, record: Record, arn: str) -> None:
 def _decide_deletion(run: Run, record: Record, task_id: str, arn: str) -> None:
     client = run.account.client("imagebuilder")
     recipe = client.create_image_recipe(
-        name=f"{run.prefix}-recipe",
+        name=run.recipe_name,
         semanticVersion="1.0.0",
         parentImage=arn,
         components=[

@@ -42,13 +42,16 @@ def local(server: LocalAws) -> Iterator[LocalAws]:
 
 
 @pytest.fixture(autouse=True)
-def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the reports are written; the signal handlers of pytest return afterwards."""
+def signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers of pytest."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr("integ.run.REPORTS", tmp_path)
-    yield tmp_path
+    yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def integ(reports: Path, *arguments: str) -> int:
+    return main([*arguments, "--reports", str(reports)])
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -72,14 +75,14 @@ def everything(local: LocalAws) -> list[str]:
     return [name for names in CleanUp(run).left().values() for name in names]
 
 
-def test_a_verdict_follows_what_aws_does(local: LocalAws, reports: Path) -> None:
+def test_a_verdict_follows_what_aws_does(local: LocalAws, tmp_path: Path) -> None:
     arguments = ["--local", str(local.port), "--yes", "--only", "tokens"]
 
-    assert main(arguments) == 0
-    by_default = verdicts(reports, "tokens")
+    assert integ(tmp_path, *arguments) == 0
+    by_default = verdicts(tmp_path, "tokens")
     local.knobs(idempotency_mismatch="replay", idempotency_of_unusable_image="import")
-    assert main(arguments) == 0
-    otherwise = verdicts(reports, "tokens")
+    assert integ(tmp_path, *arguments) == 0
+    otherwise = verdicts(tmp_path, "tokens")
 
     assert set(by_default.values()) == {"confirmed"}
     changed = {subject for subject, outcome in otherwise.items() if outcome == "refuted"}
@@ -93,15 +96,15 @@ def test_a_verdict_follows_what_aws_does(local: LocalAws, reports: Path) -> None
 
 
 def test_a_check_that_fails_does_not_end_the_run_and_leaves_nothing(
-    local: LocalAws, reports: Path
+    local: LocalAws, tmp_path: Path
 ) -> None:
     refused = {"code": "ServiceException", "message": "no", "status": 400}
     local.fault("imagebuilder", "ImportVmImage", error=refused, times=1)
     only = "tokens,unknown-and-failed-tasks"
 
-    code = main(["--local", str(local.port), "--yes", "--only", only])
+    code = integ(tmp_path, "--local", str(local.port), "--yes", "--only", only)
 
-    records = report(reports)["records"]
+    records = report(tmp_path)["records"]
     assert code == 1
     assert records["tokens"]["status"] == "failed"
     assert "ServiceException" in records["tokens"]["error"]
@@ -111,19 +114,19 @@ def test_a_check_that_fails_does_not_end_the_run_and_leaves_nothing(
 
 
 def test_nothing_is_created_unless_the_user_agrees(
-    local: LocalAws, reports: Path, monkeypatch: pytest.MonkeyPatch
+    local: LocalAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda _: "n")
     calls = len(local.calls())
 
-    assert main(["--local", str(local.port), "--only", "tokens"]) == 1
+    assert integ(tmp_path, "--local", str(local.port), "--only", "tokens") == 1
 
     assert len(local.calls()) == calls
-    assert list(reports.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_second_half_of_a_check_runs_later_with_what_the_first_one_kept(
-    local: LocalAws, reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: LocalAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a real account: the environment names it, and its clock cannot be moved."""
     for name, value in local.environment.items():
@@ -133,9 +136,9 @@ def test_the_second_half_of_a_check_runs_later_with_what_the_first_one_kept(
     disk = tmp_path / "disk.raw"
     disk.write_bytes(raw_disk(1))
 
-    assert main(["--only", "tokens-after-a-day", "--disk", str(disk), "--yes"]) == 0
+    assert integ(tmp_path, "--only", "tokens-after-a-day", "--disk", str(disk), "--yes") == 0
 
-    (state,) = reports.glob("*/state.json")
+    (state,) = tmp_path.glob("*/state.json")
     kept = json.loads(state.read_text())
     record = kept["records"]["tokens-after-a-day"]
     assert record["status"] == "waiting"
@@ -145,18 +148,20 @@ def test_the_second_half_of_a_check_runs_later_with_what_the_first_one_kept(
     state.write_text(json.dumps(kept))
     local.advance(25 * 3600)
 
-    assert main(["--resume", state.parent.name]) == 0
+    assert integ(tmp_path, "--resume", state.parent.name) == 0
 
-    assert verdicts(reports, "tokens-after-a-day")["client_token_expires"] == "confirmed"
+    assert verdicts(tmp_path, "tokens-after-a-day")["client_token_expires"] == "confirmed"
     assert everything(local) == []
 
 
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
-def test_an_interrupted_run_leaves_nothing(local: LocalAws, number: signal.Signals) -> None:
+def test_an_interrupted_run_leaves_nothing(
+    local: LocalAws, tmp_path: Path, number: signal.Signals
+) -> None:
     local.knobs(import_seconds=10**6)
-    process = start(local, "rollback-while-importing")
+    process = start(local, tmp_path, "rollback-while-importing")
     assert imports_within(local, process)
 
     process.send_signal(number)
@@ -169,30 +174,33 @@ def test_an_interrupted_run_leaves_nothing(local: LocalAws, number: signal.Signa
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_left_can_be_deleted_later(local: LocalAws) -> None:
+def test_what_a_killed_run_left_can_be_deleted_later(local: LocalAws, tmp_path: Path) -> None:
     local.knobs(import_seconds=10**6)
-    process = start(local, "rollback-while-importing")
+    process = start(local, tmp_path, "rollback-while-importing")
     assert imports_within(local, process)
     os.killpg(process.pid, signal.SIGKILL)
     printed, _ = process.communicate()
     run_id = printed.partition("--clean-up ")[2].partition("'")[0]
     assert everything(local) != []
 
-    assert main(["--local", str(local.port), "--clean-up", run_id]) == 0
+    assert integ(tmp_path, "--local", str(local.port), "--clean-up", run_id) == 0
 
     assert everything(local) == []
 
 
-def start(local: LocalAws, check: str) -> subprocess.Popen[str]:
+def start(local: LocalAws, reports: Path, check: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "integ", "--local", str(local.port), "--yes", "--only", check],
+        [
+            sys.executable, "-m", "integ", "--local", str(local.port), "--yes", "--only", check,
+            "--reports", str(reports),
+        ],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": f".{os.pathsep}lambda/vm_import"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    )
+    )  # fmt: skip
 
 
 def imports_within(local: LocalAws, process: subprocess.Popen[str]) -> bool:

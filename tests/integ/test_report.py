@@ -186,11 +186,8 @@ def test_calls_are_counted_by_role_and_by_the_service_that_makes_them() -> None:
     }
 
 
-def test_the_report_shows_what_refutes_a_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record
-) -> None:
-    monkeypatch.setattr("integ.run.REPORTS", tmp_path)
-    run = Run(Account(None, {}), "1128-abc")
+def test_the_report_shows_what_refutes_a_row(tmp_path: Path, record: Record) -> None:
+    run = Run(Account(None, {}), "1128-abc", reports=tmp_path)
     run.about = ABOUT
     run.records["tokens"] = record
     record.row("token_returns_the_first_response", holds=False, seen="another ARN | id")
