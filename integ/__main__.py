@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         for check in CHECKS.values():
             _print(f"{check.name:<28} {check.title}{' (--long)' if check.pause else ''}")
+            if decides := [*check.rows, *check.knobs]:
+                _print(f"    decides {', '.join(decides)}")
         return 0
     # SIGINT needs a handler too: a shell ignores it in a program that it runs in the background.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -142,6 +144,7 @@ def _run(account: Account, options: argparse.Namespace) -> int:
     if options.local == 0:
         # So each run in a simulated AWS of its own also checks the policy.
         run.account = account.restricted(json.dumps(policy(number, region, run.prefix)))
+        run.about |= run.account.identity()
     return _execute(run, checks)
 
 
@@ -210,6 +213,7 @@ def _perform(run: Run, record: Record) -> None:
     check, account = CHECKS[record.check], run.account
     is_second = record.status == "waiting"
     function = check.later if is_second and check.later else check.function
+    record.clock = account.now
     _print(f"{timestamp(account.now())}  {check.name}{', second half' if is_second else ''}")
     record.started = record.started or account.now()
     record.status = "running"

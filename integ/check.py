@@ -125,6 +125,7 @@ class Record:
         error: Why it failed.
         due: When the second half of a check can run, in seconds since 1970.
         kept: What the second half needs from the first one.
+        clock: It returns AWS time.
     """
 
     check: str
@@ -138,6 +139,7 @@ class Record:
     observations: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     stack_events: list[dict[str, Any]] = field(default_factory=list)
+    clock: Callable[[], float] = field(default=time.time, compare=False, repr=False)
 
     def row(self, name: str, holds: object, seen: object) -> None:
         """Say whether a row of docs/local-aws.md describes what was seen.
@@ -184,7 +186,7 @@ class Record:
             what: What it is.
             value: What was seen, as JSON.
         """
-        self.observations.append({"at": time.time(), "what": what, "value": value})
+        self.observations.append({"at": self.clock(), "what": what, "value": value})
 
     def decide_rest(self, reason: str) -> None:
         """Give a verdict about what the check should have decided and did not.
@@ -200,7 +202,7 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "clock"}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Record:

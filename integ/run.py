@@ -34,6 +34,8 @@ REPORTS: Final = CHECKOUT / "integ-reports"
 _ROLE_MINUTES: Final = 3
 _IMPORT_MINUTES: Final = 90
 _AVAILABLE_MINUTES: Final = 30
+# What the errors contain for resources that do not exist, or do not exist any more.
+_MISSING: Final = ("NotFound", "DoesNotExist", "does not exist", "InvalidAMIID.Unavailable")
 # What VM Import refuses: it is no disk at all.
 _BROKEN_KEY: Final = "not-a-disk.raw"
 
@@ -339,7 +341,7 @@ def raise_unless_missing(error: ClientError) -> None:
     """
     found = error.response["Error"]
     text = f"{found['Code']} {found.get('Message', '')}"
-    if not any(word in text for word in ("NotFound", "DoesNotExist", "does not exist")):
+    if not any(word in text for word in _MISSING):
         raise error
 
 

@@ -204,15 +204,6 @@ class Stack:
             and "cancel" not in event.get("ResourceStatusReason", "").lower()
         ]
 
-    def physical_ids(self, logical_id_prefix: str) -> list[str]:
-        """Return the physical ids that the stack events show of a resource, the oldest first."""
-        found = [
-            event.get("PhysicalResourceId", "")
-            for event in self.stack_events()
-            if event["LogicalResourceId"].startswith(logical_id_prefix)
-        ]
-        return list(dict.fromkeys(filter(None, found)))
-
     def resources(self, resource_type: str) -> dict[str, str]:
         """Return logical and physical ids of the resources of a type."""
         pages = self._client("cloudformation").get_paginator("list_stack_resources")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _SOURCES: Final = ("imagebuilder.amazonaws.com", "ec2.amazonaws.com", "vmie.amazonaws.com")
 # CloudTrail shows an event after up to 15 minutes.
 _MINUTES: Final = 25
+# LookupEvents returns 50 calls at a time, twice a second.
+_MOST_CALLS: Final = 5000
 NOT_AVAILABLE: Final = "not available here: the simulated AWS records no calls in CloudTrail"
 
 
@@ -51,9 +53,10 @@ def who_calls_what(run: Run, record: Record) -> None:
     events = [event for source in _SOURCES for event in look_up(run, started, source)]
     record.observe("calls by caller", by_caller(events))
     readers = {(name, who) for name, who in _callers(events) if name == "DescribeImportImageTasks"}
-    own = run.about.get("principal", "")
+    # The name of the user or role; the ARN of a session of a role is not that of the role.
+    own = run.about["principal"].rpartition(":")[2].split("/")[:2][-1]
     with_callers_permissions = [
-        who for _, who in readers if own in who and "through imagebuilder.amazonaws.com" in who
+        who for _, who in readers if who.endswith(f"{own} through imagebuilder.amazonaws.com")
     ]
     record.row(
         "read_its_task_and_ami",
@@ -72,6 +75,7 @@ def look_up(run: Run, since: float, source: str) -> list[dict[str, Any]]:
         .paginate(
             LookupAttributes=[{"AttributeKey": "EventSource", "AttributeValue": source}],
             StartTime=datetime.fromtimestamp(since, UTC),
+            PaginationConfig={"MaxItems": _MOST_CALLS},
         )
     )
     return [json.loads(event["CloudTrailEvent"]) for page in pages for event in page["Events"]]

@@ -14,6 +14,7 @@ import pytest
 
 from integ.__main__ import main
 from integ.account import Account
+from integ.check import CHECKS
 from integ.clean_up import CleanUp
 from integ.run import PREFIX, Run
 from local_aws import LocalAws
@@ -186,6 +187,21 @@ def test_what_a_killed_run_left_can_be_deleted_later(local: LocalAws, tmp_path: 
     assert integ(tmp_path, "--local", str(local.port), "--clean-up", run_id) == 0
 
     assert everything(local) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_all_checks_run_in_the_simulated_aws_with_the_policy_that_the_command_prints(
+    tmp_path: Path,
+) -> None:
+    assert integ(tmp_path, "--local", "--yes") == 0
+
+    found = report(tmp_path)
+    statuses = {name: record["status"] for name, record in found["records"].items()}
+    outcomes = {kind: set(numbers) for kind, numbers in found["counts"].items()}
+    assert statuses == dict.fromkeys(CHECKS, "completed")
+    assert all("refuted" not in seen for seen in outcomes.values())
+    assert found["left"] == {}
 
 
 def start(local: LocalAws, reports: Path, check: str) -> subprocess.Popen[str]:
