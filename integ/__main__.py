@@ -113,12 +113,12 @@ def _account(options: argparse.Namespace) -> Iterator[Account]:
 def _run(account: Account, options: argparse.Namespace) -> int:
     identity = account.identity()
     number, region = identity["account"], account.region
-    if options.policy:
-        given = find_disk(account, options.disk).stored if options.disk else None
-        _print(json.dumps(policy(number, region, PREFIX, given), indent=2))
-        return 0
     about = {**identity, "region": region, "simulated": account.is_simulated}
     about["partition"] = identity["principal"].split(":")[1]
+    if options.policy:
+        given = find_disk(account, options.disk).stored if options.disk else None
+        _print(json.dumps(policy(about, PREFIX, given), indent=2))
+        return 0
     if options.clean_up:
         return _clean_up(Run(account, options.clean_up, reports=options.reports))
     if options.resume:
@@ -143,7 +143,7 @@ def _run(account: Account, options: argparse.Namespace) -> int:
         _check_bootstrap(account)
     if options.local == 0:
         # So each run in a simulated AWS of its own also checks the policy.
-        run.account = account.restricted(json.dumps(policy(number, region, run.prefix)))
+        run.account = account.restricted(json.dumps(policy(about, run.prefix)))
         run.about |= run.account.identity()
     return _execute(run, checks)
 
@@ -180,32 +180,35 @@ def _check_bootstrap(account: Account) -> None:
 
 def _execute(run: Run, checks: Sequence[Check]) -> int:
     """Run checks, and the second halves whose time has come; clean up and report."""
-    interrupted = False
+    calls: dict[str, int] | str = "not looked up, because the run was interrupted"
+    problem: BaseException | None = None
     try:
         for check in checks:
             run.records[check.name] = Record(check.name)
             _perform(run, run.records[check.name])
-        for record in [r for r in run.records.values() if r.status == "waiting"]:
+        for record in _waiting(run):
             pause_until(run.account, record.due)
             if record.due <= run.account.now():
                 _perform(run, record)
-    except KeyboardInterrupt:
-        interrupted = True
+        calls = calls_of_run(run)
+    except BaseException as error:  # noqa: BLE001 - whatever happens, the clean-up comes first
+        problem = error
+    if isinstance(problem, KeyboardInterrupt):
         sys.stderr.write("\ninterrupted\n")
-    calls: dict[str, int] | str = "interrupted"
-    if not interrupted:
-        with contextlib.suppress(BotoCoreError, ClientError, KeyboardInterrupt):
-            calls = calls_of_run(run)
     code = _clean_up(run, calls)
-    waiting = [record for record in run.records.values() if record.status == "waiting"]
-    for record in waiting:
-        _print(f"{record.check}: from {timestamp(record.due)} UTC on run")
-    if waiting:
+    for record in _waiting(run):
+        _print(f"second half of {record.check}, from {timestamp(record.due)} UTC on:")
         _print(f"    make integ ARGS='--resume {run.id}'")
-    if interrupted:
+    if isinstance(problem, KeyboardInterrupt):
         return _INTERRUPTED
+    if problem:
+        raise problem
     failed = any(record.status == "failed" for record in run.records.values())
     return code or int(failed)
+
+
+def _waiting(run: Run) -> list[Record]:
+    return [record for record in run.records.values() if record.status == "waiting"]
 
 
 def _perform(run: Run, record: Record) -> None:
@@ -251,8 +254,7 @@ def _clean_up(run: Run, calls: dict[str, int] | str = "not looked up") -> int:
     _print(f"{timestamp(run.account.now())}  clean-up")
     kept = [
         str(value)
-        for record in run.records.values()
-        if record.status == "waiting"
+        for record in _waiting(run)
         for value in [record.kept.get("arn"), run.tasks.get(record.kept.get("task", ""))]
         if value and "arn" in record.kept
     ]

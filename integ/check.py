@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -202,7 +202,10 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as JSON."""
-        return {name: value for name, value in asdict(self).items() if name != "clock"}
+        # asdict copies deeply, which a clock need not survive.
+        fields = asdict(replace(self, clock=time.time))
+        del fields["clock"]
+        return fields
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Record:

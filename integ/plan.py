@@ -101,26 +101,28 @@ def _row(name: str, minutes: object, imports: object, cost: str, creates: str) -
     return f"{name:<28} {minutes:>8} {imports:>8} {cost:>8}  {creates}".rstrip()
 
 
-def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> dict[str, Any]:
+def policy(about: dict[str, Any], prefix: str, disk: Disk | None = None) -> dict[str, Any]:
     """Return the IAM policy that the principal needs.
 
     The CDK CLI deploys with the roles of `cdk bootstrap`. The rest observes and cleans up.
 
     Args:
-        account: The account.
-        region: The Region.
+        about: Account, Region and partition.
         prefix: What the names of all resources begin with.
         disk: The disk, if it is in a bucket already.
     """
+    account, region, partition = about["account"], about["region"], f"arn:{about['partition']}"
 
     def allow(sid: str, actions: list[str], *resources: str) -> dict[str, Any]:
         found = sorted(actions)
         return {"Sid": sid, "Effect": "Allow", "Action": found, "Resource": list(resources)}
 
-    images = f"arn:aws:imagebuilder:{region}:{account}"
-    logs = f"arn:aws:logs:{region}:{account}:log-group"
+    images = f"{partition}:imagebuilder:{region}:{account}"
+    logs = f"{partition}:logs:{region}:{account}:log-group"
     given = (
-        [f"arn:aws:s3:::{disk.bucket}", f"arn:aws:s3:::{disk.bucket}/{disk.key}"] if disk else []
+        [f"{partition}:s3:::{disk.bucket}", f"{partition}:s3:::{disk.bucket}/{disk.key}"]
+        if disk
+        else []
     )
     return {
         "Version": "2012-10-17",
@@ -128,7 +130,7 @@ def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> 
             allow(
                 "Deploy",
                 ["sts:AssumeRole"],
-                f"arn:aws:iam::{account}:role/cdk-*-{account}-{region}",
+                f"{partition}:iam::{account}:role/cdk-*-{account}-{region}",
             ),
             allow(
                 "FindOut",
@@ -154,12 +156,12 @@ def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> 
                     "cloudformation:DescribeStackEvents",
                     "cloudformation:ListStackResources",
                 ],
-                f"arn:aws:cloudformation:{region}:{account}:stack/{prefix}-*",
+                f"{partition}:cloudformation:{region}:{account}:stack/{prefix}-*",
             ),
             allow(
                 "WatchExecutions",
                 ["states:DescribeExecution", "states:ListExecutions"],
-                f"arn:aws:states:{region}:{account}:*",
+                f"{partition}:states:{region}:{account}:*",
             ),
             allow(
                 "Images",
@@ -184,7 +186,7 @@ def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> 
                     "imagebuilder:GetImageRecipe",
                 ],
                 f"{images}:image-recipe/{prefix}-*",
-                f"arn:aws:imagebuilder:{region}:aws:component/*",
+                f"{partition}:imagebuilder:{region}:aws:component/*",
             ),
             allow(
                 "ImportDisks",
@@ -195,9 +197,9 @@ def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> 
                     "ec2:DeregisterImage",
                     "ec2:ImportImage",
                 ],
-                f"arn:aws:ec2:{region}:{account}:import-image-task/*",
-                f"arn:aws:ec2:{region}::image/*",
-                f"arn:aws:ec2:{region}::snapshot/*",
+                f"{partition}:ec2:{region}:{account}:import-image-task/*",
+                f"{partition}:ec2:{region}::image/*",
+                f"{partition}:ec2:{region}::snapshot/*",
             ),
             allow(
                 "RoleOfVmImport",
@@ -210,14 +212,14 @@ def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> 
                     "iam:PutRolePolicy",
                     "iam:TagRole",
                 ],
-                f"arn:aws:iam::{account}:role/{prefix}-*",
+                f"{partition}:iam::{account}:role/{prefix}-*",
             ),
             allow(
                 "ServiceLinkedRole",
                 ["iam:CreateServiceLinkedRole", "iam:GetRole"],
-                f"arn:aws:iam::{account}:role/aws-service-role/imagebuilder.amazonaws.com/"
+                f"{partition}:iam::{account}:role/aws-service-role/imagebuilder.amazonaws.com/"
                 "AWSServiceRoleForImageBuilder",
-                f"arn:aws:iam::{account}:role/AWSServiceRoleForImageBuilder",
+                f"{partition}:iam::{account}:role/AWSServiceRoleForImageBuilder",
             ),
             allow(
                 "Disks",
@@ -230,8 +232,8 @@ def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> 
                     "s3:ListBucket",
                     "s3:PutObject",
                 ],
-                f"arn:aws:s3:::{prefix}-*",
-                f"arn:aws:s3:::{prefix}-*/*",
+                f"{partition}:s3:::{prefix}-*",
+                f"{partition}:s3:::{prefix}-*/*",
             ),
             allow(
                 "Logs",
@@ -241,7 +243,7 @@ def policy(account: str, region: str, prefix: str, disk: Disk | None = None) -> 
             allow(
                 "Bootstrap",
                 ["ssm:GetParameter"],
-                f"arn:aws:ssm:{region}:{account}:parameter/cdk-bootstrap/*",
+                f"{partition}:ssm:{region}:{account}:parameter/cdk-bootstrap/*",
             ),
             *(
                 [

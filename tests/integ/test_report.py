@@ -29,6 +29,7 @@ ABOUT = {
     "account": "111122223333",
     "region": "eu-west-1",
     "principal": "arn:aws:iam::111122223333:user/ada",
+    "partition": "aws",
     "simulated": False,
     "started": 0.0,
 }
@@ -70,7 +71,7 @@ def test_the_price_of_an_import_is_that_of_its_snapshot_until_the_end_of_the_run
 
 
 def test_the_policy_is_short_enough_for_a_managed_policy() -> None:
-    text = json.dumps(policy("111122223333", "ap-southeast-2", PREFIX), separators=(",", ":"))
+    text = json.dumps(policy({**ABOUT, "region": "ap-southeast-2"}, PREFIX), separators=(",", ":"))
 
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
     assert len(text) <= 6144
