@@ -167,7 +167,7 @@ class Record:
         if is_time and value is not None:
             outcome = Outcome.MEASURED
         found = "no value" if value is None else f"{value!r}, the default is {default!r}"
-        self._add(Kind.KNOB, name, outcome, f"{found}. {seen}".strip(". ") if seen else found)
+        self._add(Kind.KNOB, name, outcome, f"{found}; {seen}" if seen else found)
 
     def expect(self, sentence: str, holds: object, seen: object = "") -> None:
         """Say whether the constructs behave as this project promises.

@@ -25,7 +25,8 @@ def _import_again_after_a_day(run: Run, record: Record) -> None:
         "client_token_expires", again != arn, f"after {hours:.0f} hours {again}, at first {arn}"
     )
     # Known is only on which side of this time the token expires.
-    seen = f"{'less' if again != arn else 'more'} than {hours:.1f} hours"
+    validity = "is not valid any more" if again != arn else "is still valid"
+    seen = f"after {hours:.1f} hours a token {validity}"
     record.knob("idempotency_seconds", round(hours * HOUR), seen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from integ.__main__ import main
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INTERRUPTED = 130
+_MARK = "integ-under-test"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,56 @@ def test_a_verdict_follows_what_aws_does(local: LocalAws, tmp_path: Path) -> Non
         "idempotency_of_unusable_image",
         "returns_the_arn_of_a_deleted_image",
     }
+    assert everything(local) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "knobs"),
+    [
+        pytest.param(
+            "what-an-import-shows",
+            {
+                "imported_ami_name": "other",
+                "tag_imported_ami": True,
+                "unknown_image_version": "not_found",
+                "dependants_block_delete": False,
+            },
+        ),
+        pytest.param("what-an-import-shows", {"image_shows_ami": False}, marks=pytest.mark.slow),
+        pytest.param(
+            "cancelling",
+            {
+                "cancel_terminal_error": "ResourceInUseException",
+                "cancelled_task_message": "cancelled",
+                "snapshots_of_failed_import": "delete",
+            },
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("unknown-and-failed-tasks", {"unknown_task": "fail"}),
+    ],
+)
+def test_another_value_of_a_knob_is_found_out(
+    local: LocalAws, tmp_path: Path, check: str, knobs: dict[str, Any]
+) -> None:
+    # Long enough for the snapshots of a running import to be seen.
+    local.knobs(import_seconds=600, **knobs)
+
+    assert integ(tmp_path, "--local", str(local.port), "--yes", "--only", check) == 0
+
+    found = verdicts(tmp_path, check)
+    assert {found[name] for name in knobs} == {"refuted"}
+    assert everything(local) == []
+
+
+@pytest.mark.slow
+def test_an_import_that_cannot_be_cancelled_is_found_out(local: LocalAws, tmp_path: Path) -> None:
+    local.knobs(import_seconds=600, cancel_import="refuse")
+
+    assert integ(tmp_path, "--local", str(local.port), "--yes", "--only", "cancelling") == 0
+
+    found = verdicts(tmp_path, "cancelling")
+    assert found["cancel_import"] == found["becomes_cancelled_after_a_while"] == "refuted"
+    assert found["cancel_terminal_error"] == "not decided"
     assert everything(local) == []
 
 
@@ -172,6 +225,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert "nothing is left" in printed
     assert "Traceback" not in printed
     assert everything(local) == []
+    assert marked_processes() == []
 
 
 @pytest.mark.slow
@@ -211,12 +265,26 @@ def start(local: LocalAws, reports: Path, check: str) -> subprocess.Popen[str]:
             "--reports", str(reports),
         ],
         cwd=CHECKOUT,
-        env={**os.environ, "PYTHONPATH": f".{os.pathsep}lambda/vm_import"},
+        # All processes that the run starts inherit the mark.
+        env={
+            **os.environ, "PYTHONPATH": f".{os.pathsep}lambda/vm_import", "STARTED_BY": _MARK,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )  # fmt: skip
+
+
+def marked_processes() -> list[psutil.Process]:
+    """The processes that a run started and that still run."""
+    found = []
+    for process in psutil.process_iter():
+        # Processes of other users cannot be read, and some end meanwhile.
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("STARTED_BY") == _MARK:
+                found.append(process)
+    return found
 
 
 def imports_within(local: LocalAws, process: subprocess.Popen[str]) -> bool:
