@@ -68,7 +68,8 @@ class Run:
         self.prefix = f"{PREFIX}-{run_id}"
         self.tags = {PREFIX: run_id}
         self.recipe_name = f"{self.prefix}-recipe"
-        self.folder = reports / run_id
+        # The CDK CLI runs in a folder of its own.
+        self.folder = (reports / run_id).resolve()
         self._given = disk
         self.processes: list[subprocess.Popen[str]] = []
         self._file = self.folder / "state.json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -46,7 +46,9 @@ class Stack:
         """Refer to a stack that does not exist yet."""
         self._run, self._record = run, record
         self.name = f"{run.prefix}-{name}"
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        # What the CDK CLI prints stays there, beside the report.
+        self._folder = run.folder / "cdk" / name
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count()
         self._app = self._folder
         self._process: subprocess.Popen[str] | None = None
@@ -66,8 +68,10 @@ class Stack:
         traceback: TracebackType | None,
     ) -> None:
         """Delete the stack, unless the run is interrupted: then the clean-up of the run does."""
+        self._run.end_processes()
+        for app in self._folder.glob("app*"):
+            shutil.rmtree(app)
         if error_type is None or issubclass(error_type, Exception):
-            self._run.end_processes()
             self.read_log()
             try:
                 self.delete()
