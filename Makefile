@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types pytest slow soak mutate bench disks format lock clean
+.PHONY: help setup demo test check lint types pytest slow soak mutate integ bench disks format lock clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ soak: $(SETUP) ## run 10,000 random lifecycles of an image (repeat a batch: make
 
 mutate: $(SETUP) ## insert faults into the handler; the tests must detect each
 	$(BIN)/python -m tests.lifecycle.mutations
+
+integ: $(SETUP) ## compare a real AWS account with the simulated AWS; asks first (docs/integ.md)
+	@PYTHONPATH=.:lambda/vm_import $(BIN)/python -m integ $(ARGS)
 
 bench: $(SETUP) ## measure polls, AWS calls, price and delay of the wait for an import (about 5 minutes)
 	PYTHONPATH=.:lambda/vm_import $(BIN)/python -m benchmarks.waiting

@@ -122,6 +122,12 @@ _TYPES: Final = {
         update={"": "CreateLaunchTemplateVersion"},
         delete={"": "DeleteLaunchTemplate"},
     ),
+    "AWS::EC2::RouteTable": _Type(
+        "ec2",
+        create={"": "CreateRouteTable", "Tags": "CreateTags"},
+        update={"Tags": "CreateTags DeleteTags"},
+        delete={"": "DeleteRouteTable"},
+    ),
     "AWS::EC2::SecurityGroup": _Type(
         "ec2",
         create={
@@ -136,6 +142,41 @@ _TYPES: Final = {
             "Tags": "CreateTags DeleteTags",
         },
         delete={"": "DeleteSecurityGroup"},
+    ),
+    "AWS::EC2::Subnet": _Type(
+        "ec2",
+        create={
+            "": "CreateSubnet", "MapPublicIpOnLaunch": "ModifySubnetAttribute",
+            "Tags": "CreateTags",
+        },
+        update={
+            "MapPublicIpOnLaunch": "ModifySubnetAttribute", "Tags": "CreateTags DeleteTags",
+        },
+        delete={"": "DeleteSubnet"},
+    ),
+    "AWS::EC2::SubnetRouteTableAssociation": _Type(
+        "ec2",
+        create={"": "AssociateRouteTable"},
+        update={"RouteTableId": "ReplaceRouteTableAssociation"},
+        delete={"": "DisassociateRouteTable"},
+    ),
+    "AWS::EC2::VPC": _Type(
+        "ec2",
+        create={
+            "": "CreateVpc", "EnableDnsHostnames": "ModifyVpcAttribute",
+            "EnableDnsSupport": "ModifyVpcAttribute", "Tags": "CreateTags",
+        },
+        update={
+            "EnableDnsHostnames": "ModifyVpcAttribute", "EnableDnsSupport": "ModifyVpcAttribute",
+            "Tags": "CreateTags DeleteTags",
+        },
+        delete={"": "DeleteVpc"},
+    ),
+    "AWS::EC2::VPCEndpoint": _Type(
+        "ec2",
+        create={"": "CreateVpcEndpoint", "Tags": "CreateTags"},
+        update={"": "ModifyVpcEndpoint", "Tags": "CreateTags DeleteTags"},
+        delete={"": "DeleteVpcEndpoints"},
     ),
     "AWS::Events::Rule": _Type(
         "events", "rule/{name}", "Name",
