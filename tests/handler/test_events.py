@@ -325,7 +325,8 @@ def test_an_unknown_resource_type_is_an_error_that_names_it(
     response = resource.send(event)
 
     assert response["Status"] == "FAILED"
-    assert "Custom::Unknown" in response["Reason"]
+    reason = "resource type 'Custom::Unknown' is not supported: use one of "
+    assert reason in response["Reason"]
     assert aws.images == {}
 
 

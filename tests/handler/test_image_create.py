@@ -265,11 +265,16 @@ def test_an_image_that_was_deleted_by_hand_is_created_again_under_the_next_token
     account.advance(IMPORT)
     account.delete(deleted)
 
-    arn = image.create(properties)["PhysicalResourceId"]
+    response = image.create(properties)
 
+    arn = response["PhysicalResourceId"]
     assert arn != deleted
     assert account.images_of(image) == [arn]
-    assert account.image(arn)["state"]["status"] in {"PENDING", "AVAILABLE"}
+    created = account.image(arn)
+    assert created["state"]["status"] in {"PENDING", "AVAILABLE"}
+    used = account.requests_of(image, "ImportVmImage")[-1]["clientToken"]
+    assert response["Data"][ImageAttribute.CLIENT_TOKEN] == used
+    assert created["tags"][OwnTag.TOKEN].split("/")[0] == used
 
 
 def test_a_used_client_token_of_the_user_is_a_clear_error(

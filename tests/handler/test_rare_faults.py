@@ -46,6 +46,21 @@ def test_a_delete_by_an_invented_id_keeps_the_image_one_stack_operation_later(
     assert account.images_of(image) == [retried]
 
 
+def test_a_delete_by_an_invented_id_deletes_the_image_if_the_stack_is_deleted(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    properties = account.waiting()
+    account.failed_attempt(image, properties)
+    aws.let_pass(600)
+    assert image.create(properties)["Status"] == "SUCCESS"
+    aws.let_pass(600)
+
+    marks = {STACK_STATUS: "DELETE_IN_PROGRESS", STACK_CHANGED: aws.now()}
+    image.send(image.delete_event(INVENTED) | marks)
+
+    assert account.images_of(image) == []
+
+
 def test_a_delete_by_an_invented_id_keeps_the_image_if_the_stack_cannot_be_described(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:

@@ -131,6 +131,20 @@ def test_throttling_and_faults_of_aws_do_not_end_the_wait(
     assert response["Status"] == "SUCCESS", response["Reason"]
 
 
+def test_a_poll_that_aws_throttles_is_reported_with_its_problem(
+    aws: Aws, account: Account, image: CustomResource, capfd: pytest.CaptureFixture[str]
+) -> None:
+    execution = image.start(image.create_event(account.waiting()))
+    aws.step(execution)
+    error = {"code": "TooManyRequestsException", "message": "Rate exceeded", "status": 429}
+    account.fault("imagebuilder", "GetImage", times=40, error=error)
+
+    aws.work(lambda: not execution.is_running)
+
+    problems = [poll["problem"] for poll in polls(capfd)]
+    assert any("TooManyRequestsException" in problem for problem in problems)
+
+
 def test_an_outage_of_lambda_of_an_hour_does_not_end_the_wait(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:

@@ -427,7 +427,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a Delete does not wait for a concurrent Create",
-        "reconciler",
+        "aws.session",
         "",
         assign("READS_WHILE_OTHERS_WORK", "1"),
     ),
@@ -535,7 +535,7 @@ MUTATIONS = (
         f"{R}._tag",
         drop_statement("items", "changed", "previous", "dict"),
     ),
-    Mutation("a new image is read only once", "reconciler", "", assign("READS", "1")),
+    Mutation("a new image is read only once", "aws.session", "", assign("READS", "1")),
     Mutation(
         "a failed image ends the search for one that is being created",
         "reconciler",
@@ -803,12 +803,6 @@ MUTATIONS = (
         "image.resource",
         "_attributes",
         drop_operand("token", beside="lookup"),
-    ),
-    Mutation(
-        "an import that is still running is deleted",
-        "image.resource",
-        "Images.delete",
-        never("is_in_use"),
     ),
     # the response
     Mutation(

@@ -600,6 +600,26 @@ def test_a_failed_image_does_not_hide_the_one_that_is_being_created(
     assert images(aws) == []
 
 
+@pytest.mark.parametrize("head_start", range(0, 16, 3))
+def test_a_failed_image_does_not_hide_what_an_update_in_flight_creates(
+    retaining: Stack, aws: Aws, head_start: int
+) -> None:
+    older, newer = retaining.properties, retaining.change(SemanticVersion="2.0.0")
+    retaining.create(newer)
+    failed = str(retaining.physical_id)
+    retaining.update(older)
+    aws.images[failed].status = "CANCELLED"
+    current = str(retaining.physical_id)
+    update = retaining._update(current, newer, older)
+    aws.sleep(1)
+    rollback = retaining._update_back(current, older, newer)
+
+    chance = random.Random(head_start)  # noqa: S311
+    aws.deliver_at_once(update, rollback, chance=chance, head_start=head_start)
+
+    assert set(images(aws)) - {failed} == {current}
+
+
 # --- reads that lag behind writes ---
 
 

@@ -161,9 +161,7 @@ class Aws:
 
     def __post_init__(self) -> None:
         self.local = LocalServices()
-        self.step_functions = StepFunctions(
-            self.clock, lambda: self.local.knobs.read_lag_seconds
-        )
+        self.step_functions = StepFunctions(self.clock, lambda: self.local.knobs.read_lag_seconds)
         self.turns: Turns | None = None
         self.processes = [LambdaProcess(self.now, self.put), LambdaProcess(self.now, self.put)]
         self._killed: set[int] = set()

@@ -14,7 +14,6 @@ from cloudformation.step import Done, Pending, Response, State
 from contract import IMAGE_BUILD_ARN, ImageAttribute, OwnTag
 from errors import (
     ANOTHER_IMPORT,
-    AwsError,
     ImageFailedError,
     ImportTaskError,
     NotYetError,
@@ -201,13 +200,7 @@ class Images(ResourceType[ImageProperties, Image]):
                 if properties:
                     self._cancel_task(properties.vm_import_task_id, existing)
                 raise NotYetError(f"{existing.id} is still being cancelled. Hint: delete it again")
-        try:
-            self.aws.image_builder.delete(existing.id)
-        except AwsError as error:
-            # What was read may have been older than the import.
-            if error.is_in_use and self._is_running(existing):
-                raise NotYetError(str(error)) from error
-            raise
+        self.aws.image_builder.delete(existing.id)
         return ()
 
     def _is_running(self, existing: Image) -> bool:
