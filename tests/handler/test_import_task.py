@@ -536,6 +536,23 @@ def test_with_delete_ami_ami_and_snapshots_are_deleted_with_a_task_without_an_im
     assert account.snapshots(ami) == []
 
 
+def test_a_snapshot_whose_new_tags_ec2_does_not_show_yet_is_deleted_with_the_ami(
+    account: Account, task: CustomResource
+) -> None:
+    disk_id = account.new_snapshot()
+    disks = [disk(), {"SnapshotId": disk_id}]
+    given = account.task_properties(DiskContainers=disks, DeleteAmi="true")
+    task_id = task.create(given)["PhysicalResourceId"]
+    ami = account.complete(task_id)
+    account.knobs(read_lag_seconds=3)
+
+    assert task.delete()["Reason"] == ""
+
+    account.advance(10)
+    assert account.ami(task_id) is None
+    assert [snapshot["SnapshotId"] for snapshot in account.snapshots(ami)] == [disk_id]
+
+
 def test_a_snapshot_that_is_a_disk_is_retained_when_the_ami_is_deleted(
     account: Account, task: CustomResource
 ) -> None:

@@ -18,6 +18,7 @@ from local_aws.server.clock import Clock
 from local_aws.server.faults import ImportFailure
 from local_aws.server.knobs import Knobs
 from local_aws.server.world import World
+from local_aws.services.ec2 import descriptions as ec2_descriptions
 from local_aws.services.ec2 import images as ec2_images
 from local_aws.services.ec2 import tags as ec2_tags
 from local_aws.services.ec2 import vm_import
@@ -64,7 +65,12 @@ class LocalServices:
         self._world = World(self.clock)
         self._vm_import = VmImport(self._world)
         self._image_builder = ImageBuilder(self._world, self._vm_import)
-        ec2_operations = self._vm_import.operations | ec2_images.OPERATIONS | ec2_tags.OPERATIONS
+        ec2_operations = (
+            self._vm_import.operations
+            | ec2_descriptions.OPERATIONS
+            | ec2_images.OPERATIONS
+            | ec2_tags.OPERATIONS
+        )
         self._services: dict[str, RestJsonService | Ec2QueryService] = {
             "imagebuilder": RestJsonService(
                 "imagebuilder",
