@@ -43,8 +43,8 @@ slow: $(SETUP) ## run the slow tests, which make test does not run (about half a
 soak: $(SETUP) ## run 10,000 random lifecycles of an image (repeat a batch: make soak ARGS='--seed N')
 	PYTHONPATH=.:lambda/vm_import $(BIN)/python -m tests.lifecycle.soak $(ARGS)
 
-mutate: $(SETUP) ## insert faults into the handler; the tests must detect each
-	$(BIN)/python -m tests.lifecycle.mutations
+mutate: $(SETUP) ## insert faults into handler, constructs and simulated AWS; the tests must detect each
+	$(BIN)/python -m tests.mutations $(ARGS)
 
 integ: $(SETUP) ## compare a real AWS account with the simulated AWS; asks first (docs/integ.md)
 	@PYTHONPATH=.:lambda/vm_import $(BIN)/python -m integ $(ARGS)

@@ -261,7 +261,10 @@ def invoke(function: lambda_.IFunction) -> iam.PolicyStatement:
 
 
 def encrypt_executions(key: kms.IKey, state_machine_arn: str) -> iam.PolicyStatement:
-    """Return what the state machine needs to encrypt the data of its executions."""
+    """Return what the state machine needs to encrypt the data of its executions.
+
+    So does the function, which starts and stops them: AWS does not say whose permissions it checks.
+    """
     # The condition makes the key useless to the role outside this state machine.
     # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
     context = {"kms:EncryptionContext:aws:states:stateMachineArn": state_machine_arn}

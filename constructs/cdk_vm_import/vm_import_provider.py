@@ -150,6 +150,10 @@ class VmImportProvider(Construct):
                 self._state_machine.arn_by_name, self._state_machine.executions_arn
             ),
         ]
+        if encryption_key:
+            statements.append(
+                _policies.encrypt_executions(encryption_key, self._state_machine.arn_by_name)
+            )
         set_inline_policy(
             self._role,
             "VmImport",

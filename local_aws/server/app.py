@@ -89,7 +89,7 @@ def make_app(clock: Clock) -> App:
     executions.register(world)
     response_urls.register(world)
     role_policies.register(world)
-    service_roles.register()
+    service_roles.register(world)
     template_conditions.register()
     stack_operations.register(world)
     stack_updates.register(world)

@@ -68,6 +68,9 @@ class Knobs:
     read_lag_seconds: float = 0
     # For how long a role has the policies that it had before a change.
     iam_lag_seconds: float = 0
+    # Whether the caller of StartExecution, and not only the role of the state machine, must be
+    # able to use the key of the state machine.
+    state_machine_key_checks_caller: bool = True
     # How long after an update CloudFormation deletes what the update replaced or removed.
     clean_up_seconds: float = 0
     # The order of resources that do not depend on each other: by their names, or the reverse.

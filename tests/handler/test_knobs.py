@@ -44,6 +44,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "ami_listing_seconds": (0, 60),
     "read_lag_seconds": (0, 3),
     "iam_lag_seconds": (0, 60),
+    "state_machine_key_checks_caller": (True, False),
     "clean_up_seconds": (0, 600),
     "resource_order": ("by_name", "reverse"),
     "cancelled_task_message": ("Cancelled by user", ""),

@@ -10,14 +10,16 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 import ministack.app
-from ministack.core.responses import get_account_id, get_region
+from ministack.core.responses import error_response_json, get_account_id, get_region
 from ministack.services import iam, kms, lambda_svc, stepfunctions
 from ministack.services.cloudformation import provisioners
 
-from local_aws.services.iam.authorization import role_may, service_may
+from local_aws.services.iam.authorization import Check, role_may, service_may
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from local_aws.server.world import World
 
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
 _IN_A_VPC: Final = (
@@ -32,13 +34,17 @@ class RoleError(Exception):
     """A role or a key does not allow a service to act."""
 
 
-def register() -> None:
+def register(world: World) -> None:
     """Add the checks for the whole process if IAM is enforced."""
     if not ministack.app.AUTH:
         return
     _before_create("AWS::Lambda::Function", _check_function)
     _before_create("AWS::Logs::LogGroup", _check_log_group)
     lambda_svc._emit_lambda_logs = _only_if_it_may_log(lambda_svc._emit_lambda_logs)  # noqa: SLF001
+    stepfunctions._start_execution = _only_if_it_may_use_the_key(  # noqa: SLF001
+        world,
+        stepfunctions._start_execution,  # noqa: SLF001
+    )
     stepfunctions._execute_task = _as_the_machine(stepfunctions._execute_task)  # noqa: SLF001
     stepfunctions._call_lambda = _only_if_it_may_call(stepfunctions._call_lambda)  # noqa: SLF001
 
@@ -139,6 +145,34 @@ def _only_if_it_may_call(call: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _only_if_it_may_use_the_key(world: World, start: Callable[..., Any]) -> Callable[..., Any]:
+    """Start an execution of an encrypted state machine only if the caller may use its key.
+
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+    """
+
+    @wraps(start)
+    def checked(request: dict[str, Any]) -> Any:  # noqa: ANN401
+        machine = stepfunctions._state_machines.get(request.get("stateMachineArn"))  # noqa: SLF001
+        if machine and world.knobs.state_machine_key_checks_caller:
+            for action, key, context in _uses_of_key(machine):
+                if reason := Check(action, key, context).refusal:
+                    return error_response_json("KmsAccessDeniedException", reason, 400)
+        return start(request)
+
+    return checked
+
+
+def _uses_of_key(machine: dict[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
+    """Return the permissions that an encrypted state machine needs.
+
+    https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
+    """
+    key = machine.get("encryptionConfiguration", {}).get("kmsKeyId")
+    context = {"kms:EncryptionContext:aws:states:stateMachineArn": machine["stateMachineArn"]}
+    return [(f"kms:{act}", key, context) for act in ("Decrypt", "GenerateDataKey")] if key else []
+
+
 def _refusal(machine: dict[str, Any], function: str) -> str | None:
     role = _role(machine["roleArn"])
     arn = machine["stateMachineArn"]
@@ -147,12 +181,8 @@ def _refusal(machine: dict[str, Any], function: str) -> str | None:
         "states.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"], trusting
     ):
         return f"states.amazonaws.com is not authorized to assume {role['Arn']}"
-    # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
-    checks: list[tuple[str, str, dict[str, str]]] = [("lambda:InvokeFunction", function, {})]
-    if key := machine.get("encryptionConfiguration", {}).get("kmsKeyId"):
-        context = {"kms:EncryptionContext:aws:states:stateMachineArn": arn}
-        checks += [(f"kms:{act}", key, context) for act in ("Decrypt", "GenerateDataKey")]
-    for action, resource, keys in checks:
+    needed: list[tuple[str, str, dict[str, str]]] = [("lambda:InvokeFunction", function, {})]
+    for action, resource, keys in needed + _uses_of_key(machine):
         if not role_may(role["RoleName"], action, resource, keys):
             return f"User: {role['Arn']} is not authorized to perform: {action} on {resource}"
     return None
