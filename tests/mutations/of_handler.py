@@ -1,4 +1,4 @@
-"""Faults of handler and constructs: each loses, orphans or duplicates an image, or hangs a stack."""
+"""Faults of handler and constructs: each loses, orphans or doubles an image, or hangs a stack."""
 
 from __future__ import annotations
 
