@@ -35,10 +35,10 @@ types: $(SETUP) ## check types with mypy --strict
 	$(BIN)/mypy
 
 pytest: $(SETUP) ## run the tests (some: make pytest ARGS='tests/handler -k token')
-	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 slow: $(SETUP) ## run the slow tests, which make test does not run (about half an hour)
-	$(BIN)/pytest --numprocesses auto --dist loadfile -m slow $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 soak: $(SETUP) ## run 10,000 random lifecycles of an image (repeat a batch: make soak ARGS='--seed N')
 	PYTHONPATH=.:lambda/vm_import $(BIN)/python -m tests.lifecycle.soak $(ARGS)

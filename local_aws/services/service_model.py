@@ -206,6 +206,12 @@ class Service(ABC):
     def call(self, name: str, request: dict[str, Any], request_id: str = "") -> dict[str, Any]:
         """Perform an operation, and check request and response.
 
+        Args:
+            name: The operation.
+            request: Its parsed request.
+            request_id: The id of a request from outside, which sees changes late. Default: it is
+                AWS's own, such as one of CloudFormation's handlers, which wait for their changes.
+
         Raises:
             ServiceError: The error response of the service.
         """
@@ -214,9 +220,10 @@ class Service(ABC):
             raise self._refusal(operation, found)
         with self._world.lock:
             self._world.clock.settle()
-            with self._as_seen():
+            past = self._past.shown() if request_id else None
+            with self._as_of(past):
                 self._authorize(name, request)
-            with self._as_seen() if name.startswith(_READS) else self._change():
+            with self._as_of(past) if name.startswith(_READS) else self._change():
                 response = self.operations[name](copy.deepcopy(request))
         shape = operation.output_shape
         if shape and request_id and "requestId" in shape.members:
@@ -239,9 +246,8 @@ class Service(ABC):
         yield
 
     @contextmanager
-    def _as_seen(self) -> Iterator[None]:
-        """Have the stores as reads show them, which may be as they were a while ago."""
-        past = self._past.shown()
+    def _as_of(self, past: list[dict[Any, Any]] | None) -> Iterator[None]:
+        """Have the stores as they were a while ago."""
         present = [store._data for store in self._stores]  # noqa: SLF001
         try:
             self._show(past or present)

@@ -107,6 +107,17 @@ def stack(account: Account, tmp_path: Path) -> Stack:
 
 
 @pytest.fixture
+def late(local: LocalAws) -> Iterator[None]:
+    """Have AWS see each change late, and CloudFormation clean up late and in another order."""
+    before = local.knobs()
+    local.knobs(
+        iam_lag_seconds=60, read_lag_seconds=3, clean_up_seconds=300, resource_order="reverse"
+    )
+    yield
+    local.knobs(**before)
+
+
+@pytest.fixture
 def long_imports(local: LocalAws) -> Iterator[None]:
     """Imports take three hours."""
     local.knobs(import_seconds=3 * HOUR)
@@ -130,6 +141,7 @@ def test_disks_of_all_formats_become_images_and_are_deleted_with_the_stack(stack
     assert len(objects) == len(FORMATS)
 
 
+@pytest.mark.usefixtures("late")
 def test_a_changed_disk_replaces_the_image_and_leaves_nothing_of_the_old_one(stack: Stack) -> None:
     (old,) = stack.deploy(stack.put("first.raw", real_disk("RAW"))).values()
 

@@ -505,6 +505,17 @@ def test_a_task_that_has_ended_cannot_be_cancelled(aws: Account) -> None:
     assert aws.task(task_id)["Status"] == "completed"
 
 
+def test_a_resource_of_ec2_has_at_most_50_tags(aws: Account) -> None:
+    task_id = aws.start()
+    tags = [{"Key": str(number), "Value": ""} for number in range(51)]
+    aws.ec2.create_tags(Resources=[task_id], Tags=tags[:50])
+
+    refusal = refused(lambda: aws.ec2.create_tags(Resources=[task_id], Tags=tags[50:]))
+
+    assert refusal[:2] == ("TagLimitExceeded", 400)
+    assert len(aws.task(task_id)["Tags"]) == 50
+
+
 def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:
     task_id = aws.start()
     aws.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])

@@ -254,7 +254,7 @@ MUTATIONS: Final = (
     _fault(
         "reads see each change at once",
         "service_model",
-        "Service._as_seen",
+        "Service.call",
         assign("past", "None"),
         "eventual_consistency",
     ),
