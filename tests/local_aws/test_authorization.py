@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.account import Account, policy, refused
+from tests.local_aws.account import RAW, Account, policy, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,20 +237,23 @@ def test_import_image_is_authorized_on_image_and_task_and_tags(admin: Account) -
     )
 
 
-def start(someone: Account, **more: Any) -> str:
-    place: Any = {"S3Bucket": someone.bucket, "S3Key": "disk.raw"}
-    disks: Any = [{"Format": "RAW", "UserBucket": place}]
+def start(someone: Account, *keys: str, **more: Any) -> str:
+    """Start an import of the objects with these keys, or of disk.raw."""
+    disks: Any = [
+        {"Format": "RAW", "UserBucket": {"S3Bucket": someone.bucket, "S3Key": key}}
+        for key in keys or ("disk.raw",)
+    ]
     return str(someone.ec2.import_image(DiskContainers=disks, **more)["ImportTaskId"])
 
 
 def test_import_image_needs_permission_to_pass_the_role(admin: Account) -> None:
     admin.make_role()
-    code, _, message = refused(lambda: start(user(admin, allow("ec2:ImportImage"))))
+    read = allow("s3:GetBucketLocation", "s3:GetObject")
+    code, _, message = refused(lambda: start(user(admin, allow("ec2:ImportImage"), read)))
     assert code == "InvalidParameter"
     assert message.startswith("The service role vmimport does not exist or does not have")
     to_vm_import = {"StringEquals": {"iam:PassedToService": "vmie.amazonaws.com"}}
     role = f"arn:aws:iam::{admin.account_id}:role/vmimport"
-    read = allow("s3:GetBucketLocation", "s3:GetObject")
     passing = allow("iam:PassRole", on=role, when=to_vm_import)
     start(user(admin, allow("ec2:ImportImage"), passing, read))
 
@@ -266,12 +269,30 @@ def test_import_image_needs_permission_to_read_the_disks(admin: Account) -> None
         code, _, message = refused(lambda someone=someone: start(someone))  # type: ignore[misc]
         assert code == "InvalidParameter"
         assert message.startswith("The service role vmimport does not exist or does not have")
-    start(user(admin, start_tasks, location, content))
+    someone = user(admin, start_tasks, location, content)
+    start(someone)
+    admin.s3.put_object(Bucket=admin.bucket, Key="second.raw", Body=RAW)
+    assert refused(lambda: start(someone, "disk.raw", "second.raw"))[0] == "InvalidParameter"
     admin.server.knobs(import_checks_caller=False)
     try:
         start(user(admin, start_tasks))
     finally:
         admin.server.knobs(import_checks_caller=True)
+
+
+@pytest.mark.parametrize("operation", ["create_tags", "delete_tags"])
+def test_tags_are_authorized_on_each_resource(admin: Account, operation: str) -> None:
+    specification = {"ResourceType": "import-image-task", "Tags": [{"Key": "a", "Value": "b"}]}
+    mine, other = admin.start(TagSpecifications=[specification]), admin.start()
+    owned = {"StringEquals": {"aws:ResourceTag/a": "b"}}
+    someone = user(admin, allow("ec2:CreateTags", "ec2:DeleteTags", when=owned))
+    change = getattr(someone.ec2, operation)
+    tags = [{"Key": "c", "Value": "d"}]
+
+    change(Resources=[mine], Tags=tags)
+
+    refusal = refused(lambda: change(Resources=[mine, other], Tags=tags))
+    assert refusal[0] == "UnauthorizedOperation"
 
 
 def test_cancelling_a_task_is_authorized_by_its_tags(admin: Account) -> None:
