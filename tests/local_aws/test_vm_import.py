@@ -507,7 +507,7 @@ def test_a_task_that_has_ended_cannot_be_cancelled(aws: Account) -> None:
 
 def test_a_resource_of_ec2_has_at_most_50_tags(aws: Account) -> None:
     task_id = aws.start()
-    tags = [{"Key": str(number), "Value": ""} for number in range(51)]
+    tags: Any = [{"Key": str(number), "Value": ""} for number in range(51)]
     aws.ec2.create_tags(Resources=[task_id], Tags=tags[:50])
 
     refusal = refused(lambda: aws.ec2.create_tags(Resources=[task_id], Tags=tags[50:]))

@@ -135,6 +135,20 @@ def returns(becomes: str) -> Change:
     return change
 
 
+def iterate(name: str, becomes: str) -> Change:
+    """Have the `for` with a variable run over the value of an expression."""
+
+    def change(root: ast.AST) -> int:
+        count = 0
+        for node in ast.walk(root):
+            if isinstance(node, ast.For) and getattr(node.target, "id", None) == name:
+                node.iter = _expression(becomes)
+                count += 1
+        return count
+
+    return change
+
+
 def assign(name: str, becomes: str) -> Change:
     """Assign another value to a variable or constant."""
 

@@ -12,6 +12,7 @@ from tests.mutations.changes import (
     drop_entry,
     drop_operand,
     drop_statement,
+    iterate,
     never,
     returns,
 )
@@ -177,7 +178,7 @@ MUTATIONS: Final = (
         "only the first resource of CreateTags is checked",
         "ec2.permissions",
         "ec2_checks",
-        call("_ec2_arn", "_ec2_arn(request['Resources'][0])"),
+        iterate("resource_id", "request['Resources'][:1]"),
         "authorization",
     ),
     _fault(
