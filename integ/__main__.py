@@ -23,7 +23,7 @@ from integ.clean_up import CleanUp
 from integ.disk import find_disk
 from integ.plan import plan_text, policy
 from integ.report import summary, write_report
-from integ.run import PREFIX, REPORTS, Run, new_run_id, pause_until, timestamp
+from integ.run import PREFIX, REPORTS, Run, new_run_id, pause_until, run_id, timestamp
 from local_aws import LocalAws, LocalAwsError
 from local_aws.client.cdk_cli import CdkCli, CdkError
 
@@ -81,8 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--disk", metavar="FILE", help="the disk to import: a file or s3://BUCKET/KEY")
     add("--yes", action="store_true", help="do not ask before the start")
     add("--policy", action="store_true", help="print the IAM policy that the run needs")
-    add("--resume", metavar="RUN", help="run the second halves of a run whose time has come")
-    add("--clean-up", metavar="RUN", help="delete what a run left")
+    add(
+        "--resume",
+        type=run_id,
+        metavar="RUN",
+        help="run the second halves of a run whose time has come",
+    )
+    add("--clean-up", type=run_id, metavar="RUN", help="delete what a run left")
     add("--reports", type=Path, default=REPORTS, metavar="FOLDER", help="where the reports are")
     add(
         "--local",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import time
@@ -43,6 +44,17 @@ _BROKEN_KEY: Final = "not-a-disk.raw"
 def new_run_id() -> str:
     """Return an id for a run, which begins with the date."""
     return f"{datetime.now(UTC):%m%d}-{secrets.token_hex(3)}"
+
+
+def run_id(text: str) -> str:
+    """Return the id of a run. Part of one would name the resources of other runs too.
+
+    Raises:
+        ValueError: It is not the whole id of a run.
+    """
+    if not re.fullmatch(r"\d{4}-[0-9a-f]{6}", text):
+        raise ValueError(f"{text!r} is not the id of a run: use the whole id, such as 1128-4f2a9c")
+    return text
 
 
 class Run:

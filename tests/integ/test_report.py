@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import integ.checks  # noqa: F401 - registers the checks
+from integ.__main__ import main
 from integ.account import Account, AccountError
 from integ.check import CHECKS, Outcome, Record
 from integ.checks.trail import by_caller
@@ -202,3 +203,14 @@ def test_the_report_shows_what_refutes_a_row(tmp_path: Path, record: Record) -> 
     assert "- AMIs: ami-1" in text
     assert "refuted: token_returns_the_first_response: another ARN | id" in list(summary(run))
     assert json.loads(path.with_suffix(".json").read_text())["left"] == {"AMIs": ["ami-1"]}
+
+
+@pytest.mark.parametrize("option", ["--clean-up", "--resume"])
+@pytest.mark.parametrize("part", ["1128", "1128-4f2a9", "", "*"])
+def test_a_part_of_an_id_names_no_run(
+    option: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([option, part])
+
+    assert option in capsys.readouterr().err
