@@ -660,7 +660,28 @@ MUTATIONS = (
         argument("sha256", 0, "file.name.encode()"),
     ),
     _fault(
-        "VM Import may not attach licences",
+        "a request tag suffices to tag an image of another stack",
+        "cdk_vm_import._policies",
+        "",
+        assign("_NEW_OR_OWN", "{'StringEquals': _REQUEST_TAG}"),
+    ),
+    _fault(
+        "a VMDK need not be stream-optimized",
+        "cdk_vm_import.disk_format",
+        "_is_stream_optimized",
+        returns("True"),
+    ),
+    _fault(
+        "a task may have 22 disks", "cdk_vm_import._task_validation", "", assign("_MAX_DISKS", "22")
+    ),
+    _fault(
+        "two disks may have one device",
+        "cdk_vm_import._task_validation",
+        "disks",
+        never("is_unresolved", "count"),
+    ),
+    _fault(
+        "VM Import may not attach licenses",
         "cdk_vm_import.vm_import_role",
         "VmImportRole._allow",
         drop_statement("_attaches_licenses"),
@@ -672,7 +693,7 @@ MUTATIONS = (
         never("encryption_key"),
     ),
     _fault(
-        "the ARN of a licence may not be a token",
+        "the ARN of a license may not be a token",
         "cdk_vm_import._task_validation",
         "license_configurations",
         drop_operand("Token"),
