@@ -328,7 +328,7 @@ SERVICE_REGISTRY: Final = Seam(
 LOADED_MODULES: Final = Seam(
     "app._loaded_modules",
     "imagebuilder",
-    "A reset of MiniStack also deletes what Image Builder and VM Import have",
+    "A reset of MiniStack does not delete what our services have",
     is_new=True,
 )
 SERVICE_PATTERNS: Final = Seam(
@@ -361,13 +361,13 @@ GATHER_ROLE_POLICIES: Final = Seam(
 IAM_ACTIONS: Final = Seam(
     "services.iam._IAM_HANDLERS",
     "PutRolePolicy DeleteRolePolicy AttachRolePolicy DetachRolePolicy",
-    "The inline policies of a role have no limit in MiniStack",
+    "MiniStack does not limit the inline policies of a role, and a change has an effect at once",
     "p",
 )
 ROLE_TYPES: Final = Seam(
     "services.cloudformation.provisioners._RESOURCE_HANDLERS",
     "AWS::IAM::Role AWS::IAM::Policy",
-    "The same limit applies to roles and policies of a stack",
+    "The same is true for roles and policies of a stack",
 )
 INSTANCE_PROFILE_TYPE: Final = Seam(
     "services.cloudformation.provisioners._RESOURCE_HANDLERS",
@@ -447,13 +447,13 @@ DELIVER_RESPONSE: Final = Seam(
 INVOKE_CUSTOM_RESOURCE: Final = Seam(
     "services.cloudformation.custom_resource",
     "invoke_custom_resource",
-    "MiniStack invokes the function of a custom resource synchronously, and without permission",
+    "MiniStack invokes the function of a custom resource synchronously, and checks no permission",
     "request_type logical_id props",
 )
 PROVISION_RESOURCE: Final = Seam(
     "services.cloudformation.provisioners",
     "_provision_resource",
-    "MiniStack forgets a resource whose creation fails, and continues it during a deletion",
+    "MiniStack forgets a resource whose creation fails, and continues a creation during a deletion",
     "resource_type logical_id props stack_name",
     also_in=("services.cloudformation.stacks",),
 )
@@ -485,7 +485,7 @@ DIFF_RESOURCES: Final = Seam(
     "old_template new_template resources",
     also_in=("services.cloudformation.changesets",),
 )
-# The next three are the engine's only: nested stacks keep MiniStack's order and clean-up.
+# The next three are replaced only here, so nested stacks keep MiniStack's order and clean-up.
 RESOLVE_OUTPUTS: Final = Seam(
     "services.cloudformation.stacks",
     "_resolve_stack_outputs",
@@ -507,7 +507,7 @@ DELETE_RESOURCE: Final = Seam(
 WORKER_SCRIPT: Final = Seam(
     "core.lambda_runtime",
     "_PYTHON_WORKER_SCRIPT",
-    "Python functions of MiniStack do not log through `logging`, and have real time",
+    "Python functions of MiniStack do not log through `logging`, and use real time",
 )
 INVOKE_LATER: Final = Seam(
     "services.lambda_svc",
@@ -548,7 +548,7 @@ LIST_EXECUTIONS: Final = Seam(
 EXECUTE_TASK: Final = Seam(
     "services.stepfunctions",
     "_execute_task",
-    "Calling a function does not say which state machine calls it",
+    "MiniStack calls a function without the state machine, so its role could not be checked",
     "state_def raw_input execution ctx",
 )
 CALL_FUNCTION: Final = Seam(
