@@ -13,10 +13,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types pytest slow soak mutate integ bench disks format lock clean
+.PHONY: help setup demo test check lint types pytest slow soak mutate integ ministack bench disks format lock clean
 
 help: ## show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SETUP) ## install everything into .venv and node_modules
 
@@ -48,6 +48,21 @@ mutate: $(SETUP) ## insert faults into handler, constructs and simulated AWS; th
 
 integ: $(SETUP) ## compare a real AWS account with the simulated AWS; asks first (docs/integ.md)
 	@PYTHONPATH=.:lambda/vm_import $(BIN)/python -m integ $(ARGS)
+
+ministack: $(SETUP) ## try another version of MiniStack: make ministack VERSION=1.2.3
+	@test -n '$(VERSION)' || { echo 'Name a version: make ministack VERSION=1.2.3'; exit 1; }
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; trap 'exit 1' INT TERM; \
+	python="$$folder/bin/python"; install="$$python -m pip --quiet --disable-pip-version-check install"; \
+	failed() { echo "MiniStack $(VERSION) $$1 (CONTRIBUTING.md, 'A new version of MiniStack')."; exit 1; }; \
+	echo "Installing MiniStack $(VERSION) into $$folder ..."; \
+	$(BIN)/python -m venv "$$folder"; \
+	$$install --require-hashes --requirement requirements.lock; \
+	$$install --no-deps --no-build-isolation --editable .; \
+	$$install 'ministack==$(VERSION)'; \
+	$$python -m pytest -q tests/local_aws/test_seams.py || failed 'lacks what the tests above name'; \
+	$$python -m pytest -q --numprocesses auto --dist loadfile tests/local_aws tests/handler $(ARGS) \
+	|| failed 'behaves differently in the tests above'; \
+	echo 'MiniStack $(VERSION) passes all tests.'
 
 bench: $(SETUP) ## measure polls, AWS calls, price and delay of the wait for an import (about 5 minutes)
 	PYTHONPATH=.:lambda/vm_import $(BIN)/python -m benchmarks.waiting

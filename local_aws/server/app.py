@@ -6,10 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from ministack import app as ministack
-from ministack.core import router
-from ministack.services import ec2
-
+from local_aws import seams
 from local_aws.server import control
 from local_aws.server.world import CALLER, World
 from local_aws.services.cloudformation import (
@@ -47,6 +44,7 @@ def make_app(clock: Clock) -> App:
     Args:
         clock: The AWS time of the server.
     """
+    seams.check()
     world = World(clock)
     vm_import = VmImport(world)
     image_builder = ImageBuilder(world, vm_import)
@@ -73,7 +71,7 @@ def make_app(clock: Clock) -> App:
         world,
         authorize_ec2,
         vm_import.resources,
-        ec2.handle_request,
+        seams.handle_ec2_request,
     )
 
     def reset() -> None:
@@ -100,7 +98,7 @@ def make_app(clock: Clock) -> App:
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await ministack.app(scope, receive, send)
+            await seams.ministack(scope, receive, send)
         elif scope["path"].startswith(control.PREFIX):
             status, body = control.respond(
                 world, scope["method"], scope["path"], await _body(receive)
@@ -114,7 +112,7 @@ def make_app(clock: Clock) -> App:
             with world.lock:
                 clock.settle()
             CALLER.set(_access_key(scope))
-            await ministack.app(scope, receive, _with_our_request_id(send))
+            await seams.ministack(scope, receive, _with_our_request_id(send))
 
     return app
 
@@ -129,17 +127,17 @@ def _serve(
         ec2_service: EC2.
         reset: Deletes everything in them, on POST /_ministack/reset.
     """
-    ministack.SERVICE_REGISTRY["imagebuilder"] = {"module": "imagebuilder"}
-    ministack.SERVICE_HANDLERS["imagebuilder"] = image_builder.handle_request
-    ministack.SERVICE_HANDLERS["ec2"] = ec2_service.handle_request
+    seams.SERVICE_REGISTRY.put({"module": "imagebuilder"})
+    seams.IMAGE_BUILDER_HANDLER.put(image_builder.handle_request)
+    seams.EC2_HANDLER.put(ec2_service.handle_request)
     # MiniStack calls `reset` of a service's module.
-    ministack._loaded_modules["imagebuilder"] = SimpleNamespace(reset=reset)  # noqa: SLF001
-    router.SERVICE_PATTERNS["imagebuilder"] = {"host_patterns": [r"imagebuilder\."]}
+    seams.LOADED_MODULES.put(SimpleNamespace(reset=reset))
+    seams.SERVICE_PATTERNS.put({"host_patterns": [r"imagebuilder\."]})
 
 
 def _access_key(scope: Message) -> str:
     headers = {name.decode("latin-1").lower(): v.decode("latin-1") for name, v in scope["headers"]}
-    return str(router.extract_access_key_id(headers, parse_qs(scope["query_string"].decode())))
+    return str(seams.extract_access_key_id(headers, parse_qs(scope["query_string"].decode())))
 
 
 async def _body(receive: Receive) -> bytes:

@@ -118,8 +118,8 @@ async def _serve(listener: socket.socket, port: int, clock: Clock) -> None:
     # MiniStack, and all that imports it, must be imported after the environment is set.
     from hypercorn.asyncio import serve as hypercorn_serve  # noqa: PLC0415
     from hypercorn.config import Config  # noqa: PLC0415
-    from ministack.core import lambda_runtime  # noqa: PLC0415
 
+    from local_aws import seams  # noqa: PLC0415
     from local_aws.server.app import make_app  # noqa: PLC0415
 
     config = Config()
@@ -138,7 +138,7 @@ async def _serve(listener: socket.socket, port: int, clock: Clock) -> None:
     announcement = asyncio.create_task(_announce(port))
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     announcement.cancel()
-    lambda_runtime.reset()
+    seams.end_functions()
     for task in ended:
         task.result()  # raises the error that ended the server, if there is one
 

@@ -7,8 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ministack.core.responses import get_account_id, get_region, request_scope
-
+from local_aws import seams
 from local_aws.server.knobs import Knobs
 
 if TYPE_CHECKING:
@@ -57,10 +56,10 @@ class World:
 
     def call_in(self, seconds: float, action: Callable[[], None]) -> None:
         """Run `action` later, in the current account and Region."""
-        account, region = get_account_id(), get_region()
+        account, region = seams.get_account_id(), seams.get_region()
 
         def scoped() -> None:
-            with request_scope(account, region):
+            with seams.request_scope(account, region):
                 action()
 
         self.clock.call_in(seconds, scoped)

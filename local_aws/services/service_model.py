@@ -26,6 +26,7 @@ from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.serialize import SerializationContext, get_serializer_class
 from moto.core.utils import get_service_model
 
+from local_aws import seams
 from local_aws.server.past import Past
 from local_aws.server.world import CALLER
 from local_aws.services.lambda_.functions import kill_caller
@@ -242,13 +243,13 @@ class Service(ABC):
     def _change(self) -> Iterator[None]:
         """Keep what reads still show after a change."""
         if lag := self._world.knobs.read_lag_seconds:
-            self._past.keep([copy.deepcopy(store._data) for store in self._stores], lag)  # noqa: SLF001
+            self._past.keep([copy.deepcopy(seams.contents(store)) for store in self._stores], lag)
         yield
 
     @contextmanager
     def _as_of(self, past: list[dict[Any, Any]] | None) -> Iterator[None]:
         """Have the stores as they were a while ago."""
-        present = [store._data for store in self._stores]  # noqa: SLF001
+        present = [seams.contents(store) for store in self._stores]
         try:
             self._show(past or present)
             yield
@@ -257,7 +258,7 @@ class Service(ABC):
 
     def _show(self, contents: Sequence[dict[Any, Any]]) -> None:
         for store, content in zip(self._stores, contents, strict=True):
-            store._data = content  # noqa: SLF001
+            seams.put_contents(store, content)
 
     async def _respond(self, name: str, parse: Callable[[Any], dict[str, Any]]) -> Response:
         request_id = str(uuid.uuid4())

@@ -10,11 +10,11 @@ import pytest
 from aws_cdk import assertions
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
-from ministack.core import iam_evaluator
 
 from cdk_vm_import import VmDisk, VmImportRole, VmImportTask
 from cdk_vm_import._inline_policy import size_of
 from contract import OwnTag
+from local_aws import seams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,12 +83,12 @@ def may(
     VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
     import_image(stack)
     policies = [
-        iam_evaluator.parse_policy_document(json.dumps(document))
+        seams.parse_policy_document(json.dumps(document))
         for document in documents(stack, "VmImportProviderRole84245795")
     ]
 
     def call(action: str, resource: str, keys: Mapping[str, str]) -> bool:
-        context = iam_evaluator.EvalContext(
+        context = seams.EvalContext(
             principal_arn=f"arn:aws:sts::{ACCOUNT}:assumed-role/function/function",
             principal_type="AssumedRole",
             principal_account=ACCOUNT,
@@ -97,7 +97,7 @@ def may(
             region=REGION,
             service_context={key.lower(): value for key, value in keys.items()},
         )
-        return bool(iam_evaluator.evaluate(context, policies).decision == "Allow")
+        return bool(seams.evaluate(context, policies).decision == "Allow")
 
     return call
 

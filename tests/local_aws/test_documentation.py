@@ -44,7 +44,7 @@ def tables(*header: str) -> list[list[str]]:
 
 OWN: Final = tables("Row", "Behaviour")
 OF_A_SOURCE: Final = tables("Row", "Behaviour", "Confidence", "Source")
-FAULTS: Final = PAGE.partition("## Faults")[2]
+FAULTS: Final = PAGE.partition("## Faults")[2].partition("\n## ")[0]
 KNOBS: Final = [knob for knob, _ in tables("Knob", "What is not known")]
 MODELS: Final = {
     prefix: re.findall(r"\[([\w-]+)/([\d-]+)/service-2\.json\]", path)[0]

@@ -108,6 +108,8 @@ def test_a_clean_up_deletes_what_was_replaced_a_while_later_with_its_old_propert
     assert stack.requests() == ["Create Thing", "Update Thing"]
     while stack.status() != "UPDATE_COMPLETE":
         stack.server.advance(10**9)
+    # Lambda writes the log of a function after the function has responded.
+    assert eventually(lambda: "Delete Thing" in stack.requests())
     (delete,) = [event for event in stack.received() if event["RequestType"] == "Delete"]
     assert (delete["PhysicalResourceId"], delete["ResourceProperties"]["Id"]) == ("first", "first")
 

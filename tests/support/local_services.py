@@ -11,9 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
-from ministack.core.responses import request_scope
-from ministack.services import ec2
-
+from local_aws import seams
 from local_aws.server.clock import Clock
 from local_aws.server.faults import ImportFailure
 from local_aws.server.knobs import Knobs
@@ -84,7 +82,7 @@ class LocalServices:
                 self._world,
                 lambda *_: None,
                 self._vm_import.resources,
-                ec2.handle_request,
+                seams.handle_ec2_request,
             ),
         }
 
@@ -97,7 +95,7 @@ class LocalServices:
         """Delete everything, set the clock back and the knobs to their defaults and `knobs`."""
         self._image_builder.reset()
         self._vm_import.reset()
-        for store in (ec2._images, ec2._snapshots, ec2._volumes, ec2._tags):
+        for store in (seams.AMIS, seams.SNAPSHOTS, seams.VOLUMES, seams.EC2_TAGS):
             store.clear()
         self.clock = self._world.clock = VirtualClock()
         self._world.knobs = Knobs().changed(knobs)
@@ -139,7 +137,7 @@ class LocalServices:
     ) -> Response:
         """Answer a request as the service does."""
         self.clock.settle()
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             return _run(self._services[service].handle_request(method, path, {}, body, query))
 
     @property
@@ -172,7 +170,7 @@ class LocalServices:
             request={"DiskContainers": []},
             details=[{"DeviceName": "/dev/sda1", "SnapshotId": "snap-1", "DiskImageSize": 1.0}],
         )
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             self._vm_import._tasks[task_id] = task
             if ends == "completed":
                 self._world.call_in(seconds, lambda: self._vm_import._complete(task))
@@ -183,51 +181,51 @@ class LocalServices:
     @property
     def images(self) -> dict[str, Image]:
         """All images, by ARN."""
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             self.clock.settle()
             return dict(self._image_builder._images.items())
 
     def put_images(self, images: dict[str, Image]) -> None:
         """Replace all images."""
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             self._image_builder._images.clear()
             self._image_builder._images.update(images)
 
     def copy_of_images(self) -> dict[str, Image]:
         """The images as they are now, whatever happens to them later."""
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             return copy.deepcopy(dict(self._image_builder._images.items()))
 
     def delete_image(self, arn: str) -> None:
         """Delete an image whatever its state, as if somebody had done it by hand."""
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             del self._image_builder._images[arn]
 
     @property
     def tasks(self) -> dict[str, ImportTask]:
         """All import tasks, by id, also those that EC2 no longer shows."""
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             self.clock.settle()
             return dict(self._vm_import._tasks.items())
 
     @property
     def amis(self) -> dict[str, dict[str, Any]]:
         """All AMIs, by id."""
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             self.clock.settle()
-            return dict(ec2._images.items())
+            return dict(seams.AMIS.items())
 
     @property
     def snapshots(self) -> dict[str, dict[str, Any]]:
         """All snapshots, by id."""
-        with request_scope(ACCOUNT, REGION):
+        with seams.request_scope(ACCOUNT, REGION):
             self.clock.settle()
-            return dict(ec2._snapshots.items())
+            return dict(seams.SNAPSHOTS.items())
 
     def ec2_tags(self, resource_id: str) -> dict[str, str]:
         """The tags of an AMI, a snapshot or an import task."""
-        with request_scope(ACCOUNT, REGION):
-            return {tag["Key"]: tag["Value"] for tag in ec2._tags.get(resource_id, [])}
+        with seams.request_scope(ACCOUNT, REGION):
+            return {tag["Key"]: tag["Value"] for tag in seams.EC2_TAGS.get(resource_id, [])}
 
 
 def _run(coroutine: Coroutine[Any, Any, Response]) -> Response:

@@ -9,9 +9,7 @@ import uuid
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.services import iam
-from ministack.services.cloudformation import provisioners
-
+from local_aws import seams
 from local_aws.services.service_model import ServiceError
 
 if TYPE_CHECKING:
@@ -48,15 +46,16 @@ def register(image_builder: Service) -> None:
     """
     for kind, create_only in _CREATE_ONLY.items():
         resources, name = _Resources(image_builder, kind), f"AWS::ImageBuilder::{kind}"
-        provisioners._RESOURCE_HANDLERS[name] = {  # noqa: SLF001 - its registry
+        acts = {
             "create": resources.create,
             "update": resources.update,
             "delete": resources.delete,
         }
-        provisioners._REPLACING_PROPERTIES[name] = create_only  # noqa: SLF001
-    profiles = provisioners._RESOURCE_HANDLERS["AWS::IAM::InstanceProfile"]  # noqa: SLF001
-    for act in ("create", "update", "delete"):
-        profiles[act] = _by_name(profiles[act])
+        seams.IMAGE_BUILDER_TYPES.put(acts, name)
+        seams.IMAGE_BUILDER_REPLACEMENTS.put(create_only, name)
+    seams.INSTANCE_PROFILE_TYPE.replace(
+        lambda acts: acts | {act: _by_name(acts[act]) for act in ("create", "update", "delete")}
+    )
 
 
 def _by_name(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,7 +63,7 @@ def _by_name(act: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(act)
     def by_name(first: str, *others: Any, **more: Any) -> Any:  # noqa: ANN401
-        known = iam._instance_profiles.get(first, {})  # noqa: SLF001
+        known = seams.INSTANCE_PROFILES.get(first, {})
         result = act(known.get("Arn", first), *others, **more)
         return (result[0].rpartition("/")[2], result[1]) if result else result
 

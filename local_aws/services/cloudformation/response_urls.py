@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from ministack import app as ministack
-from ministack.services.cloudformation import custom_resource
+from local_aws import seams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -26,7 +25,7 @@ def register(world: World) -> None:
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
     """
-    custom_resource._response_url = _dated(world, custom_resource._response_url)  # noqa: SLF001
+    seams.RESPONSE_URL.replace(partial(_dated, world))
 
 
 def fault(world: World, scope: Message) -> Fault | None:
@@ -41,10 +40,10 @@ async def deliver_with_fault(fault: Fault, scope: Message, receive: Receive, sen
     if fault.error:
         await _refuse(send, fault.error["status"], fault.error["code"])
     elif fault.lose_answer:
-        await ministack.app(scope, receive, _nowhere)
+        await seams.ministack(scope, receive, _nowhere)
         await _refuse(send, 500, "InternalError")
     else:
-        await ministack.app(scope, receive, send)
+        await seams.ministack(scope, receive, send)
 
 
 def _dated(world: World, response_url: Callable[[str], str]) -> Callable[[str], str]:

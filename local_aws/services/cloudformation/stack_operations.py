@@ -28,19 +28,11 @@ import secrets
 import string
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
-from functools import wraps
+from functools import partial, wraps
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core.responses import now_iso
-from ministack.services import cloudformation
-from ministack.services.cloudformation import (
-    changesets,
-    custom_resource,
-    handlers,
-    provisioners,
-    stacks,
-)
+from local_aws import seams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,31 +78,25 @@ _OPERATION: ContextVar[_Operation | None] = ContextVar("operation", default=None
 
 def register(world: World) -> None:
     """Change MiniStack's CloudFormation for the whole process."""
-    actions = handlers._ACTION_HANDLERS  # noqa: SLF001
-    actions["DeleteStack"] = _unless_updated(actions["DeleteStack"])
-    custom_resource.deliver_response = _recorded(custom_resource.deliver_response)
-    replacements = {
-        "_deploy_stack_async": _track(world, stacks._deploy_stack_async),  # noqa: SLF001
-        "_roll_back_operation": _with_failed_creations(stacks._roll_back_operation),  # noqa: SLF001
-        "_delete_stack_async": _after_the_creation(stacks._delete_stack_async),  # noqa: SLF001
-        "_provision_resource": _with_failures_recorded(provisioners._provision_resource),  # noqa: SLF001
-        "_diff_resources": _with_missing_added(stacks._diff_resources),  # noqa: SLF001
-    }
-    for module in (stacks, handlers, changesets, provisioners):  # They import from each other.
-        for name in replacements.keys() & vars(module).keys():
-            setattr(module, name, replacements[name])
+    seams.DELETE_STACK.replace(_unless_updated)
+    seams.DELIVER_RESPONSE.replace(_recorded)
+    seams.DEPLOY_STACK.replace(partial(_track, world))
+    seams.ROLL_BACK.replace(_with_failed_creations)
+    seams.DELETE_STACK_LATER.replace(_after_the_creation)
+    seams.PROVISION_RESOURCE.replace(_with_failures_recorded)
+    seams.DIFF_RESOURCES.replace(_with_missing_added)
 
 
 def _unless_updated(delete_stack: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(delete_stack)
     def unless_updated(params: dict[str, Any]) -> Any:  # noqa: ANN401
-        stack = handlers._resolve_stack(handlers._p(params, "StackName")) or {}  # noqa: SLF001
+        stack = seams.find_stack(seams.query_parameter(params, "StackName")) or {}
         status = stack.get("StackStatus", "")
         if status.startswith("UPDATE_") and status.endswith("_IN_PROGRESS"):
             message = f"Stack [{stack['StackId']}] cannot be deleted while in status {status}"
-            return handlers._error("ValidationError", message)  # noqa: SLF001
+            return seams.cloudformation_error("ValidationError", message)
         if status == "DELETE_IN_PROGRESS":
-            return handlers._xml(200, "DeleteStackResponse", "")  # noqa: SLF001
+            return seams.cloudformation_response(200, "DeleteStackResponse", "")
         response = delete_stack(params)
         if response[0] == HTTPStatus.OK and stack.get("StackId") in _RUNNING:
             stack["StackStatus"] = "DELETE_IN_PROGRESS"
@@ -136,7 +122,7 @@ def _track(world: World, deploy: Callable[..., Awaitable[None]]) -> Callable[...
     async def track(
         stack_name: str, stack_id: str, template: dict[str, Any], *others: object, **more: object
     ) -> None:
-        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        stack = seams.STACKS[stack_name]
         # A deletion needs its policies and order, and MiniStack sets it late for a change set.
         stack["_template"] = stack["_template"] or template
         _RUNNING[stack_id] = operation = _Operation(asyncio.current_task())
@@ -180,10 +166,10 @@ async def _delete_resources(stack: dict[str, Any], records: list[dict[str, Any]]
         arguments = (type_, physical_id, record["Properties"], name, logical_id)
         status, reason = "DELETE_COMPLETE", ""
         try:
-            await stacks.run_reentrant(stacks._delete_resource, *arguments)  # noqa: SLF001
+            await seams.run_reentrant(seams.DELETE_RESOURCE, *arguments)
         except Exception as error:  # noqa: BLE001 - the operation goes on, as in a clean-up
             status, reason = "DELETE_FAILED", str(error)
-        stacks._add_event(stack_id, name, logical_id, type_, status, reason, physical_id)  # noqa: SLF001
+        seams.add_stack_event(stack_id, name, logical_id, type_, status, reason, physical_id)
 
 
 def _with_missing_added(diff: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
@@ -229,7 +215,7 @@ def _after_the_creation(delete: Callable[..., Awaitable[None]]) -> Callable[...,
     async def after_the_creation(
         stack_name: str, stack_id: str, *others: object, **more: object
     ) -> None:
-        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        stack = seams.STACKS[stack_name]
         if operation := _RUNNING.get(stack_id):
             await operation.end()
         definitions = stack["_template"].get("Resources", {})
@@ -249,8 +235,8 @@ def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]
         resource_type: str, logical_id: str, properties: dict[str, Any], stack_name: str
     ) -> Any:  # noqa: ANN401
         arguments = (resource_type, logical_id, properties, stack_name)
-        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
-        if logical_id in stack["_resources"] or not stacks._runs_on_worker_thread(resource_type):  # noqa: SLF001
+        stack = seams.STACKS[stack_name]
+        if logical_id in stack["_resources"] or not seams.runs_on_worker_thread(resource_type):
             return provision(*arguments)
         record = {
             "PhysicalResourceId": "",
@@ -259,7 +245,7 @@ def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]
             "LogicalResourceId": logical_id,
             "Properties": properties,
             "Attributes": {},
-            "Timestamp": now_iso(),
+            "Timestamp": seams.now_iso(),
         }
         _RESPONDED.pop((stack["StackId"], logical_id), None)
         try:
@@ -274,7 +260,7 @@ def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]
                 record["ResourceStatus"] = "CREATE_FAILED"
             if isinstance(error, CreationCancelledError) and stack["StackId"] in _RUNNING:
                 event = (logical_id, resource_type, "CREATE_FAILED", str(error))
-                stacks._add_event(stack["StackId"], stack_name, *event)  # noqa: SLF001
+                seams.add_stack_event(stack["StackId"], stack_name, *event)
             raise
         finally:
             # The engine forgets a created resource if it is cancelled at this moment.
@@ -306,7 +292,7 @@ def _physical_id_of_failed(resource_type: str, logical_id: str, stack: dict[str,
     if resource_type == _NESTED:
         children = [
             child["StackId"]
-            for child in cloudformation._stacks.values()  # noqa: SLF001
+            for child in seams.STACKS.values()
             if child.get("_parent_stack_name") == name
             and child["StackName"].startswith(f"{name}-{logical_id}-")
         ]

@@ -6,12 +6,11 @@ replaced at once and without a status of its own.
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import partial, wraps
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
-from ministack.services import cloudformation
-from ministack.services.cloudformation import engine, handlers, stacks
+from local_aws import seams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,9 +24,9 @@ class ExportInUseError(ValueError):
 
 def register(world: World) -> None:
     """Change MiniStack's CloudFormation for the whole process."""
-    stacks._resolve_stack_outputs = _then_clean_up(stacks._resolve_stack_outputs)  # noqa: SLF001
-    stacks._topological_sort = _in_order(world, stacks._topological_sort)  # noqa: SLF001
-    stacks._delete_resource = _after_a_while(world, stacks._delete_resource)  # noqa: SLF001
+    seams.RESOLVE_OUTPUTS.replace(_then_clean_up)
+    seams.TOPOLOGICAL_SORT.replace(partial(_in_order, world))
+    seams.DELETE_RESOURCE.replace(partial(_after_a_while, world))
 
 
 def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,7 +36,7 @@ def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
     def then_clean_up(*arguments: Any) -> Any:  # noqa: ANN401
         outputs, exports = resolve(*arguments)
         stack_name, stack_id = arguments[-2:]
-        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        stack = seams.STACKS[stack_name]
         for output in stack.get("Outputs", []):
             name = output.get("ExportName", "")
             value = exports.get(name, {}).get("Value")
@@ -52,16 +51,18 @@ def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
             # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
             stack["StackStatus"] = status = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
             type_ = "AWS::CloudFormation::Stack"
-            stacks._add_event(stack_id, stack_name, stack_name, type_, status, physical_id=stack_id)  # noqa: SLF001
+            seams.add_stack_event(
+                stack_id, stack_name, stack_name, type_, status, physical_id=stack_id
+            )
         return outputs, exports
 
     return then_clean_up
 
 
 def _users_of(export: str, stack_name: str) -> Iterator[str]:
-    for name, stack in cloudformation._stacks.items():  # noqa: SLF001
+    for name, stack in seams.STACKS.items():
         exists = name != stack_name and not stack["StackStatus"].startswith("DELETE")
-        if exists and export in handlers._imported_export_names(stack, name):  # noqa: SLF001
+        if exists and export in seams.imported_export_names(stack, name):
             yield name
 
 
@@ -75,7 +76,7 @@ def _in_order(world: World, sort: Callable[..., list[str]]) -> Callable[..., lis
             return by_name
         names = set(by_name)
         sorter = TopologicalSorter(
-            {name: engine._extract_deps(resources[name], names) - {name} for name in names}  # noqa: SLF001
+            {name: seams.dependencies(resources[name], names) - {name} for name in names}
         )
         sorter.prepare()
         order: list[str] = []
@@ -100,9 +101,9 @@ def _after_a_while(world: World, delete: Callable[..., Any]) -> Callable[..., An
         stack_name: str,
         *more: object,
     ) -> Any:  # noqa: ANN401
-        stack = cloudformation._stacks[stack_name]  # noqa: SLF001
+        stack = seams.STACKS[stack_name]
         # On a thread of its own, which may sleep.
-        is_custom = stacks._runs_on_worker_thread(resource_type)  # noqa: SLF001
+        is_custom = seams.runs_on_worker_thread(resource_type)
         if is_custom and stack["StackStatus"].endswith("CLEANUP_IN_PROGRESS"):
             world.clock.sleep(world.knobs.clean_up_seconds)
         return delete(resource_type, physical_id, properties, stack_name, *more)

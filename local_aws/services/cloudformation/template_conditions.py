@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from ministack.services.cloudformation import changesets, engine, handlers, stacks
+from local_aws import seams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 def register() -> None:
     """Add the function to MiniStack's CloudFormation, for the whole process."""
-    evaluate = _joining(engine._evaluate_conditions)  # noqa: SLF001
-    for module in (changesets, engine, handlers, stacks):  # They import it from each other.
-        module._evaluate_conditions = evaluate  # noqa: SLF001
+    seams.EVALUATE_CONDITIONS.replace(_joining)
 
 
 def _joining(evaluate: Evaluate) -> Evaluate:

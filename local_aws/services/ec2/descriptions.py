@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
-from ministack.services import ec2
 from moto.core.utils import get_service_model
 
+from local_aws import seams
 from local_aws.services.paging import ec2_page
 from local_aws.services.service_model import ServiceError, refuse_dry_run
 
@@ -89,7 +89,7 @@ def _check_filters(request: dict[str, Any], known: tuple[str, ...]) -> None:
 def _matches(value: object, patterns: list[str]) -> bool:
     """Return whether a value of EC2 matches one of the values of a filter, with * and ?."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return bool(ec2._filter_value_matches(text, patterns))  # noqa: SLF001
+    return bool(seams.filter_value_matches(text, patterns))
 
 
 def _check_form(ids: list[str], prefix: str, code: str) -> None:
@@ -100,7 +100,7 @@ def _check_form(ids: list[str], prefix: str, code: str) -> None:
 
 def _with_details(image: dict[str, Any]) -> dict[str, Any]:
     """Add the members of an imported AMI that MiniStack does not show."""
-    stored = ec2._images.get(image["ImageId"], {})  # noqa: SLF001 - MiniStack has no API for this
+    stored = seams.AMIS.get(image["ImageId"], {})
     details = stored.get("Details", {})
     for mapping in image.get("BlockDeviceMappings", []):
         if "Encrypted" in stored:
@@ -116,7 +116,7 @@ def _of_ministack(name: str, request: dict[str, Any]) -> dict[str, Any]:
     """
     operation = get_service_model("ec2").operation_model(name)
     query = create_serializer("ec2").serialize_to_request(request, operation)["body"]
-    status, headers, body = ec2._ACTION_MAP[name](query)  # noqa: SLF001
+    status, headers, body = seams.EC2_ACTIONS[name](query)
     response: dict[str, Any] = create_parser("ec2").parse(
         {"status_code": status, "headers": headers, "body": body}, operation.output_shape
     )

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ministack.services import ec2
-
+from local_aws import seams
 from local_aws.services.ec2.permissions import delete_snapshot_check
 from local_aws.services.service_model import ServiceError, refuse_dry_run
 
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
 def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
     """DeregisterImage: DeleteAssociatedSnapshots skips snapshots that another AMI uses."""
     image_id = request["ImageId"]
-    image = ec2._images.get(image_id)  # noqa: SLF001 - MiniStack has no API for this
+    image = seams.AMIS.get(image_id)
     if image is None:
         raise ServiceError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
     refuse_dry_run(request)
     snapshots = _snapshots(image)
-    ec2._images.pop(image_id)  # noqa: SLF001
-    ec2._tags.pop(image_id, None)  # noqa: SLF001
+    seams.AMIS.pop(image_id)
+    seams.EC2_TAGS.pop(image_id, None)
     if not request.get("DeleteAssociatedSnapshots"):
         return {"Return": True}
     results = []
@@ -34,7 +33,7 @@ def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
         if delete_snapshot_check(snapshot_id).refusal:
             code = "missing-permissions"
         if code == "success":
-            ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
+            seams.SNAPSHOTS.pop(snapshot_id, None)
         results.append({"SnapshotId": snapshot_id, "ReturnCode": code})
     return {"Return": True, "DeleteSnapshotResults": results}
 
@@ -42,7 +41,7 @@ def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
 def delete_snapshot(request: dict[str, Any]) -> dict[str, Any]:
     """DeleteSnapshot: refused while an AMI uses the snapshot."""
     snapshot_id = request["SnapshotId"]
-    if snapshot_id not in ec2._snapshots:  # noqa: SLF001
+    if snapshot_id not in seams.SNAPSHOTS:
         raise ServiceError(
             "InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist."
         )
@@ -51,7 +50,7 @@ def delete_snapshot(request: dict[str, Any]) -> dict[str, Any]:
             "InvalidSnapshot.InUse", f"The snapshot {snapshot_id} is currently in use by {user}"
         )
     refuse_dry_run(request)
-    ec2._snapshots.pop(snapshot_id)  # noqa: SLF001
+    seams.SNAPSHOTS.pop(snapshot_id)
     return {}
 
 
@@ -70,5 +69,5 @@ def _snapshots(image: dict[str, Any]) -> list[str]:
 
 def _user(snapshot_id: str) -> str | None:
     """Return an AMI that uses the snapshot."""
-    images = ec2._images.values()  # noqa: SLF001
+    images = seams.AMIS.values()
     return next((image["ImageId"] for image in images if snapshot_id in _snapshots(image)), None)

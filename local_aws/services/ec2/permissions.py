@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ministack.core.responses import get_account_id, get_region
-from ministack.services import ec2
-
+from local_aws import seams
 from local_aws.services.iam.authorization import Check, tag_key_names, tag_keys
 
 if TYPE_CHECKING:
@@ -18,9 +16,9 @@ if TYPE_CHECKING:
 
 def ec2_checks(operation: str, request: dict[str, Any]) -> Iterator[Check]:
     """Yield the checks for a request of EC2 that we serve."""
-    region = {"ec2:Region": get_region()}
-    regional = f"arn:aws:ec2:{get_region()}:{get_account_id()}"
-    public = f"arn:aws:ec2:{get_region()}:"  # the ARNs of AMIs and snapshots have no account
+    region = {"ec2:Region": seams.get_region()}
+    regional = f"arn:aws:ec2:{seams.get_region()}:{seams.get_account_id()}"
+    public = f"arn:aws:ec2:{seams.get_region()}:"  # the ARNs of AMIs and snapshots have no account
     match operation:
         case "ImportImage":
             tags = {
@@ -57,7 +55,7 @@ def ec2_checks(operation: str, request: dict[str, Any]) -> Iterator[Check]:
 def delete_snapshot_check(snapshot_id: str) -> Check:
     """Return the check for deleting a snapshot, alone or together with its AMI."""
     return _on_tagged(
-        "DeleteSnapshot", f"arn:aws:ec2:{get_region()}::snapshot/{snapshot_id}", snapshot_id
+        "DeleteSnapshot", f"arn:aws:ec2:{seams.get_region()}::snapshot/{snapshot_id}", snapshot_id
     )
 
 
@@ -73,8 +71,11 @@ def read_disk_checks(bucket: str, key: str) -> Iterator[Check]:
 
 
 def _on_tagged(operation: str, arn: str, resource_id: str) -> Check:
-    tags = {tag["Key"]: tag["Value"] for tag in ec2._tags.get(resource_id, [])}  # noqa: SLF001
-    keys: dict[str, object] = {"ec2:Region": get_region(), "ec2:Owner": get_account_id()}
+    tags = {tag["Key"]: tag["Value"] for tag in seams.EC2_TAGS.get(resource_id, [])}
+    keys: dict[str, object] = {
+        "ec2:Region": seams.get_region(),
+        "ec2:Owner": seams.get_account_id(),
+    }
     keys |= tag_keys("aws:ResourceTag", tags) | tag_keys("ec2:ResourceTag", tags)
     return Check(f"ec2:{operation}", arn, keys)
 
@@ -84,5 +85,5 @@ def _ec2_arn(resource_id: str) -> str:
     kind = {"ami": "image", "snap": "snapshot", "import-ami": "import-image-task"}.get(
         resource_id.rpartition("-")[0]
     )
-    account = get_account_id() if kind == "import-image-task" else ""
-    return f"arn:aws:ec2:{get_region()}:{account}:{kind}/{resource_id}" if kind else "*"
+    account = seams.get_account_id() if kind == "import-image-task" else ""
+    return f"arn:aws:ec2:{seams.get_region()}:{account}:{kind}/{resource_id}" if kind else "*"

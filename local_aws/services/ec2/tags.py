@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.services import ec2
-
+from local_aws import seams
 from local_aws.services.service_model import ServiceError, refuse_dry_run
 
 if TYPE_CHECKING:
@@ -53,8 +52,8 @@ OPERATIONS: dict[str, Operation] = {"CreateTags": create_tags, "DeleteTags": del
 
 def _ami_exists(image_id: str) -> bool:
     # An imported AMI that is not listed yet has an entry in the tags.
-    public = {stub[0] for stub in ec2._STUB_AMIS}  # noqa: SLF001 - MiniStack has no API for this
-    return any(image_id in known for known in (ec2._images, ec2._tags, public))  # noqa: SLF001
+    public = {stub[0] for stub in seams.PUBLIC_AMIS}
+    return any(image_id in known for known in (seams.AMIS, seams.EC2_TAGS, public))
 
 
 def _check_existence(resource_ids: list[str]) -> None:
@@ -66,9 +65,9 @@ def _check_existence(resource_ids: list[str]) -> None:
         match resource_id.rpartition("-")[0]:
             case "ami" if not _ami_exists(resource_id):
                 code, why = "InvalidAMIID.NotFound", f"image id '[{resource_id}]' does not exist"
-            case "snap" if resource_id not in ec2._snapshots:  # noqa: SLF001
+            case "snap" if resource_id not in seams.SNAPSHOTS:
                 code, why = "InvalidSnapshot.NotFound", f"snapshot '{resource_id}' does not exist."
-            case "import-ami" if resource_id not in ec2._tags:  # noqa: SLF001
+            case "import-ami" if resource_id not in seams.EC2_TAGS:
                 code, why = "InvalidID", f"ID '{resource_id}' is not valid"
             case _:
                 continue
@@ -76,10 +75,8 @@ def _check_existence(resource_ids: list[str]) -> None:
 
 
 def _tags(resource_id: str) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in ec2._tags.get(resource_id, [])}  # noqa: SLF001
+    return {tag["Key"]: tag["Value"] for tag in seams.EC2_TAGS.get(resource_id, [])}
 
 
 def _put(resource_id: str, tags: dict[str, str]) -> None:
-    ec2._tags[resource_id] = [  # noqa: SLF001 - MiniStack has no API for this
-        {"Key": key, "Value": value} for key, value in tags.items()
-    ]
+    seams.EC2_TAGS[resource_id] = [{"Key": key, "Value": value} for key, value in tags.items()]

@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
-from ministack.services import ec2, iam, kms, s3
-
+from local_aws import seams
 from local_aws.services.ec2.disk_images import FORMATS, Disk, DiskError, read_disks
 from local_aws.services.ec2.permissions import pass_role_check, read_disk_checks
 from local_aws.services.iam.authorization import role_may, service_may
@@ -131,7 +129,7 @@ class ImportTask:
             "ImportTaskId": self.task_id,
             "SnapshotDetails": self.details,
             "Status": self.status,
-            "Tags": ec2._tags.get(self.task_id, []),  # noqa: SLF001 - MiniStack stores tags
+            "Tags": seams.EC2_TAGS.get(self.task_id, []),
         }
         if self.status == "active":
             shown["Progress"] = str(self.progress)
@@ -148,8 +146,8 @@ class VmImport:
     def __init__(self, world: World) -> None:
         """Start without tasks."""
         self._world = world
-        self._tasks: dict[str, ImportTask] = AccountRegionScopedDict()
-        self._tokens: dict[str, tuple[dict[str, Any], str, float]] = AccountRegionScopedDict()
+        self._tasks: dict[str, ImportTask] = seams.AccountRegionScopedDict()
+        self._tokens: dict[str, tuple[dict[str, Any], str, float]] = seams.AccountRegionScopedDict()
         self.operations: dict[str, Operation] = {
             "ImportImage": self.import_image,
             "DescribeImportImageTasks": self.describe_import_image_tasks,
@@ -159,7 +157,7 @@ class VmImport:
     @property
     def resources(self) -> list[Any]:
         """Everything that the operations of VM Import, and of its AMIs, create and change."""
-        return [self._tasks, ec2._images, ec2._snapshots, ec2._tags]  # noqa: SLF001
+        return [self._tasks, seams.AMIS, seams.SNAPSHOTS, seams.EC2_TAGS]
 
     def reset(self) -> None:
         """Delete all tasks."""
@@ -201,7 +199,7 @@ class VmImport:
             request=request,
             details=[_detail(container) for container in request["DiskContainers"]],
         )
-        ec2._tags[task.task_id] = [  # noqa: SLF001
+        seams.EC2_TAGS[task.task_id] = [
             tag
             for specification in request.get("TagSpecifications", [])
             for tag in specification.get("Tags", [])
@@ -255,7 +253,7 @@ class VmImport:
             task.status = "deleted"
             if self._world.knobs.snapshots_of_failed_import == "delete":
                 for snapshot_id in task.created_snapshots():
-                    ec2._snapshots.pop(snapshot_id, None)  # noqa: SLF001
+                    seams.SNAPSHOTS.pop(snapshot_id, None)
 
         self._world.call_in(self._world.knobs.deleting_seconds, delete)
         self._notify(task)
@@ -337,7 +335,7 @@ class VmImport:
             if "SnapshotId" in detail:  # the snapshot is the disk
                 continue
             snapshot_id = detail["SnapshotId"] = f"snap-{random.getrandbits(68):017x}"
-            ec2._snapshots[snapshot_id] = {  # noqa: SLF001 - MiniStack has no API for this
+            seams.SNAPSHOTS[snapshot_id] = {
                 "SnapshotId": snapshot_id,
                 "VolumeId": "vol-ffffffff",
                 "VolumeSize": max(1, math.ceil(detail["DiskImageSize"] / 2**30)),
@@ -345,7 +343,7 @@ class VmImport:
                 "State": "completed",
                 "StartTime": self._world.clock.timestamp(),
                 "Progress": "100%",
-                "OwnerId": get_account_id(),
+                "OwnerId": seams.get_account_id(),
                 "Encrypted": task.request.get("Encrypted", False),
                 "StorageTier": "standard",
             }
@@ -377,12 +375,12 @@ class VmImport:
                 for detail in task.details
             ],
             "VirtualizationType": "hvm",
-            "OwnerId": get_account_id(),
+            "OwnerId": seams.get_account_id(),
             "Encrypted": task.request.get("Encrypted", False),
         }
         ami["Details"] = self._details_of_ami(task, str(ami["Name"]))
-        ec2._tags.setdefault(task.image_id, [])  # noqa: SLF001 - tags can be created from now on
-        listed = partial(ec2._images.__setitem__, task.image_id, ami)  # noqa: SLF001
+        seams.EC2_TAGS.setdefault(task.image_id, [])  # tags can be created from now on
+        listed = partial(seams.AMIS.__setitem__, task.image_id, ami)
         if delay := self._world.knobs.ami_listing_seconds:
             self._world.call_in(delay, listed)
         else:
@@ -398,7 +396,7 @@ class VmImport:
         usage = request.get("UsageOperation") or (license_ if is_windows else "RunInstances")
         details = {
             "CreationDate": self._world.clock.timestamp(),
-            "ImageLocation": f"{get_account_id()}/{name}",
+            "ImageLocation": f"{seams.get_account_id()}/{name}",
             "UsageOperation": usage,
         }
         if usage in _PLATFORM_DETAILS:
@@ -481,7 +479,7 @@ def _validated(task: ImportTask) -> list[dict[str, Any]]:
     """Return the details after reading the disks: with sizes, and each disk of an OVA."""
     details = []
     for detail in task.details:
-        if snapshot := ec2._snapshots.get(detail.get("SnapshotId")):  # noqa: SLF001
+        if snapshot := seams.SNAPSHOTS.get(detail.get("SnapshotId")):
             disks = [Disk("RAW", snapshot["VolumeSize"] * 2**30)]
         else:
             disks = read_disks(detail.get("Format"), _disk_data(task, detail))
@@ -502,15 +500,15 @@ def _disk_data(task: ImportTask, detail: dict[str, Any]) -> bytes:
     data: bytes | None = None
     role = task.request.get("RoleName", "vmimport")
     if place and _may_read(role, *place):
-        data = s3._get_object_data(*place)  # noqa: SLF001
+        data = seams.get_object_data(*place)
     if data is None:
         raise DiskError(_FORBIDDEN)
     return data
 
 
 def _vm_import_may_assume(role_name: str) -> bool:
-    role = iam._roles.get(role_name)  # noqa: SLF001
-    keys = {"sts:Externalid": "vmimport", "aws:SourceAccount": get_account_id()}
+    role = seams.ROLES.get(role_name)
+    keys = {"sts:Externalid": "vmimport", "aws:SourceAccount": seams.get_account_id()}
     return role is not None and service_may(
         "vmie.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"], keys
     )
@@ -540,11 +538,11 @@ def _may_read(role_name: str, bucket: str, key: str) -> bool:
         ("s3:GetObject", f"{arn}/{key}", {}),
     ]
     # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
-    object_ = s3._buckets.get(bucket, {}).get("objects", {}).get(key, {})  # noqa: SLF001
+    object_ = seams.BUCKETS.get(bucket, {}).get("objects", {}).get(key, {})
     encrypted = object_.get("preserved_headers", {})
     if key_id := encrypted.get("x-amz-server-side-encryption-aws-kms-key-id"):
         # S3 decrypts the object with the permissions of the role.
-        through_s3 = {"kms:ViaService": f"s3.{get_region()}.amazonaws.com"}
+        through_s3 = {"kms:ViaService": f"s3.{seams.get_region()}.amazonaws.com"}
         actions.append(("kms:Decrypt", _key_arn(key_id), through_s3))
     return all(role_may(role_name, *action) for action in actions)
 
@@ -555,12 +553,12 @@ def _caller_may_read(request: dict[str, Any]) -> bool:
 
 
 def _key_arn(key: str) -> str:
-    found = kms._resolve_key(key)  # noqa: SLF001
+    found = seams.find_key(key)
     return found["Arn"] if found else key
 
 
 def _pass_role(role_name: str) -> Check:
-    return pass_role_check(iam._roles[role_name]["Arn"])  # noqa: SLF001
+    return pass_role_check(seams.ROLES[role_name]["Arn"])
 
 
 def _without_boot_mode(view: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import ministack.app
-from ministack.core import iam_actions, iam_evaluator
-from ministack.core.responses import get_account_id, get_region
-
+from local_aws import seams
 from local_aws.server.world import CALLER
 from local_aws.services.service_model import ServiceError
 
@@ -38,13 +35,13 @@ class Check:
     def refusal(self) -> str | None:
         """Return why IAM denies it; None if IAM allows it or is not enforced."""
         caller = CALLER.get()
-        if not ministack.app.AUTH or caller is None:
+        if not seams.iam_is_enforced() or caller is None:
             return None
-        denied = iam_evaluator.enforce(
+        denied = seams.enforce(
             caller,
             self.action,
             self.action.partition(":")[0],
-            get_region(),
+            seams.get_region(),
             resource_arn=self.resource,
             service_context=dict(self.keys),
         )
@@ -52,9 +49,7 @@ class Check:
             return None
         explicit = getattr(denied, "decision", "") == "Deny"
         principal = getattr(denied, "principal_arn", "")
-        reason: str = iam_actions.identity_denial_message(
-            self.action, principal, self.resource, explicit
-        )
+        reason: str = seams.identity_denial_message(self.action, principal, self.resource, explicit)
         return reason
 
 
@@ -78,10 +73,10 @@ def role_may(
     role_name: str, action: str, resource: str, keys: Mapping[str, object] | None = None
 ) -> bool:
     """Return whether the policies of a role of this account allow an action."""
-    policies = iam_evaluator._gather_role_policies(role_name, get_account_id())  # noqa: SLF001
-    session = f"arn:aws:sts::{get_account_id()}:assumed-role/{role_name}/{role_name}"
+    policies = seams.GATHER_ROLE_POLICIES(role_name, seams.get_account_id())
+    session = f"arn:aws:sts::{seams.get_account_id()}:assumed-role/{role_name}/{role_name}"
     context = _context(session, action, resource, keys or {})
-    return bool(iam_evaluator.evaluate(context, policies).decision == "Allow")
+    return bool(seams.evaluate(context, policies).decision == "Allow")
 
 
 def service_may(
@@ -96,18 +91,18 @@ def service_may(
         keys: Condition keys of the request.
     """
     context = _context(service, action, "*", keys or {})
-    result = iam_evaluator.evaluate_resource_policy(policy, context, service=service)
+    result = seams.evaluate_resource_policy(policy, context, service=service)
     return bool(result.decision == "Allow")
 
 
 def _context(principal: str, action: str, resource: str, keys: Mapping[str, object]) -> Any:  # noqa: ANN401
-    return iam_evaluator.EvalContext(
+    return seams.EvalContext(
         principal_arn=principal,
         principal_type="AssumedRole" if principal.startswith("arn:") else "Service",
-        principal_account=get_account_id(),
+        principal_account=seams.get_account_id(),
         action=action,
         resource_arn=resource,
-        region=get_region(),
+        region=seams.get_region(),
         # MiniStack reads the keys in lower case.
         service_context={key.lower(): value for key, value in keys.items()},
     )
@@ -119,14 +114,16 @@ def authorize_ourselves(operations: set[tuple[str, str]]) -> None:
     Args:
         operations: Service and name of the operations that check permissions themselves.
     """
-    original: Callable[..., str | None] = iam_actions.extract_iam_action
 
-    def extract_iam_action(*arguments: Any) -> str | None:  # noqa: ANN401
-        action = original(*arguments)
-        service, _, operation = (action or "").partition(":")
-        return None if (service, operation) in operations else action
+    def unless_ours(original: Callable[..., str | None]) -> Callable[..., str | None]:
+        def extract_iam_action(*arguments: Any) -> str | None:  # noqa: ANN401
+            action = original(*arguments)
+            service, _, operation = (action or "").partition(":")
+            return None if (service, operation) in operations else action
 
-    iam_actions.extract_iam_action = extract_iam_action
+        return extract_iam_action
+
+    seams.EXTRACT_IAM_ACTION.replace(unless_ours)
 
 
 def tag_keys(prefix: str, tags: Mapping[str, str]) -> dict[str, object]:

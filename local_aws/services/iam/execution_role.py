@@ -13,20 +13,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
-import ministack.app
-from ministack.core import iam_evaluator
-from ministack.core.responses import get_account_id, get_region
-from ministack.services import iam, sts
-from ministack.services.cloudformation import (
-    changesets,
-    custom_resource,
-    handlers,
-    provisioners,
-)
-
+from local_aws import seams
 from local_aws.server.world import CALLER
 from local_aws.services.iam.authorization import Check, service_may
 
@@ -40,10 +30,6 @@ if TYPE_CHECKING:
 _SERVICE: Final = "cloudformation.amazonaws.com"
 # The key of the role in MiniStack's record of a stack or a change set.
 _ROLE: Final = "_execution_role"
-_OPERATIONS: Final = (
-    "CreateStack", "UpdateStack", "DeleteStack", "ExecuteChangeSet", "RollbackStack",
-    "ContinueUpdateRollback",
-)  # fmt: skip
 _WITHOUT_CHECKS: Final = {
     "AWS::CDK::Metadata",
     "AWS::CloudFormation::CustomResource",  # checked when it is invoked, like Custom::*
@@ -304,25 +290,30 @@ _TYPES: Final = {
 
 def register() -> None:
     """Add the checks to MiniStack's CloudFormation and all its types if IAM is enforced."""
-    if not ministack.app.AUTH:
+    if not seams.iam_is_enforced():
         return
-    actions = handlers._ACTION_HANDLERS  # noqa: SLF001
-    actions["CreateChangeSet"] = _with_role_recorded(actions["CreateChangeSet"])
-    for name in _OPERATIONS:
-        actions[name] = _with_role(actions[name])
-    custom_resource.invoke_custom_resource = _invoking(custom_resource.invoke_custom_resource)
-    for resource_type, acts in provisioners._RESOURCE_HANDLERS.items():  # noqa: SLF001
+    seams.CREATE_CHANGE_SET.replace(_with_role_recorded)
+    seams.STACK_OPERATIONS.replace(_with_role)
+    seams.INVOKE_CUSTOM_RESOURCE.replace(_invoking)
+    for resource_type in seams.EACH_RESOURCE_TYPE.keys:
         if resource_type in _WITHOUT_CHECKS or resource_type.startswith("AWS::ImageBuilder::"):
             continue
-        for name, asking in (("create", _creating), ("update", _updating), ("delete", _deleting)):
-            if name in acts:
-                acts[name] = asking(resource_type, acts[name])
+        seams.EACH_RESOURCE_TYPE.replace(partial(_checked, resource_type), resource_type)
+
+
+def _checked(
+    resource_type: str, acts: dict[str, Callable[..., Any]]
+) -> dict[str, Callable[..., Any]]:
+    asking = {"create": _creating, "update": _updating, "delete": _deleting}
+    return acts | {
+        name: ask(resource_type, acts[name]) for name, ask in asking.items() if name in acts
+    }
 
 
 def _with_role_recorded(create_change_set: Action) -> Action:
     @wraps(create_change_set)
     def with_role_recorded(params: dict[str, Any]) -> Any:  # noqa: ANN401
-        role = handlers._p(params, "RoleARN")  # noqa: SLF001
+        role = seams.query_parameter(params, "RoleARN")
         if refusal := role and _refusal(role):
             return refusal
         response = create_change_set(params)
@@ -338,12 +329,12 @@ def _with_role(operation: Action) -> Action:
 
     @wraps(operation)
     def with_role(params: dict[str, Any]) -> Any:  # noqa: ANN401
-        given = handlers._p(params, "RoleARN")  # noqa: SLF001
+        given = seams.query_parameter(params, "RoleARN")
         if refusal := given and _refusal(given):
             return refusal
         change_set = _change_set(params)
-        name = handlers._p(params, "StackName") or change_set.get("StackName", "")  # noqa: SLF001
-        kept = (handlers._resolve_stack(name) or {}).get(_ROLE)  # noqa: SLF001
+        name = seams.query_parameter(params, "StackName") or change_set.get("StackName", "")
+        kept = (seams.find_stack(name) or {}).get(_ROLE)
         role = given or change_set.get(_ROLE) or kept
         if not role:
             return operation(params)
@@ -352,7 +343,7 @@ def _with_role(operation: Action) -> Action:
             response = operation(params)
         finally:
             CALLER.reset(token)
-        if stack := handlers._resolve_stack(name):  # noqa: SLF001
+        if stack := seams.find_stack(name):
             stack[_ROLE] = role
         return response
 
@@ -360,20 +351,20 @@ def _with_role(operation: Action) -> Action:
 
 
 def _change_set(params: dict[str, Any]) -> dict[str, Any]:
-    name = handlers._p(params, "ChangeSetName")  # noqa: SLF001
-    stack_name = handlers._p(params, "StackName")  # noqa: SLF001
-    return (name and changesets._find_change_set(name, stack_name)[1]) or {}  # noqa: SLF001
+    name = seams.query_parameter(params, "ChangeSetName")
+    stack_name = seams.query_parameter(params, "StackName")
+    return (name and seams.find_change_set(name, stack_name)[1]) or {}
 
 
 def _refusal(role_arn: str) -> Any:  # noqa: ANN401 - a response of MiniStack
     """Return the error response if CloudFormation may not use the role, or None if it may."""
     if reason := _pass_role(role_arn, _SERVICE).refusal:
-        return handlers._error("AccessDenied", reason, 403)  # noqa: SLF001
-    role = iam._roles.get(role_arn.rpartition("/")[2])  # noqa: SLF001
+        return seams.cloudformation_error("AccessDenied", reason, 403)
+    role = seams.ROLES.get(role_arn.rpartition("/")[2])
     if role and service_may(_SERVICE, "sts:AssumeRole", role["AssumeRolePolicyDocument"]):
         return None
     message = f"Role {role_arn} is invalid or cannot be assumed"
-    return handlers._error("ValidationError", message)  # noqa: SLF001
+    return seams.cloudformation_error("ValidationError", message)
 
 
 def _assume(role_arn: str) -> str:
@@ -381,12 +372,12 @@ def _assume(role_arn: str) -> str:
     digest = hashlib.sha256(f"{_SERVICE}:{role_arn}".encode()).hexdigest().upper()
     access_key, name = f"ASIA{digest[:16]}", role_arn.rpartition("/")[2]
     session = {
-        "Arn": f"arn:aws:sts::{get_account_id()}:assumed-role/{name}/AWSCloudFormation",
+        "Arn": f"arn:aws:sts::{seams.get_account_id()}:assumed-role/{name}/AWSCloudFormation",
         "UserId": f"{name}:AWSCloudFormation",
         "SecretAccessKey": digest[16:],
         "SessionToken": digest,
     }
-    sts.register_session(access_key, session)
+    seams.register_session(access_key, session)
     return access_key
 
 
@@ -463,7 +454,7 @@ def _check(
 
 def _is_root() -> bool:
     """Return whether the caller is the account's root, whose permissions no policy limits."""
-    principal = iam_evaluator.resolve_principal(CALLER.get() or "", get_account_id())
+    principal = seams.resolve_principal(CALLER.get() or "", seams.get_account_id())
     return getattr(principal, "policies", ...) is None
 
 
@@ -483,7 +474,7 @@ def _arns(type_: _Type, act: str, name: str, properties: Properties) -> list[str
 
 
 def _arn(service: str, resource: str) -> str:
-    account, region = get_account_id(), get_region()
+    account, region = seams.get_account_id(), seams.get_region()
     where = {"iam": f":{account}", "s3": ":"}.get(service, f"{region}:{account}")
     return f"arn:aws:{service}:{where}:{resource}"
 

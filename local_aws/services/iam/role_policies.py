@@ -9,11 +9,7 @@ import json
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core import iam_evaluator
-from ministack.core.responses import error_response_json, get_account_id
-from ministack.services import iam, lambda_svc
-from ministack.services.cloudformation import provisioners
-
+from local_aws import seams
 from local_aws.server.past import Past
 
 if TYPE_CHECKING:
@@ -26,8 +22,6 @@ if TYPE_CHECKING:
 _LARGEST_OF_ROLE: Final = 10_240
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _LARGEST_OF_FUNCTION: Final = 20_480
-_RESOURCE_TYPES: Final = ("AWS::IAM::Role", "AWS::IAM::Policy")
-_ACTIONS: Final = ("PutRolePolicy", "DeleteRolePolicy", "AttachRolePolicy", "DetachRolePolicy")
 
 _Policies = dict[tuple[str, str], list[Any]]
 
@@ -39,39 +33,37 @@ class QuotaError(Exception):
 def register(world: World) -> None:
     """Add limits and lag for the whole process."""
     changes = _Changes(world)
-    for resource_type in _RESOURCE_TYPES:
-        handlers = provisioners._RESOURCE_HANDLERS[resource_type]  # noqa: SLF001
-        for name in ("create", "update", "delete"):
-            handlers[name] = changes.of(handlers[name])
-    for action in _ACTIONS:
-        iam._IAM_HANDLERS[action] = _as_response(changes.of(iam._IAM_HANDLERS[action]))  # noqa: SLF001
-    iam_evaluator._gather_role_policies = changes.seen  # noqa: SLF001
-    lambda_svc._add_permission = _limited(lambda_svc._add_permission)  # noqa: SLF001
+    seams.ROLE_TYPES.replace(
+        lambda acts: acts | {act: changes.of(acts[act]) for act in ("create", "update", "delete")}
+    )
+    seams.IAM_ACTIONS.replace(lambda action: _as_response(changes.of(action)))
+    seams.GATHER_ROLE_POLICIES.put(changes.seen)
+    seams.ADD_PERMISSION.replace(_limited)
 
 
 class _Changes:
     def __init__(self, world: World) -> None:
         self._world = world
         self._past: Past[_Policies] = Past(world.now)
-        self._present = iam_evaluator._gather_role_policies  # noqa: SLF001
+        self._present = seams.GATHER_ROLE_POLICIES.present
 
     def of(self, act: Callable[..., Any]) -> Callable[..., Any]:
         """Do what changes roles, unless a role's policies become too large."""
 
         @wraps(act)
         def change(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
-            before = {name: dict(role["InlinePolicies"]) for name, role in iam._roles.items()}  # noqa: SLF001
+            before = {name: dict(role["InlinePolicies"]) for name, role in seams.ROLES.items()}
             if lag := self._world.knobs.iam_lag_seconds:
-                account = get_account_id()
+                account = seams.get_account_id()
                 seen = {(account, name): self._present(name, account) for name in before}
                 self._past.keep(seen, lag)
             result = act(*arguments, **more)
-            for name, role in list(iam._roles.items()):  # noqa: SLF001
+            for name, role in list(seams.ROLES.items()):
                 if _size(role["InlinePolicies"]) > _LARGEST_OF_ROLE:
                     if name in before:
                         role["InlinePolicies"] = before[name]
                     else:
-                        del iam._roles[name]  # noqa: SLF001
+                        del seams.ROLES[name]
                     raise QuotaError(
                         f"Maximum policy size of {_LARGEST_OF_ROLE} bytes exceeded for role {name}"
                     )
@@ -97,7 +89,7 @@ def _as_response(change: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return change(request)
         except QuotaError as error:
-            return iam._error(409, "LimitExceeded", str(error), ns="iam")  # noqa: SLF001
+            return seams.iam_error(409, "LimitExceeded", str(error), ns="iam")
 
     return respond
 
@@ -108,14 +100,14 @@ def _limited(add_permission: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(add_permission)
     def limited(function_name: str, *arguments: Any, **more: Any) -> Any:  # noqa: ANN401
         response = add_permission(function_name, *arguments, **more)
-        function = lambda_svc._functions.get(function_name)  # noqa: SLF001
+        function = seams.FUNCTIONS.get(function_name)
         if function is None:
             return response
         size = len(json.dumps(function["policy"], separators=(",", ":")))
         if size <= _LARGEST_OF_FUNCTION:
             return response
         function["policy"]["Statement"].pop()
-        return error_response_json(
+        return seams.error_response_json(
             "PolicyLengthExceededException",
             f"The final policy size ({size}) is bigger than the limit ({_LARGEST_OF_FUNCTION}).",
             400,

@@ -6,14 +6,10 @@ MiniStack does not check them. Each function here adds one check to a service.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
-import ministack.app
-from ministack.core.responses import error_response_json, get_account_id, get_region
-from ministack.services import iam, kms, lambda_svc, stepfunctions
-from ministack.services.cloudformation import provisioners
-
+from local_aws import seams
 from local_aws.services.iam.authorization import Check, role_may, service_may
 
 if TYPE_CHECKING:
@@ -36,28 +32,26 @@ class RoleError(Exception):
 
 def register(world: World) -> None:
     """Add the checks for the whole process if IAM is enforced."""
-    if not ministack.app.AUTH:
+    if not seams.iam_is_enforced():
         return
-    _before_create("AWS::Lambda::Function", _check_function)
-    _before_create("AWS::Logs::LogGroup", _check_log_group)
-    lambda_svc._emit_lambda_logs = _only_if_it_may_log(lambda_svc._emit_lambda_logs)  # noqa: SLF001
-    stepfunctions._start_execution = _only_if_it_may_use_the_key(  # noqa: SLF001
-        world,
-        stepfunctions._start_execution,  # noqa: SLF001
-    )
-    stepfunctions._execute_task = _as_the_machine(stepfunctions._execute_task)  # noqa: SLF001
-    stepfunctions._call_lambda = _only_if_it_may_call(stepfunctions._call_lambda)  # noqa: SLF001
+    seams.FUNCTION_TYPE.replace(partial(_before_create, _check_function))
+    seams.LOG_GROUP_TYPE.replace(partial(_before_create, _check_log_group))
+    seams.EMIT_LOGS.replace(_only_if_it_may_log)
+    seams.START_EXECUTION.replace(partial(_only_if_it_may_use_the_key, world))
+    seams.EXECUTE_TASK.replace(_as_the_machine)
+    seams.CALL_FUNCTION.replace(_only_if_it_may_call)
 
 
-def _before_create(resource_type: str, check: Callable[[dict[str, Any]], None]) -> None:
-    handlers = provisioners._RESOURCE_HANDLERS[resource_type]  # noqa: SLF001
-    create = handlers["create"]
+def _before_create(
+    check: Callable[[dict[str, Any]], None], acts: dict[str, Callable[..., Any]]
+) -> dict[str, Callable[..., Any]]:
+    create = acts["create"]
 
     def checked(logical_id: str, properties: dict[str, Any], stack_name: str) -> Any:  # noqa: ANN401
         check(properties)
         return create(logical_id, properties, stack_name)
 
-    handlers["create"] = checked
+    return acts | {"create": checked}
 
 
 def _check_function(properties: dict[str, Any]) -> None:
@@ -83,12 +77,12 @@ def _check_log_group(properties: dict[str, Any]) -> None:
     key_id = properties.get("KmsKeyId")
     if not key_id:
         return
-    key = kms._resolve_key(key_id)  # noqa: SLF001
+    key = seams.find_key(key_id)
     name = properties.get("LogGroupName", "*")
-    group = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{name}"
+    group = f"arn:aws:logs:{seams.get_region()}:{seams.get_account_id()}:log-group:{name}"
     for action in ("Encrypt", "Decrypt", "ReEncryptFrom", "GenerateDataKey", "DescribeKey"):
         if key is None or not service_may(
-            f"logs.{get_region()}.amazonaws.com",
+            f"logs.{seams.get_region()}.amazonaws.com",
             f"kms:{action}",
             key["Policy"],
             {"kms:EncryptionContext:aws:logs:arn": group},
@@ -110,7 +104,8 @@ def _only_if_it_may_log(emit: Callable[..., None]) -> Callable[..., None]:
         config = func.get("config") or func
         default = f"/aws/lambda/{config['FunctionName']}"
         name = (config.get("LoggingConfig") or {}).get("LogGroup") or default
-        arn = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{name}:log-stream:stream"
+        region, account = seams.get_region(), seams.get_account_id()
+        arn = f"arn:aws:logs:{region}:{account}:log-group:{name}:log-stream:stream"
         role = config["Role"].rpartition("/")[2]
         if all(role_may(role, f"logs:{act}", arn) for act in ("CreateLogStream", "PutLogEvents")):
             emit(func, *arguments, **more)
@@ -121,7 +116,7 @@ def _only_if_it_may_log(emit: Callable[..., None]) -> Callable[..., None]:
 def _as_the_machine(execute: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(execute)
     def as_the_machine(state: Any, raw: Any, execution: dict[str, Any], ctx: Any) -> Any:  # noqa: ANN401
-        machines = stepfunctions._state_machines  # noqa: SLF001
+        machines = seams.STATE_MACHINES
         _MACHINE.set(machines.get(execution["stateMachineArn"]))
         return execute(state, raw, execution, ctx)
 
@@ -139,7 +134,7 @@ def _only_if_it_may_call(call: Callable[..., Any]) -> Callable[..., Any]:
         if machine := _MACHINE.get():
             refusal = _refusal(machine, function)
             if refusal:
-                raise stepfunctions._ExecutionError("Lambda.AWSLambdaException", refusal)  # noqa: SLF001
+                raise seams.ExecutionError("Lambda.AWSLambdaException", refusal)
         return call(function, event)
 
     return checked
@@ -153,11 +148,11 @@ def _only_if_it_may_use_the_key(world: World, start: Callable[..., Any]) -> Call
 
     @wraps(start)
     def checked(request: dict[str, Any]) -> Any:  # noqa: ANN401
-        machine = stepfunctions._state_machines.get(request.get("stateMachineArn"))  # noqa: SLF001
+        machine = seams.STATE_MACHINES.get(request.get("stateMachineArn"))
         if machine and world.knobs.state_machine_key_checks_caller:
             for action, key, context in _uses_of_key(machine):
                 if reason := Check(action, key, context).refusal:
-                    return error_response_json("KmsAccessDeniedException", reason, 400)
+                    return seams.error_response_json("KmsAccessDeniedException", reason, 400)
         return start(request)
 
     return checked
@@ -176,7 +171,7 @@ def _uses_of_key(machine: dict[str, Any]) -> list[tuple[str, str, dict[str, str]
 def _refusal(machine: dict[str, Any], function: str) -> str | None:
     role = _role(machine["roleArn"])
     arn = machine["stateMachineArn"]
-    trusting = {"aws:SourceArn": arn, "aws:SourceAccount": get_account_id()}
+    trusting = {"aws:SourceArn": arn, "aws:SourceAccount": seams.get_account_id()}
     if not service_may(
         "states.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"], trusting
     ):
@@ -189,7 +184,7 @@ def _refusal(machine: dict[str, Any], function: str) -> str | None:
 
 
 def _role(arn: str) -> dict[str, Any]:
-    role: dict[str, Any] | None = iam._roles.get(arn.rpartition("/")[2])  # noqa: SLF001
+    role: dict[str, Any] | None = seams.ROLES.get(arn.rpartition("/")[2])
     if role is None:
         raise RoleError(f"The role {arn} does not exist")
     return role

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TypeVar
 
-from ministack.core.responses import get_account_id, get_region
+from local_aws import seams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 def make_arn(resource: str) -> str:
     """Return the ARN of a resource of Image Builder, in the current account and Region."""
-    return f"arn:aws:imagebuilder:{get_region()}:{get_account_id()}:{resource}"
+    return f"arn:aws:imagebuilder:{seams.get_region()}:{seams.get_account_id()}:{resource}"
 
 
 def slug(name: str) -> str:

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
-from ministack.services import ec2
-
+from local_aws import seams
 from local_aws.services.imagebuilder.arns import latest_versions, make_arn, names, newest, slug
 from local_aws.services.imagebuilder.lists import listed
 from local_aws.services.imagebuilder.pipelines import (
@@ -100,11 +98,11 @@ class ImageBuilder:
         """Start without resources."""
         self._world = world
         self._vm_import = vm_import
-        self._images: dict[str, Image] = AccountRegionScopedDict()
-        self._recipes: dict[str, Recipe] = AccountRegionScopedDict()
-        self._last_builds: dict[str, int] = AccountRegionScopedDict()
+        self._images: dict[str, Image] = seams.AccountRegionScopedDict()
+        self._recipes: dict[str, Recipe] = seams.AccountRegionScopedDict()
+        self._last_builds: dict[str, int] = seams.AccountRegionScopedDict()
         self._tokens: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any], float]]
-        self._tokens = AccountRegionScopedDict()
+        self._tokens = seams.AccountRegionScopedDict()
         self.operations: dict[str, Operation] = {
             "ImportVmImage": partial(self._once, "ImportVmImage", self.import_vm_image),
             "GetImage": self.get_image,
@@ -256,17 +254,17 @@ class ImageBuilder:
                 return
             image.amis = [
                 {
-                    "region": get_region(),
+                    "region": seams.get_region(),
                     "image": task.image_id,
                     "name": task.ami_name,
-                    "accountId": get_account_id(),
+                    "accountId": seams.get_account_id(),
                 }
             ]
             if description := image.request.get("description"):
                 image.amis[0]["description"] = description
             if self._world.knobs.tag_imported_ami:
                 tag = {"Key": "CreatedBy", "Value": "EC2 Image Builder"}
-                ec2._tags.setdefault(task.image_id, []).append(tag)  # noqa: SLF001
+                seams.EC2_TAGS.setdefault(task.image_id, []).append(tag)
 
     def get_image(self, request: dict[str, Any]) -> dict[str, Any]:
         """GetImage: a version or wildcard ARN finds the newest build that is AVAILABLE."""
@@ -294,7 +292,7 @@ class ImageBuilder:
             versions[image.version_arn] = {
                 "arn": image.version_arn,
                 "version": image.request["semanticVersion"],
-                "owner": get_account_id(),
+                "owner": seams.get_account_id(),
                 **{name: summary[name] for name in shown if name in summary},
             }
         return listed("ListImages", "imageVersionList", list(versions.values()), request)
@@ -308,7 +306,7 @@ class ImageBuilder:
                 raise not_found(version)
             raise ServiceError("InvalidParameterValueException", f"{version} is not valid")
         builds = [
-            {**image.summary(), "owner": get_account_id()}
+            {**image.summary(), "owner": seams.get_account_id()}
             for image in self._images.values()
             if version in (None, image.version_arn)
         ]
@@ -387,7 +385,7 @@ class ImageBuilder:
         parent = self._parent(request["parentImage"])
         for component in request.get("components", []):
             wanted = component["componentArn"]
-            of_others = wanted.split(":")[4] != get_account_id()
+            of_others = wanted.split(":")[4] != seams.get_account_id()
             if not of_others and not any(names(wanted, arn) for arn in self._pipelines.parts):
                 refuse_missing(self._world, "componentArn", wanted)
         arn = self.arn_to_be("CreateImageRecipe", request)
@@ -404,7 +402,7 @@ class ImageBuilder:
             "type": "AMI",
             "version": arn.rpartition("/")[2],
             "platform": parent.request["platform"] if parent else "Linux",
-            "owner": get_account_id(),
+            "owner": seams.get_account_id(),
             "dateCreated": self._world.clock.timestamp(),
         }
         self._recipes[arn] = Recipe(arn, shown, dict(request.get("tags", {})))
@@ -412,7 +410,7 @@ class ImageBuilder:
 
     def _parent(self, parent: str) -> Image | None:
         """Return the image that a parentImage names, or None if it is not of this account."""
-        if not parent.startswith("arn:") or f":{get_account_id()}:" not in parent:
+        if not parent.startswith("arn:") or f":{seams.get_account_id()}:" not in parent:
             return None
         found = self._images.get(parent) or newest(
             (image.arn, image)

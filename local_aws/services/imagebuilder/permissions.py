@@ -8,9 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core.responses import get_region
-from ministack.services import iam
-
+from local_aws import seams
 from local_aws.services.iam.authorization import Check, tag_key_names, tag_keys
 from local_aws.services.imagebuilder.service_linked_role import (
     SERVICE,
@@ -64,12 +62,12 @@ class ImageBuilderChecks:
             keys = tag_keys("aws:RequestTag", tags) | tag_key_names(tags)
             yield Check("imagebuilder:TagResource", created, keys)
         for dependent in _DEPENDENT.get(operation, ()):
-            yield Check(dependent, keys={"ec2:Region": get_region()})
+            yield Check(dependent, keys={"ec2:Region": seams.get_region()})
         for read, named in _named(operation, request):
             yield Check(
                 read, named, tag_keys("aws:ResourceTag", self._image_builder.tags_of(named))
             )
-        if operation == "ImportVmImage" and SERVICE_LINKED_ROLE not in iam._roles:  # noqa: SLF001
+        if operation == "ImportVmImage" and SERVICE_LINKED_ROLE not in seams.ROLES:
             yield Check(
                 "iam:CreateServiceLinkedRole",
                 service_linked_role_arn(),

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core.responses import AccountRegionScopedDict, get_account_id
-from ministack.services import iam
-
+from local_aws import seams
 from local_aws.services.imagebuilder.arns import latest_versions, names, newest
 from local_aws.services.imagebuilder.lists import listed
 from local_aws.services.service_model import ServiceError
@@ -95,7 +93,7 @@ class Pipelines:
         self._arn_to_be = arn_to_be
         self._recipe_of = recipe_of
         self._in_a_recipe = is_in_a_recipe
-        self.parts: dict[str, Part] = AccountRegionScopedDict()
+        self.parts: dict[str, Part] = seams.AccountRegionScopedDict()
         self.operations: dict[str, Operation] = {}
         for kind in KINDS:
             self.operations[f"Create{kind}"] = partial(self._create, kind)
@@ -136,7 +134,7 @@ class Pipelines:
             shown |= {
                 "version": arn.split("/")[2],
                 "type": "BUILD",
-                "owner": get_account_id(),
+                "owner": seams.get_account_id(),
                 "encrypted": True,
                 "state": {"status": "ACTIVE"},
             }
@@ -218,7 +216,7 @@ class Pipelines:
                 _one_of(request, "data", "uri")
             case "InfrastructureConfiguration":
                 profile = request["instanceProfileName"]
-                if profile not in iam._instance_profiles:  # noqa: SLF001
+                if profile not in seams.INSTANCE_PROFILES:
                     raise ServiceError(
                         "InvalidParameterValueException",
                         "The value supplied for parameter 'instanceProfileName' is not valid. "

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ministack.core.responses import get_account_id
-from ministack.services import iam
+from local_aws import seams
 
 SERVICE_LINKED_ROLE: Final = "AWSServiceRoleForImageBuilder"
 SERVICE: Final = "imagebuilder.amazonaws.com"
@@ -19,13 +18,13 @@ def create_service_linked_role(created: str) -> None:
 
     https://docs.aws.amazon.com/imagebuilder/latest/userguide/image-builder-service-linked-role.html
     """
-    if SERVICE_LINKED_ROLE in iam._roles:  # noqa: SLF001
+    if SERVICE_LINKED_ROLE in seams.ROLES:
         return
     # Not by CreateServiceLinkedRole, because MiniStack gives the role another name.
-    iam._roles[SERVICE_LINKED_ROLE] = {  # noqa: SLF001
+    seams.ROLES[SERVICE_LINKED_ROLE] = {
         "RoleName": SERVICE_LINKED_ROLE,
         "Arn": service_linked_role_arn(),
-        "RoleId": iam._gen_id("AROA"),  # noqa: SLF001
+        "RoleId": seams.new_iam_id("AROA"),
         "CreateDate": created,
         "Path": f"/aws-service-role/{SERVICE}/",
         "AssumeRolePolicyDocument": (
@@ -43,4 +42,4 @@ def create_service_linked_role(created: str) -> None:
 def service_linked_role_arn() -> str:
     """Return the ARN of the role in the current account."""
     path = f"aws-service-role/{SERVICE}/{SERVICE_LINKED_ROLE}"
-    return f"arn:aws:iam::{get_account_id()}:role/{path}"
+    return f"arn:aws:iam::{seams.get_account_id()}:role/{path}"

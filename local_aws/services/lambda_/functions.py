@@ -8,10 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core import lambda_runtime
-from ministack.services import lambda_svc
-from ministack.services.cloudformation import custom_resource
-
+from local_aws import seams
 from local_aws.services.lambda_ import worker_time
 
 if TYPE_CHECKING:
@@ -52,18 +49,11 @@ def register(world: World) -> None:
     Args:
         world: Its clock determines the age of events, its faults which one is delivered twice.
     """
-    lambda_runtime._PYTHON_WORKER_SCRIPT = _worker_script(  # noqa: SLF001 - read for each worker
-        lambda_runtime._PYTHON_WORKER_SCRIPT,  # noqa: SLF001
-        world.clock.file,
-    )
-    lambda_svc.invoke_async_with_retry = _in_aws_time(world)
-    custom_resource.invoke_custom_resource = _as_cloudformation(
-        custom_resource.invoke_custom_resource
-    )
-    lambda_svc._execute_function_with_config_scope = _asynchronous(  # noqa: SLF001
-        lambda_svc._execute_function_with_config_scope,  # noqa: SLF001
-        world,
-    )
+    # MiniStack reads the script for each worker.
+    seams.WORKER_SCRIPT.replace(lambda script: _worker_script(script, world.clock.file))
+    seams.INVOKE_LATER.put(_in_aws_time(world))
+    seams.INVOKE_CUSTOM_RESOURCE.replace(_as_cloudformation)
+    seams.EXECUTE_FOR_CLOUDFORMATION.replace(lambda execute: _asynchronous(execute, world))
 
 
 def _worker_script(script: str, clock_file: Path | None) -> str:
@@ -84,17 +74,9 @@ def kill_caller(access_key: str | None) -> None:
     Args:
         access_key: The access key of the call.
     """
-    with lambda_runtime._lock:  # noqa: SLF001
-        busy = [
-            worker
-            for workers in lambda_runtime._workers.values()  # noqa: SLF001
-            for worker in workers
-            if worker.in_use and worker._proc  # noqa: SLF001
-        ]
-    for worker in busy:
-        credentials = lambda_runtime.execution_credentials(worker.config)
-        if credentials["AWS_ACCESS_KEY_ID"] == access_key:
-            worker._proc.kill()  # noqa: SLF001
+    for config, process in seams.busy_processes():
+        if seams.execution_credentials(config)["AWS_ACCESS_KEY_ID"] == access_key:
+            process.kill()
 
 
 def _as_cloudformation(invoke: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,7 +100,7 @@ def _asynchronous(execute: Callable[..., Any], world: World) -> Callable[..., An
             return execute(function, event)
         fault = world.take_fault("cloudformation", "CustomResourceEvent")
         for _ in range(2 if fault and fault.duplicate else 1):
-            lambda_svc.invoke_async_with_retry(function, event)
+            seams.INVOKE_LATER(function, event)
         return {}
 
     return asynchronous
@@ -146,11 +128,11 @@ def _deliver(world: World, function: dict[str, Any], event: Any, sent: float) ->
     failures, throttles = 0, 0
     while True:
         # The function may have changed, or may be deleted.
-        known, config, name = lambda_svc._get_func_record_for_ref(arn)  # noqa: SLF001
+        known, config, name = seams.find_function(arn)
         if not config:
             return
-        function = lambda_svc._execution_record_for_config(known, config)  # noqa: SLF001
-        result = lambda_svc._execute_function(function, event)  # noqa: SLF001
+        function = seams.execution_record(known, config)
+        result = seams.execute_function(function, event)
         if not result.get("error"):
             return
         if result.get("throttle"):
@@ -167,4 +149,4 @@ def _deliver(world: World, function: dict[str, Any], event: Any, sent: float) ->
     on_failure = (limits.get("DestinationConfig") or {}).get("OnFailure") or {}
     target = on_failure.get("Destination") or config.get("DeadLetterConfig", {}).get("TargetArn")
     if target:
-        lambda_svc._route_async_failure(target, name, event, result)  # noqa: SLF001
+        seams.route_async_failure(target, name, event, result)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ministack.services import stepfunctions
+from local_aws import seams
 
 if TYPE_CHECKING:
     from local_aws.server.world import World
@@ -23,6 +23,6 @@ def register(world: World) -> None:
         end = end if end.tzinfo else end.replace(tzinfo=UTC)
         world.clock.sleep(end.timestamp() - world.now())
 
-    stepfunctions._scaled_sleep = world.clock.sleep  # noqa: SLF001
-    stepfunctions._sleep_until = sleep_until  # noqa: SLF001
-    stepfunctions.now_iso = world.timestamp
+    seams.SLEEP.put(world.clock.sleep)
+    seams.SLEEP_UNTIL.put(sleep_until)
+    seams.EXECUTION_TIME.put(world.timestamp)

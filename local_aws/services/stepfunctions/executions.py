@@ -9,9 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ministack.core.responses import error_response_json, json_response
-from ministack.services import stepfunctions
-
+from local_aws import seams
 from local_aws.services.paging import page
 from local_aws.services.service_model import ServiceError
 
@@ -30,7 +28,7 @@ _REFILL: Final = 5
 def register(world: World) -> None:
     """Replace MiniStack's ListExecutions for the whole process."""
     executions = Executions(world)
-    stepfunctions._list_executions = executions.respond  # noqa: SLF001
+    seams.LIST_EXECUTIONS.put(executions.respond)
     world.operations.add(_OPERATION)
 
 
@@ -47,9 +45,9 @@ class Executions:
         """ListExecutions."""
         try:
             self._check_rate()
-            return json_response(self._list(request))
+            return seams.json_response(self._list(request))
         except ServiceError as error:
-            return error_response_json(error.code, error.message, 400)
+            return seams.error_response_json(error.code, error.message, 400)
 
     def _check_rate(self) -> None:
         fault = self._world.take_fault(*_OPERATION)
@@ -64,7 +62,7 @@ class Executions:
 
     def _list(self, request: dict[str, Any]) -> dict[str, Any]:
         state_machine = request.get("stateMachineArn")
-        if state_machine not in stepfunctions._state_machines:  # noqa: SLF001
+        if state_machine not in seams.STATE_MACHINES:
             raise ServiceError(
                 "StateMachineDoesNotExist", f"State Machine Does Not Exist: '{state_machine}'"
             )
@@ -74,7 +72,7 @@ class Executions:
         wanted = request.get("statusFilter")
         shown = [
             seen
-            for execution in list(stepfunctions._executions.values())  # noqa: SLF001
+            for execution in list(seams.EXECUTIONS.values())
             if execution["stateMachineArn"] == state_machine
             and (seen := self._seen(execution))
             and wanted in {None, seen["status"]}
