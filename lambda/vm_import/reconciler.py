@@ -26,6 +26,7 @@ from errors import (
     AwsError,
     ClientTokenError,
     ImportTaskError,
+    NotListedError,
     VmImportError,
     failures_name,
     tolerated,
@@ -358,6 +359,17 @@ class Reconciler(Generic[P, E]):
             previous: The tags that it named before.
             is_new: Whether it becomes the result of this event, and was not that of the last one.
         """
+        try:
+            self._change_tags(existing, properties, previous, is_new=is_new)
+        except AwsError as error:
+            if not error.is_not_found:
+                raise
+            # What was read was older than its deletion, or than its creation.
+            raise NotListedError(f"AWS does not find {existing.id}") from error
+
+    def _change_tags(
+        self, existing: E, properties: P, previous: Mapping[str, str], *, is_new: bool
+    ) -> None:
         record = self._record(existing, properties, is_new=is_new)
         expected = {**properties.tags, **self._owner.tags, **record.tag}
         changed = {k: v for k, v in expected.items() if existing.tags.get(k) != v}
@@ -366,11 +378,15 @@ class Reconciler(Generic[P, E]):
         removed = previous.keys() - expected.keys()
         if {*changed} == {OwnTag.TOKEN} and existing.token and not removed:
             # Without the record it is usable, too.
-            with tolerated(f"{existing.id} has no record of the event", unless=self._type.repeats):
+            with tolerated(f"{existing.id} has no record of the event", unless=self._repeats):
                 self._type.tag(existing, changed)
             return
         add, remove = partial(self._type.tag, existing), partial(self._type.untag, existing)
         change_tags(existing.tags, changed, removed, add, remove)
+
+    def _repeats(self, error: VmImportError) -> bool:
+        is_not_found = isinstance(error, AwsError) and error.is_not_found
+        return is_not_found or self._type.repeats(error)
 
     def _record(self, existing: E, properties: P, *, is_new: bool) -> Record:
         record, event_id = existing.record, self._event.id

@@ -95,7 +95,7 @@ class Knobs:
     response_url_age_seconds: float = 0
 
     def changed(self, changes: dict[str, object]) -> Knobs:
-        """Return these knobs with changes.
+        """Return a copy of these knobs in which some have other values.
 
         Raises:
             ValueError: A knob does not exist, or a value is not allowed.

@@ -21,6 +21,36 @@ NOT_FOUND = {"code": "ResourceNotFoundException", "message": "not found", "statu
 # --- images that GetImage does not find ---
 
 
+def test_an_image_that_was_deleted_a_moment_ago_is_not_used_again(
+    account: Account, image: CustomResource
+) -> None:
+    account.knobs(read_lag_seconds=3)
+    properties = account.waiting()
+    deleted = image.create(properties)["PhysicalResourceId"]
+    image.delete()
+
+    response = image.create(properties)
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert response["PhysicalResourceId"] != deleted
+    assert account.images_of(image) == [response["PhysicalResourceId"]]
+
+
+@pytest.mark.parametrize("lag", [10, 60])
+def test_an_image_that_image_builder_lists_late_is_imported_once(
+    account: Account, image: CustomResource, lag: int
+) -> None:
+    properties = account.properties()
+    account.advance(60)  # EC2 lists its task by now
+    account.knobs(read_lag_seconds=lag)
+
+    response = image.create(properties)
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert account.images_of(image) == [response["PhysicalResourceId"]]
+    assert len({str(one) for one in account.requests_of(image, "ImportVmImage")}) == 1
+
+
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("timeout", [3600, None], ids=["waiting", "in the background"])
 def test_a_few_polls_that_do_not_find_the_image_do_not_end_the_wait(

@@ -225,20 +225,40 @@ MUTATIONS = (
         call("read_until_found", "True"),
     ),
     _fault(
-        "the tags of the resource are not put back", "reconciler", f"{R}._tag", drop_entry("_owner")
+        "the tags of the resource are not put back",
+        "reconciler",
+        f"{R}._change_tags",
+        drop_entry("_owner"),
     ),
-    _fault("the tag of the token is not put back", "reconciler", f"{R}._tag", drop_entry("record")),
+    _fault(
+        "the tag of the token is not put back",
+        "reconciler",
+        f"{R}._change_tags",
+        drop_entry("record"),
+    ),
     _fault(
         "tags that were removed from the template stay",
         "reconciler",
-        f"{R}._tag",
+        f"{R}._change_tags",
         argument("change_tags", 2, "[]"),
     ),
     _fault(
         "tags are compared only with what is read",
         "reconciler",
-        f"{R}._tag",
+        f"{R}._change_tags",
         drop_statement("items", "changed", "previous", "dict"),
+    ),
+    _fault(
+        "an image that was deleted a moment ago is used again",
+        "reconciler",
+        f"{R}._repeats",
+        drop_operand("is_not_found", beside="_type"),
+    ),
+    _fault(
+        "an image that is listed late is imported again",
+        "image.resource",
+        "Images.create",
+        never("repeats"),
     ),
     _fault("a new image is read only once", "aws.session", "", assign("READS", "1")),
     _fault(

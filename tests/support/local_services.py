@@ -168,9 +168,10 @@ class LocalServices:
         task = ImportTask(
             task_id=task_id,
             request={"DiskContainers": []},
-            details=[{"DeviceName": "/dev/sda1", "SnapshotId": "snap-1", "DiskImageSize": 1.0}],
+            details=[{"DeviceName": "/dev/sda1", "DiskImageSize": 1.0}],
         )
         with seams.request_scope(ACCOUNT, REGION):
+            self._vm_import._make_snapshots(task)
             self._vm_import._tasks[task_id] = task
             if ends == "completed":
                 self._world.call_in(seconds, lambda: self._vm_import._complete(task))

@@ -74,7 +74,7 @@ class Event:
 
 
 def seconds_of(event_id: str) -> float | None:
-    """Return when an event was sent, in seconds since 1970, if its id says that.
+    """Return when an event was sent, in seconds since 1970, or None if its id has no date.
 
     Args:
         event_id: The id, or the name of the event's execution.

@@ -16,6 +16,7 @@ from errors import (
     ANOTHER_IMPORT,
     ImageFailedError,
     ImportTaskError,
+    NotListedError,
     NotYetError,
     failures_name,
     tolerated,
@@ -173,6 +174,11 @@ class Images(ResourceType[ImageProperties, Image]):
         arn, request_id = images.import_vm_image(properties.request(self.owner, token))
         image = read_until_found(lambda: images.get(arn) or images.listed(arn), READS)
         if image is None:
+            # The answer may be that of an import whose image is gone. But another token makes a
+            # second image, so time must have shown that Image Builder does not only list it late.
+            not_listed = NotListedError(f"Image Builder does not list {arn}")
+            if self.repeats(not_listed):
+                raise not_listed
             return None
         if not image.is_usable and image.token == token:
             reason = (image.reason or "Image Builder gives no reason").rstrip(".")

@@ -46,7 +46,9 @@ def listed(
         ServiceError: A filter or the token is not valid.
     """
     if request.get("byName"):
-        raise ServiceError("InvalidRequestException", "local_aws does not serve byName")
+        raise ServiceError(
+            "InvalidRequestException", "local_aws does not serve byName: leave it out"
+        )
     if request.get("owner", "Self") != "Self":
         items = []
     for wanted in request.get("filters", []):
