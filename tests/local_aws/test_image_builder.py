@@ -157,6 +157,7 @@ def test_names_that_differ_in_case_spaces_or_underscores_are_one_image(aws: Acco
         {"name": "x" * 129},
         {"semanticVersion": "1.0"},
         {"semanticVersion": "1.0.1073741824"},
+        {"semanticVersion": "1.0." + "9" * 5000},
         {"platform": "BeOS"},
         {"description": "x" * 1025},
         {"clientToken": "x" * 65},

@@ -32,10 +32,10 @@ class Exporter:
         self._client: Any = server.session().client("cloudformation")
         self.name = f"exporter-{next(_numbers)}"
 
-    def put(self, value: str, *, is_exported: bool = True) -> str:
+    def put(self, value: str, *, export: str = "", is_exported: bool = True) -> str:
         """Create or update the stack; return the reasons in its events."""
-        export = {"Export": {"Name": self.name}} if is_exported else {}
-        return self._put(self.name, {"Value": value, **export})
+        exported = {"Export": {"Name": export or self.name}} if is_exported else {}
+        return self._put(self.name, {"Value": value, **exported})
 
     def add_user(self) -> str:
         name = f"{self.name}-user"
@@ -77,6 +77,16 @@ def test_an_export_in_use_cannot_change(server: LocalAws, what: str, *, is_expor
     assert f"Export {exporter.name} cannot be {what} as it is in use by {user}" in reasons
     assert exporter.status() == "UPDATE_ROLLBACK_COMPLETE"
     assert exporter.value() == "first"
+
+
+def test_another_stack_cannot_have_the_name_of_an_export(server: LocalAws) -> None:
+    first, second = Exporter(server), Exporter(server)
+    first.put("first")
+
+    reasons = second.put("second", export=first.name)
+
+    assert f"Export with name {first.name} is already exported by stack {first.name}" in reasons
+    assert (first.value(), second.status()) == ("first", "ROLLBACK_COMPLETE")
 
 
 def test_an_export_that_nobody_uses_can_change(server: LocalAws) -> None:

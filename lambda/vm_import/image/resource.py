@@ -91,7 +91,7 @@ def _delete_failed(event: Event, state: State, properties: ImageProperties, aws:
     """Delete the image whose import failed. CloudFormation does so too, but not in every case."""
     images = Images(event, state, aws)
     with tolerated(f"{state.image} is left behind", unless=images.repeats):
-        if image := images.get(state.image):
+        if image := read_until_found(lambda: images.get(state.image), READS):
             Reconciler(images).delete_existing(image, properties)
 
 

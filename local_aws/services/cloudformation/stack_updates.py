@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ExportInUseError(ValueError):
-    """An export that another stack imports would change."""
+    """An export that another stack imports would change, or another stack has its name."""
 
 
 def register(world: World) -> None:
@@ -37,6 +37,12 @@ def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
         outputs, exports = resolve(*arguments)
         stack_name, stack_id = arguments[-2:]
         stack = seams.STACKS[stack_name]
+        # https://github.com/aws-solutions/aws-waf-security-automations/issues/268
+        for name in exports:
+            if owner := next(_exporters_of(name, stack_name), None):
+                raise ExportInUseError(
+                    f"Export with name {name} is already exported by stack {owner}"
+                )
         for output in stack.get("Outputs", []):
             name = output.get("ExportName", "")
             value = exports.get(name, {}).get("Value")
@@ -57,6 +63,13 @@ def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
         return outputs, exports
 
     return then_clean_up
+
+
+def _exporters_of(export: str, stack_name: str) -> Iterator[str]:
+    for name, stack in seams.STACKS.items():
+        exists = name != stack_name and not stack["StackStatus"].startswith("DELETE")
+        if exists and any(export == out.get("ExportName") for out in stack.get("Outputs", [])):
+            yield name
 
 
 def _users_of(export: str, stack_name: str) -> Iterator[str]:

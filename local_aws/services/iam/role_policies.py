@@ -23,8 +23,6 @@ _LARGEST_OF_ROLE: Final = 10_240
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _LARGEST_OF_FUNCTION: Final = 20_480
 
-_Policies = dict[tuple[str, str], list[Any]]
-
 
 class QuotaError(Exception):
     """A policy is larger than AWS allows."""
@@ -44,7 +42,8 @@ def register(world: World) -> None:
 class _Changes:
     def __init__(self, world: World) -> None:
         self._world = world
-        self._past: Past[_Policies] = Past(world.now)
+        # By account.
+        self._past: dict[str, Past[dict[str, list[Any]]]] = {}
         self._present = seams.GATHER_ROLE_POLICIES.present
 
     def of(self, act: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,8 +54,8 @@ class _Changes:
             before = {name: dict(role["InlinePolicies"]) for name, role in seams.ROLES.items()}
             if lag := self._world.knobs.iam_lag_seconds:
                 account = seams.get_account_id()
-                seen = {(account, name): self._present(name, account) for name in before}
-                self._past.keep(seen, lag)
+                seen = {name: self._present(name, account) for name in before}
+                self._of_account(account).keep(seen, lag)
             result = act(*arguments, **more)
             for name, role in list(seams.ROLES.items()):
                 if _size(role["InlinePolicies"]) > _LARGEST_OF_ROLE:
@@ -73,10 +72,13 @@ class _Changes:
 
     def seen(self, role_name: str, account_id: str) -> list[Any]:
         """Return the policies that a role has as IAM sees it, maybe as before a change."""
-        past = self._past.shown()
+        past = self._of_account(account_id).shown()
         if past is None:
             return list(self._present(role_name, account_id))
-        return past.get((account_id, role_name), [])
+        return past.get(role_name, [])
+
+    def _of_account(self, account_id: str) -> Past[dict[str, list[Any]]]:
+        return self._past.setdefault(account_id, Past(self._world.now))
 
 
 def _size(policies: dict[str, str]) -> int:

@@ -225,7 +225,9 @@ class ImageBuilder:
         """Check what ImportVmImage requires beyond the shapes of its model."""
         if not _NAME.fullmatch(request["name"]):
             raise self._invalid("name", f"it must match {_NAME.pattern}")
-        if any(int(node) > _LARGEST_NODE for node in request["semanticVersion"].split(".")):
+        # Python converts numbers of up to 4,300 digits only.
+        nodes = [node.lstrip("0")[:20] or "0" for node in request["semanticVersion"].split(".")]
+        if any(int(node) > _LARGEST_NODE for node in nodes):
             raise self._invalid("semanticVersion", f"a node is at most {_LARGEST_NODE}")
         group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
         if not group.startswith("/aws/imagebuilder/"):
