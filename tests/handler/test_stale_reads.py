@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from contract import ImageAttribute, ImageProperty, OwnTag
+from contract import ImageAttribute, ImageProperty, OwnTag, Step
 from tests.support.account import tags_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,23 @@ NOT_FOUND = {"code": "ResourceNotFoundException", "message": "not found", "statu
 
 
 # --- images that GetImage does not find ---
+
+
+def test_the_image_of_a_failed_import_is_deleted_although_one_read_misses_it(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    properties = account.waiting()
+    account.fail_import("ClientError", task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
+    execution = image.start(image.create_event(properties))
+    while not execution.data[Step.STATE]["failure"]:
+        aws.step(execution)
+    missed = {"code": "ResourceNotFoundException", "message": "no", "status": 404}
+    account.fault("imagebuilder", "GetImage", error=missed)
+
+    aws.work(lambda: not execution.is_running)
+
+    assert image.responses()[-1]["Status"] == "FAILED"
+    assert account.images_of(image) == []
 
 
 def test_an_image_that_was_deleted_a_moment_ago_is_not_used_again(
