@@ -100,6 +100,11 @@ class AwsError(VmImportError):
         return self.code == "ResourceNotFoundException"
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether Image Builder does not delete the image while it is imported or used."""
+        return self.code == "ResourceDependencyException"
+
+    @property
     def is_token_used(self) -> bool:
         """Whether the client token was used before, with other parameters."""
         return self.code in _TOKEN_USED

@@ -527,6 +527,12 @@ MUTATIONS = (
         "_attributes",
         drop_operand("token", beside="lookup"),
     ),
+    _fault(
+        "an import that is still running is deleted",
+        "image.resource",
+        "Images.delete",
+        never("is_in_use"),
+    ),
     # the response
     _fault(
         "a failure is responded to as a success",

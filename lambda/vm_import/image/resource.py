@@ -14,6 +14,7 @@ from cloudformation.step import Done, Pending, Response, State
 from contract import IMAGE_BUILD_ARN, ImageAttribute, OwnTag
 from errors import (
     ANOTHER_IMPORT,
+    AwsError,
     ImageFailedError,
     ImportTaskError,
     NotListedError,
@@ -206,7 +207,13 @@ class Images(ResourceType[ImageProperties, Image]):
                 if properties:
                     self._cancel_task(properties.vm_import_task_id, existing)
                 raise NotYetError(f"{existing.id} is still being cancelled. Hint: delete it again")
-        self.aws.image_builder.delete(existing.id)
+        try:
+            self.aws.image_builder.delete(existing.id)
+        except AwsError as error:
+            # One read may have missed the image while it was being cancelled.
+            if error.is_in_use and self._is_running(existing):
+                raise NotYetError(str(error)) from error
+            raise
         return ()
 
     def _is_running(self, existing: Image) -> bool:
