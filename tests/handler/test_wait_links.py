@@ -160,12 +160,60 @@ def test_a_link_succeeds_at_once_if_a_rollback_returned_to_a_failed_image(
     aws: Aws, account: Account, image: CustomResource, link: CustomResource
 ) -> None:
     image.create(account.properties())
-    execution = link.start(link.create_event(of(image, ImportFailed="true")))
+    link.properties = of(image)
+    back = link.update_event(of(image, ImportFailed="true"), link.logical_id) | ROLLS_BACK
+    execution = link.start(back)
 
     aws.step(execution)
 
     assert execution.status == "SUCCEEDED"
     assert link.responses()[-1]["Status"] == "SUCCESS"
+
+
+def test_a_link_of_a_failed_image_succeeds_in_a_rollback_although_the_stack_is_not_described(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+) -> None:
+    image.create(account.properties())
+    link.properties = of(image)
+    aws.expect(denied={"DescribeStacks"})
+
+    back = link.update_event(of(image, ImportFailed="true"), link.logical_id) | ROLLS_BACK
+
+    assert link.send(back)["Status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("request_type", ["Create", "Update"])
+def test_a_link_of_a_failed_image_fails_in_the_next_deployment(
+    account: Account, image: CustomResource, link: CustomResource, request_type: str
+) -> None:
+    image.create(account.properties())
+    failed = of(image, ImportFailed="true")
+    link.properties = of(image)
+
+    response = link.create(failed) if request_type == "Create" else link.update(failed)
+
+    assert response["Status"] == "FAILED"
+    assert "had failed before" in response["Reason"]
+
+
+@pytest.mark.parametrize("ami_exists", [True, False])
+def test_a_shorter_timeout_after_the_image_was_deleted_by_hand_needs_its_ami(
+    account: Account, image: CustomResource, link: CustomResource, *, ami_exists: bool
+) -> None:
+    account.knobs(import_seconds=1.5 * HOURS)
+    arn = waited_an_hour(account, image)
+    assert link.create(of(image) | CONTINUE)["Status"] == "SUCCESS"
+    ami = account.ami_of(arn)["ImageId"]
+    account.delete(arn)
+    if not ami_exists:
+        account.ec2.deregister_image(ImageId=ami)
+
+    response = link.update(of(image))
+
+    if ami_exists:
+        assert (response["Status"], response["Data"][WaitAttribute.IMAGE_ID]) == ("SUCCESS", ami)
+    else:
+        assert response["Status"] == "FAILED"
 
 
 @pytest.mark.parametrize("import_hours", [4, 40], ids=["failed", "endless"])

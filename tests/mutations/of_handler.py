@@ -401,8 +401,14 @@ MUTATIONS = (
     _fault(
         "a link waits for an image that had failed before",
         "image.wait_link",
-        "step",
-        never("IMPORT_FAILED"),
+        "_wait",
+        never("has_failed"),
+    ),
+    _fault(
+        "a link of a failed image succeeds in each deployment",
+        "image.wait_link",
+        "_is_rolling_back",
+        returns("True"),
     ),
     _fault("the Delete of a link waits", "image.wait_link", "step", never("Delete")),
     _fault(

@@ -52,6 +52,16 @@ def test_the_number_of_polls_is_limited(hours: int, most: int) -> None:
     assert max(polls(hours * HOUR, chance) for _ in range(200)) <= most
 
 
+def test_waits_that_begin_together_late_in_an_import_do_not_stay_together() -> None:
+    chance = random.Random(0)  # noqa: S311
+    first = [polling_interval(HOUR, None, chance.random(), is_first=True) for _ in range(400)]
+
+    assert min(first) >= 60
+    assert max(first) <= 90
+    # At most a thirtieth of them, and some more by chance, poll in one second.
+    assert max(first.count(second) for second in first) <= 30
+
+
 def test_imports_that_start_together_do_not_stay_together() -> None:
     chance = random.Random(0)  # noqa: S311
     ages = [0] * 400

@@ -13,7 +13,7 @@ from cloudformation.properties import check, is_true
 from cloudformation.step import Done, Pending, Response, State
 from contract import WaitAttribute
 from contract import WaitProperty as P
-from errors import ImageFailedError, ImageGoneError, failures_name
+from errors import AwsError, ImageFailedError, ImageGoneError, failures_name
 from image.waiting import Wait
 
 _REQUIRED = (P.IMAGE_ARN, P.VM_IMPORT_TASK_ID)
@@ -35,23 +35,43 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
         check(properties, _REQUIRED, dict.fromkeys(_REQUIRED, str))
         arn = properties[P.IMAGE_ARN]
         data: dict[str, str] = {WaitAttribute.IMAGE_ARN: arn, WaitAttribute.IMAGE_ID: ""}
-        if is_true(properties.get(P.IMPORT_FAILED)):
-            # A rollback returned to an image that had already failed.
-            return Done(Response(physical_id, data, f"the import of {arn} had failed before"))
         state = replace(state, image=arn, attributes=data)
         task_id = properties[P.VM_IMPORT_TASK_ID]
+        # The image resource knows: a rollback returned to an image that had already failed.
+        has_failed = is_true(properties.get(P.IMPORT_FAILED))
         try:
-            return Wait(event, state, task_id, physical_id).step(aws)
+            return _wait(Wait(event, state, task_id, physical_id), aws, has_failed=has_failed)
         except ImageFailedError as error:
-            if event.old_properties.get(P.IMAGE_ARN) != arn:
-                raise
-            # Another event waited for this image before. A rollback to it must succeed. So must a
-            # change of the timeout after somebody deleted the image, which was AVAILABLE then.
-            if not (
-                isinstance(error, ImageGoneError)
-                or aws.stacks.get(event.owner.stack_id).is_rolling_back
-            ):
+            was_waited_for = event.old_properties.get(P.IMAGE_ARN) == arn
+            if not (was_waited_for or has_failed):
                 raise
             found = Amis(event.owner, aws).find(task_id)
             data[WaitAttribute.IMAGE_ID] = "".join(ami.id for ami in found)
+            # A change of the timeout succeeds after somebody deleted the image, if its AMI exists.
+            is_usable = was_waited_for and isinstance(error, ImageGoneError) and found
+            if not (is_usable or _is_rolling_back(event, state, aws, unknown=has_failed)):
+                raise
             return Done(Response(physical_id, data, str(error)))
+
+
+def _wait(wait: Wait, aws: Aws, *, has_failed: bool) -> Pending | Done:
+    if has_failed:
+        raise ImageFailedError(f"the import of {wait.state.image} had failed before")
+    return wait.step(aws)
+
+
+def _is_rolling_back(event: Event, state: State, aws: Aws, *, unknown: bool) -> bool:
+    """Return whether the stack is rolled back: a rollback to an image must succeed.
+
+    Args:
+        event: CloudFormation's event.
+        state: What is known from the steps before.
+        aws: The AWS APIs.
+        unknown: What to return if the function may not describe the stack.
+    """
+    try:
+        return aws.stacks.get(event.owner.stack_id).is_rolling_back
+    except AwsError as error:
+        if not error.is_denied or state.may_pass(error):
+            raise
+        return unknown

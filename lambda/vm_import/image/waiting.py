@@ -26,6 +26,8 @@ _LONGEST: Final = 90
 _SHARE: Final = 20
 # By at most this share the jitter shortens an interval.
 _JITTER: Final = 0.15
+# And the first of the longest intervals of a wait: waits may begin together late in an import.
+_FIRST_JITTER: Final = 1 / 3
 # EC2's task is completed, and the image becomes AVAILABLE soon.
 _SHORTEST_AFTER_COMPLETION: Final = 5
 _SHARE_AFTER_COMPLETION: Final = 2.5
@@ -37,7 +39,9 @@ _GONE: Final = 4
 _LEAST_TIME: Final = 60
 
 
-def polling_interval(age: float, since_completion: float | None, jitter: float) -> int:
+def polling_interval(
+    age: float, since_completion: float | None, jitter: float, *, is_first: bool = False
+) -> int:
     """Return the seconds until the next poll.
 
     The interval grows with the age of the import, so that the response is late by at most a
@@ -47,14 +51,18 @@ def polling_interval(age: float, since_completion: float | None, jitter: float) 
         age: Seconds since the image was created.
         since_completion: Seconds since a poll found EC2's task completed; None if it is not.
         jitter: From 0 to 1. Different values keep many imports from polling at the same time.
+        is_first: Whether the wait has just begun.
     """
     seconds = min(max(age / _SHARE + 5, _SHORTEST), _LONGEST)
     if since_completion is not None:
         share = since_completion / _SHARE_AFTER_COMPLETION
         seconds = min(max(share, _SHORTEST_AFTER_COMPLETION), seconds)
-    # Polls spread while the intervals grow. The longest ones have no jitter, so that 12 hours take
-    # at most 520 polls.
-    return _LONGEST if seconds == _LONGEST else round(seconds * (1 - jitter * _JITTER))
+    share = _JITTER
+    if seconds == _LONGEST:
+        # Polls spread while the intervals grow, or at the beginning of the wait. After that the
+        # longest intervals have no jitter, so that 12 hours take at most 520 polls.
+        share = _FIRST_JITTER if is_first else 0
+    return round(seconds * (1 - jitter * share))
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ class Wait:
             elif remaining > 0:
                 completed = time.time() - state.completed if state.completed else None
                 jitter = random.random()  # noqa: S311 - not cryptography
-                interval = polling_interval(age, completed, jitter)
+                is_first = elapsed < _SHORTEST
+                interval = polling_interval(age, completed, jitter, is_first=is_first)
                 seconds = max(1, min(interval, round(remaining)))
                 return Pending(state, seconds)
             if progress.ami:
