@@ -170,12 +170,15 @@ def test_a_link_succeeds_at_once_if_a_rollback_returned_to_a_failed_image(
     assert link.responses()[-1]["Status"] == "SUCCESS"
 
 
-def test_a_link_of_a_failed_image_succeeds_in_a_rollback_although_the_stack_is_not_described(
-    aws: Aws, account: Account, image: CustomResource, link: CustomResource
+@pytest.mark.parametrize(
+    "operation", ["DescribeStacks", "DescribeImages", "DescribeImportImageTasks"]
+)
+def test_a_link_of_a_failed_image_succeeds_in_a_rollback_although_a_call_is_denied(
+    aws: Aws, account: Account, image: CustomResource, link: CustomResource, operation: str
 ) -> None:
     image.create(account.properties())
     link.properties = of(image)
-    aws.expect(denied={"DescribeStacks"})
+    aws.expect(denied={operation})
 
     back = link.update_event(of(image, ImportFailed="true"), link.logical_id) | ROLLS_BACK
 

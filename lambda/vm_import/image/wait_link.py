@@ -13,7 +13,7 @@ from cloudformation.properties import check, is_true
 from cloudformation.step import Done, Pending, Response, State
 from contract import WaitAttribute
 from contract import WaitProperty as P
-from errors import AwsError, ImageFailedError, ImageGoneError, failures_name
+from errors import AwsError, ImageFailedError, ImageGoneError, failures_name, tolerated
 from image.waiting import Wait
 
 _REQUIRED = (P.IMAGE_ARN, P.VM_IMPORT_TASK_ID)
@@ -45,10 +45,15 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
             was_waited_for = event.old_properties.get(P.IMAGE_ARN) == arn
             if not (was_waited_for or has_failed):
                 raise
-            found = Amis(event.owner, aws).find(task_id)
-            data[WaitAttribute.IMAGE_ID] = "".join(ami.id for ami in found)
+            with tolerated(f"the AMI of {arn} is not known", unless=state.may_pass):
+                found = Amis(event.owner, aws).find(task_id)
+                data[WaitAttribute.IMAGE_ID] = "".join(ami.id for ami in found)
             # A change of the timeout succeeds after somebody deleted the image, if its AMI exists.
-            is_usable = was_waited_for and isinstance(error, ImageGoneError) and found
+            is_usable = (
+                was_waited_for
+                and isinstance(error, ImageGoneError)
+                and data[WaitAttribute.IMAGE_ID]
+            )
             if not (is_usable or _is_rolling_back(event, state, aws, unknown=has_failed)):
                 raise
             return Done(Response(physical_id, data, str(error)))
