@@ -111,7 +111,7 @@ def late(local: LocalAws) -> Iterator[None]:
     """Have AWS see each change late, and CloudFormation clean up late and in another order."""
     before = local.knobs()
     local.knobs(
-        iam_lag_seconds=60, read_lag_seconds=3, clean_up_seconds=300, resource_order="reverse"
+        iam_lag_seconds=60, read_lag_seconds=6, clean_up_seconds=300, resource_order="reverse"
     )
     yield
     local.knobs(**before)

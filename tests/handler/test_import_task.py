@@ -544,7 +544,7 @@ def test_a_snapshot_whose_new_tags_ec2_does_not_show_yet_is_deleted_with_the_ami
     given = account.task_properties(DiskContainers=disks, DeleteAmi="true")
     task_id = task.create(given)["PhysicalResourceId"]
     ami = account.complete(task_id)
-    account.knobs(read_lag_seconds=3)
+    account.knobs(read_lag_seconds=6)
 
     assert task.delete()["Reason"] == ""
 

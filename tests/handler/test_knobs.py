@@ -42,7 +42,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "imported_ami_name": ("task_id", "other"),
     "image_shows_ami": (True, False),
     "ami_listing_seconds": (0, 60),
-    "read_lag_seconds": (0, 3),
+    "read_lag_seconds": (0, 6),
     "iam_lag_seconds": (0, 60),
     "state_machine_key_checks_caller": (True, False),
     "clean_up_seconds": (0, 600),

@@ -43,7 +43,7 @@ def test_the_image_of_a_failed_import_is_deleted_although_one_read_misses_it(
 def test_an_image_that_was_deleted_a_moment_ago_is_not_used_again(
     account: Account, image: CustomResource
 ) -> None:
-    account.knobs(read_lag_seconds=3)
+    account.knobs(read_lag_seconds=6)
     properties = account.waiting()
     deleted = image.create(properties)["PhysicalResourceId"]
     image.delete()

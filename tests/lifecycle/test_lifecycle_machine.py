@@ -73,7 +73,7 @@ rarely = st.sampled_from([False, False, True])
 WAITING: dict[str, Any] = {ImageProperty.TIMEOUT_SECONDS: "600"}
 # A concurrent event waits for the other one as long as that takes with a fault or two. One that
 # Lambda delivers again, a minute later, is too late: see test_sequences.py.
-SHORT = {"throttled", "throttled unretried", "failed", "response lost", "not connected"}
+SHORT = {"throttled", "throttled unretried", "failed", "answer lost", "not connected"}
 IN_FLIGHT: Trouble = {"wrong_responses": {}, "denied": set(), "repeat": "", "in_flight": True}
 LONG = {("completed", 1000), ("never", 0)}
 changes = st.sampled_from(
@@ -120,7 +120,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         mismatch=st.sampled_from(["refuse", "replay"]),
         cancel=st.sampled_from(["cancel", "refuse"]),
         unknown=st.sampled_from(["empty", "not_found", "invalid"]),
-        lag=st.sampled_from([0, 0, 1, 3]),
+        lag=st.sampled_from([0, 0, 1, 3, 6]),
         clean_up_after=st.sampled_from([0, 30, 600]),
         waits=st.booleans(),
         there=st.booleans(),

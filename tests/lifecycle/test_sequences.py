@@ -132,7 +132,7 @@ def test_a_delete_whose_function_is_killed_at_any_call_leaves_nothing(
 
 def test_an_import_whose_answer_is_lost_is_found_by_its_token(aws: Aws) -> None:
     stack = Stack(aws)
-    aws.expect(dict.fromkeys(range(2, 6), "response lost"))
+    aws.expect(dict.fromkeys(range(2, 6), "answer lost"))
 
     assert stack.create(stack.properties)
 
@@ -402,7 +402,7 @@ def test_a_rollback_restores_the_tags_of_an_image_that_is_not_listed_yet(
     first = str(stack.physical_id)
     aws.delete(first)
     aws.sleep(10)
-    aws.local.change_knobs(read_lag_seconds=3)
+    aws.local.change_knobs(read_lag_seconds=6)
     stack.deliver(stack._update(first, after, before))
     made = stack.response["PhysicalResourceId"]
 
@@ -627,7 +627,7 @@ def test_a_rollback_restores_tags_though_it_does_not_see_the_new_ones_yet(aws: A
     stack = Stack(aws)
     first = stack.change(Tags={"stays": "1", "goes": "1"})
     stack.create(first)
-    aws.local.change_knobs(read_lag_seconds=3)
+    aws.local.change_knobs(read_lag_seconds=6)
 
     stack.update(stack.change(Tags={"stays": "2", "comes": "1"}), others_fail=True)
 
@@ -640,7 +640,7 @@ def test_a_rollback_restores_tags_though_it_does_not_see_the_new_ones_yet(aws: A
 @pytest.mark.parametrize("by", ["its ARN", "a placeholder"])
 def test_an_image_that_was_created_a_moment_ago_is_deleted(aws: Aws, by: str) -> None:
     stack = Stack(aws)
-    aws.local.change_knobs(read_lag_seconds=3)
+    aws.local.change_knobs(read_lag_seconds=6)
     stack.create(stack.properties)
     (arn,) = aws.images
 

@@ -78,6 +78,7 @@ class Stack:
     Attributes:
         retains: Whether CloudFormation retains images that were replaced or removed.
         delete_ami: Whether AMI and snapshots are deleted with their task.
+        clean_up_after: How many seconds after an update CloudFormation may delete what it replaced.
         retained: The images that CloudFormation retained, each with its task.
     """
 
@@ -85,6 +86,7 @@ class Stack:
     chance: random.Random
     retains: bool = False
     delete_ami: bool = True
+    clean_up_after: float = 0
     retained: dict[str, str] = field(default_factory=dict)
     stack_id: str = field(default_factory=new_stack_id)
     template: Template | None = None
@@ -124,6 +126,7 @@ class Stack:
             self._roll_back(before)
             return False
         self.template = template
+        self.aws.let_pass(self.clean_up_after)
         for resource, (old_id, old) in reversed([*zip(self.resources, before, strict=True)]):
             if old_id and self._is_in(resource, template):
                 if old_id != resource.physical_id:
@@ -276,8 +279,14 @@ def play(aws: Aws, seed: int) -> None:
         snapshots_of_failed_import=chance.choice(["keep", "delete"]),
         ami_listing_seconds=chance.choice([0, 0, 3]),
     )
-    aws.local.change_knobs(read_lag_seconds=chance.choice([0, 0, 1, 3]))
-    stack = Stack(aws, chance, retains=chance.random() < 0.5, delete_ami=chance.random() < 0.7)
+    aws.local.change_knobs(read_lag_seconds=chance.choice([0, 0, 1, 3, 6]))
+    stack = Stack(
+        aws,
+        chance,
+        retains=chance.random() < 0.5,
+        delete_ami=chance.random() < 0.7,
+        clean_up_after=chance.choice([0, 30, 600]),
+    )
     waits = chance.random() < 0.6
     for _ in range(6):
         # A rollback after an event that got no response needs the AMI's tags if EC2 no longer

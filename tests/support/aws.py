@@ -193,6 +193,9 @@ class Aws:
         denied: set[str] | None = None,
     ) -> None:
         """Have these fail from here on, and nothing else."""
+        unknown = {*(faults or {}).values()} - {*FAULTS}
+        unknown |= {*(response_faults or {}).values()} - {*RESPONSE_FAULTS}
+        assert not unknown, f"no such faults: {unknown}"
         self.faults, self.response_faults = faults or {}, response_faults or {}
         self.denied = denied or set()
         self._calls = self._puts = self._outage = self._response_outage = 0

@@ -14,13 +14,13 @@ from botocore.parsers import ResponseParserError
 
 from errors import AwsError
 
-# Reads may lag behind writes: attempts, within about 5 seconds.
-READS: Final = 4
+# Reads may lag behind writes: attempts, within 8 to 15 seconds.
+READS: Final = 5
 # Another event, or AWS itself, may need time: attempts, within 30 to 60 seconds. That is longer
 # than a Create takes that finds four tokens used, and shorter than contract.GRACE.
 READS_WHILE_OTHERS_WORK: Final = 8
 # For how many seconds reads may lag behind writes.
-LAG: Final = 5
+LAG: Final = 8
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ def read_until_found(read: Callable[[], T], attempts: int) -> T:
 
     Args:
         read: Reads it; returns something false if there is nothing.
-        attempts: How often to read at most. Four take about 5 seconds, eight up to a minute.
+        attempts: How often to read at most. Five take up to 15 seconds, eight up to a minute.
 
     Returns:
         What was found, or what the last attempt returned.
