@@ -120,6 +120,9 @@ def on_step(
 
 def _take(event: Event, state: State, context: LambdaContext, longest: float) -> Pending | Done:
     """Take a step, or repeat it later if that may help."""
+    if state.failure:
+        with failures_name(state.failed_id):
+            raise VmImportError(state.failure)
     resource_type = event.raw["ResourceType"]
     if resource_type not in _STEPS:
         raise PropertyError(
@@ -136,7 +139,12 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
     except VmImportError as error:
         limit = MAX_TIMEOUT if state.follow_up else event.retry_limit
         if state.elapsed >= min(limit, longest) or not state.may_pass(error):
-            raise
+            if event.request_type == "Delete" or state.follow_up:
+                raise
+            # Kept in the state first: if the function is killed after its response, the step that
+            # is repeated must not create what CloudFormation takes for failed.
+            failed = replace(state, failure=str(error), failed_id=error.physical_id)
+            return Pending(failed, 1)
         logger.info({"repeated after": str(error)})
         pause = min(max(state.elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)
         return Pending(state.after(error), round(pause))

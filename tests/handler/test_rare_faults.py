@@ -286,3 +286,20 @@ def test_an_import_that_nothing_can_cancel_is_deleted_when_it_ends(
     assert image.delete()["Status"] == "SUCCESS"
 
     assert account.images_of(image) == []
+
+
+# --- a function that is killed after its response ---
+
+
+def test_nothing_is_imported_after_a_failed_response(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    aws.expect(response_faults={0: "killed after"})
+    refused = {"code": "ClientException", "message": "The service is busy.", "status": 400}
+    account.fault("imagebuilder", "ImportVmImage", error=refused)
+
+    response = image.create(account.waiting())
+    account.advance(3600)
+
+    assert response["Status"] == "FAILED"
+    assert account.images_of(image) == []

@@ -228,7 +228,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     ) -> None:
         """Do a stack operation with faults, and check what exists afterwards."""
         resource = self.resource
-        self.aws.sleep(5)  # longer than reads lag behind
+        self.aws.sleep(10)  # longer than reads lag behind
         before = {arn: image.status for arn, image in self.own.items()}
         old_id, old = resource.physical_id, self.identity(resource.properties)
         self.repeat, self.chance = repeat, random.Random(chance)  # noqa: S311

@@ -355,6 +355,12 @@ MUTATIONS = (
     ),
     _fault("what may succeed later is a failure", "index", "_take", never("may_pass")),
     _fault(
+        "a step that failed is taken again when the function is killed after its response",
+        "index",
+        "_take",
+        always("Delete"),
+    ),
+    _fault(
         "an unknown resource type has no error of its own",
         "index",
         "_take",

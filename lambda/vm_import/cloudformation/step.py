@@ -26,8 +26,12 @@ class State:
     """What Fn::GetAtt returns for the resource."""
     completed: float = 0.0
     """When a poll first found EC2's import task completed, in seconds since 1970."""
-    failure: str = ""
+    import_failure: str = ""
     """Why the import failed, once that is known: only its clean-up and the response remain."""
+    failure: str = ""
+    """Why the event failed, once that is known: only the response remains."""
+    failed_id: str = ""
+    """The physical id of that response, if it differs from that of the event."""
     missed: int = 0
     """How many polls in a row did not find the image."""
     follow_up: bool = False

@@ -67,16 +67,16 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     # A later event may adopt the image before CloudFormation deletes what this one created.
     placeholder = properties.lookup(event.owner).placeholder(event.id)
     with failures_name(state.image if is_known else placeholder):
-        if state.failure:
+        if state.import_failure:
             _delete_failed(event, state, properties, aws)
-            raise ImageFailedError(state.failure)
+            raise ImageFailedError(state.import_failure)
         try:
             return _wait(event, state, properties, old).step(aws)
         except ImageFailedError as error:
             if state.follow_up or is_known:
                 raise
             # Kept in the state first: when the image is deleted, nobody knows why it failed.
-            return Pending(replace(state, failure=str(error)), 1)
+            return Pending(replace(state, import_failure=str(error)), 1)
 
 
 def _wait(
