@@ -52,7 +52,9 @@ class EventStateMachine(Construct):
         self.executions_arn = f"{states}:execution:{name}:*"
         statements = [_policies.invoke(function)]
         if encryption_key:
-            statements.append(_policies.encrypt_executions(encryption_key, self.arn_by_name))
+            statements.append(
+                _policies.encrypt_executions(encryption_key, self.arn_by_name, "EncryptExecutions")
+            )
         role = iam.Role(
             self,
             "Role",

@@ -260,7 +260,7 @@ def invoke(function: lambda_.IFunction) -> iam.PolicyStatement:
     )
 
 
-def encrypt_executions(key: kms.IKey, state_machine_arn: str) -> iam.PolicyStatement:
+def encrypt_executions(key: kms.IKey, state_machine_arn: str, sid: str) -> iam.PolicyStatement:
     """Return what the state machine needs to encrypt the data of its executions.
 
     So does the function, which starts and stops them: AWS does not say whose permissions it checks.
@@ -269,7 +269,7 @@ def encrypt_executions(key: kms.IKey, state_machine_arn: str) -> iam.PolicyState
     # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
     context = {"kms:EncryptionContext:aws:states:stateMachineArn": state_machine_arn}
     return iam.PolicyStatement(
-        sid="EncryptExecutions",
+        sid=sid,
         actions=["kms:Decrypt", "kms:GenerateDataKey"],
         resources=[key.key_arn],
         conditions={"StringEquals": context},

@@ -152,7 +152,9 @@ class VmImportProvider(Construct):
         ]
         if encryption_key:
             statements.append(
-                _policies.encrypt_executions(encryption_key, self._state_machine.arn_by_name)
+                _policies.encrypt_executions(
+                    encryption_key, self._state_machine.arn_by_name, "StartEncryptedExecutions"
+                )
             )
         set_inline_policy(
             self._role,

@@ -82,8 +82,8 @@ class AwsError(VmImportError):
         # https://docs.aws.amazon.com/vm-import/latest/userguide/troubleshooting.html
         is_about_role = self.code == "InvalidParameter" and "service role" in str(error)
         self.is_denied = is_about_role or any(part in self.code for part in _DENIED)
-        # IAM may not have seen a new role, permission or tag yet.
-        self.is_brief = self.is_denied
+        # IAM may not have seen a new role, permission or tag yet, and EC2 not a change.
+        self.is_brief = self.is_denied or self.code in _NOT_SEEN
         is_lost = not response and not isinstance(error, ParamValidationError)
         is_passing = status == 429 or any(part in self.code for part in _PASSING)  # noqa: PLR2004
         self.is_transient = is_lost or status >= 500 or is_passing  # noqa: PLR2004
@@ -163,6 +163,11 @@ _TOKEN_USED: Final = frozenset(
 )
 # Parts of the codes of calls that IAM or a key policy denies.
 _DENIED: Final = ("AccessDenied", "Forbidden", "UnauthorizedOperation")
+# EC2 does not know yet what it has just created, or still lists what it has just deleted.
+# https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+_NOT_SEEN: Final = frozenset(
+    {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound"}
+)
 _DENIED_HINT: Final = (
     "VmImportProvider grants this to the function's role; look for a permissions boundary, a "
     "service control policy or changed image tags that deny it"

@@ -336,6 +336,8 @@ class Reconciler(Generic[P, E]):
             existing = next((one for one in found if one.is_usable), None)
             if existing or error.is_token_used:
                 return existing
+            # What it is created from may have failed a moment ago, for a reason that says more.
+            self._type.check(properties)
             raise
         if created and self._owner.is_another(created.tags):
             return None

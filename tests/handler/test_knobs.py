@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import ImageProperty
+from contract import ImageProperty, TaskProperty
 from local_aws.server.knobs import Knobs
+from tests.support.account import IMPORT
 from tests.support.aws import STACK_CHANGED, STACK_STATUS
 from tests.support.local_services import UNLICENSED_ROLE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.account import Account
     from tests.support.aws import Aws
     from tests.support.cloudformation import CustomResource
@@ -56,72 +60,173 @@ BOTH: dict[str, tuple[object, ...]] = {
     "failed_creation_deleted": ("before", "after"),
     "response_url_age_seconds": (0, 60),
 }
-EACH = [(knob, value) for knob, values in BOTH.items() for value in values]
-# The knobs that affect a lost image.
-OF_TOKENS = [(knob, value) for knob, value in EACH if knob.startswith("idempotency")]
-IDS = [f"{knob}={value}" for knob, value in EACH]
+# CloudFormation, IAM and Step Functions ask for these, and recipes, so the handler is tested with
+# them in deployments.
+OF_DEPLOYMENTS = {
+    "checked_first",
+    "clean_up_seconds",
+    "failed_creation_deleted",
+    "iam_lag_seconds",
+    "missing_reference",
+    "resource_order",
+    "state_machine_key_checks_caller",
+}
+# Image Builder and EC2 ask for these in the life of each image. The others have tests of their own.
+OF_A_LIFE = [
+    (knob, value)
+    for knob in (
+        "import_seconds",
+        "deleting_seconds",
+        "image_watch_seconds",
+        "cancel_seconds",
+        "idempotency_seconds",
+        "build_numbers",
+        "cancel_import",
+        "unknown_image_version",
+        "tag_imported_ami",
+        "imported_ami_name",
+        "image_shows_ami",
+        "ami_listing_seconds",
+        "read_lag_seconds",
+        "snapshots_of_failed_import",
+        "import_idempotency_seconds",
+        "import_checks_caller",
+        "response_url_age_seconds",
+    )
+    for value in BOTH[knob]
+]
+IDS = [f"{knob}={value}" for knob, value in OF_A_LIFE]
+DAY = 86400
 
 
-def test_each_knob_is_tested() -> None:
+@pytest.fixture(autouse=True)
+def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which nothing asks for its knob: its values would make no difference."""
+    asked = set()
+    read = Knobs.__getattribute__
+
+    def reading(knobs: Knobs, name: str) -> Any:
+        if sys._getframe(1).f_globals["__name__"] != "dataclasses":
+            asked.add(name)
+        return read(knobs, name)
+
+    monkeypatch.setattr(Knobs, "__getattribute__", reading)
+    yield
+    tested = [knob for knob in BOTH if knob in request.node.name and knob not in OF_DEPLOYMENTS]
+    assert asked.issuperset(tested), f"nothing asks for {tested}"
+
+
+def test_each_knob_has_a_test(request: pytest.FixtureRequest) -> None:
     assert list(BOTH) == list(Knobs().as_dict())
+    names = " ".join(item.name for item in request.session.items)
+    assert [knob for knob in BOTH if knob not in names and knob not in OF_DEPLOYMENTS] == []
 
 
-@pytest.mark.parametrize(("knob", "value"), EACH, ids=IDS)
-def test_a_resource_leaves_nothing_behind_with_any_knob(
+@pytest.mark.parametrize(("knob", "value"), OF_A_LIFE, ids=IDS)
+def test_a_stack_leaves_nothing_behind_with_any_knob(
     account: Account,
+    task: CustomResource,
     image: CustomResource,
     knob: str,
     value: object,
 ) -> None:
     account.knobs(**{"import_seconds": 120, knob: value})
-    properties = account.properties(Tags={"a": "1"})
-
+    disks = account.task_properties(DeleteAmi="true")
+    if value != 0:
+        account.fault("ec2", "ImportImage", lose_answer=True)  # only its token finds the task
+    first = task.create(disks)
+    properties = account.waiting(
+        VmImportTaskId=first["PhysicalResourceId"], Tags={"a": "1"}, DeleteAmi="true"
+    )
     created = image.create(properties)
     again = image.create({**properties, ImageProperty.TAGS: {"a": "2"}})
-    assert [response["Status"] for response in (created, again)] == ["SUCCESS"] * 2, again["Reason"]
-    assert created["PhysicalResourceId"] == again["PhysicalResourceId"]
+    for response in (first, created, again):
+        assert response["Status"] == "SUCCESS", response["Reason"]
+    assert account.images_of(image) == [created["PhysicalResourceId"]]
+    assert again["PhysicalResourceId"] == created["PhysicalResourceId"]
+
+    # an update whose import fails at its end, and its rollback
+    properties = {**image.properties}
+    second = task.update({**disks, TaskProperty.DESCRIPTION: "second"})["PhysicalResourceId"]
+    account.fail_import("ClientError: no", task_id=second, at_progress=84)
+    new = {**properties, ImageProperty.VM_IMPORT_TASK_ID: second}
+    failed = image.update(new)
+    assert failed["Status"] == ("SUCCESS" if value == 0 and knob == "import_seconds" else "FAILED")
+    image.update(properties)
+    task.update(disks, first["PhysicalResourceId"])
+    image.delete(failed["PhysicalResourceId"], new)
+    task.delete(second)
     assert account.images_of(image) == [created["PhysicalResourceId"]]
 
-    newer = image.update({**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"})
-    assert newer["Status"] == "SUCCESS", newer["Reason"]
-    assert image.delete(created["PhysicalResourceId"], properties)["Status"] == "SUCCESS"
-    assert account.images_of(image) == [newer["PhysicalResourceId"]]
+    # an update that is cancelled during its import, and its rollback
+    newer = {**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"}
+    execution = image.start(image.update_event(newer))
+    account.aws.step(execution)
+    back = image.update(properties)
+    assert (back["Status"], back["PhysicalResourceId"]) == (
+        "SUCCESS",
+        created["PhysicalResourceId"],
+    )
+    assert account.images_of(image) == [created["PhysicalResourceId"]]
 
-    assert image.delete()["Status"] == "SUCCESS"
+    for resource in (image, task):
+        response = resource.delete()
+        assert response["Status"] == "SUCCESS", response["Reason"]
+    account.advance(IMPORT)
     assert account.images_of(image) == []
+    assert account.active_tasks_of(image) == []
+    assert account.ec2.describe_images(Owners=["self"])["Images"] == []
+    assert account.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
 
 
-@pytest.mark.parametrize(("knob", "value"), OF_TOKENS)
-def test_a_lost_image_is_created_again_with_any_knob(
-    account: Account,
-    image: CustomResource,
-    knob: str,
-    value: object,
+@pytest.mark.parametrize("value", BOTH["idempotency_of_unusable_image"])
+def test_idempotency_of_unusable_image_is_no_obstacle_to_another_import(
+    account: Account, image: CustomResource, value: str
 ) -> None:
-    properties = account.properties()
-    account.advance(3600)
-    account.knobs(**{"image_watch_seconds": 0, knob: value})
+    account.knobs(idempotency_of_unusable_image=value)
+    lost, properties = lost_image(account, image)
+    created_again(account, image, lost, properties)
+
+
+@pytest.mark.parametrize("value", BOTH["idempotency_mismatch"])
+def test_idempotency_mismatch_is_no_obstacle_to_another_import_with_other_tags(
+    account: Account, image: CustomResource, value: str
+) -> None:
+    account.knobs(idempotency_mismatch=value)
+    lost, properties = lost_image(account, image)
+    created_again(account, image, lost, {**properties, ImageProperty.TAGS: {"a": "2"}})
+
+
+def lost_image(account: Account, image: CustomResource) -> tuple[str, dict[str, Any]]:
+    """Create an image, and delete it by hand; return its ARN and properties."""
+    properties = account.properties(Tags={"a": "1"})
+    account.advance(IMPORT)
     lost = image.create(properties)["PhysicalResourceId"]
-    account.advance(3600)
+    account.advance(IMPORT)
     account.delete(lost)
+    return lost, properties
 
+
+def created_again(
+    account: Account, image: CustomResource, lost: str, properties: dict[str, Any]
+) -> None:
     response = image.create(properties)
-
     assert response["Status"] == "SUCCESS", response["Reason"]
     assert account.images_of(image) == [response["PhysicalResourceId"]]
     assert response["PhysicalResourceId"] != lost
 
 
 @pytest.mark.parametrize("value", BOTH["unknown_task"])
-def test_unknown_task_is_reported_with_either_value(
-    account: Account,
-    image: CustomResource,
-    value: str,
+def test_unknown_task_is_reported_if_ec2_forgets_the_task_before_image_builder_reads_it(
+    account: Account, image: CustomResource, value: str
 ) -> None:
+    properties = account.waiting()
     account.knobs(unknown_task=value)
-    response = image.create(account.properties(VmImportTaskId="import-ami-0123456789abcdef0"))
+    account.advance(20 * 60 + 7 * DAY - 60)
+    account.fault("imagebuilder", "ImportVmImage", delay=120)
+    response = image.create(properties)
     assert response["Status"] == "FAILED"
-    assert "EC2 does not know the import task import-ami-0123456789abcdef0" in response["Reason"]
+    assert "import task" in response["Reason"]
     assert account.images_of(image) == []
 
 
@@ -167,36 +272,31 @@ def test_invalid_value_error_is_reported_with_its_message(
 
 
 @pytest.mark.parametrize("value", BOTH["failed_task"])
-@pytest.mark.parametrize("is_known", [True, False])
-def test_failed_task_is_reported_with_the_message_of_ec2(
-    account: Account,
-    image: CustomResource,
-    value: str,
-    *,
-    is_known: bool,
+@pytest.mark.parametrize("waits", [True, False])
+def test_failed_task_is_reported_if_it_fails_before_image_builder_reads_it(
+    account: Account, image: CustomResource, value: str, *, waits: bool
 ) -> None:
     account.knobs(failed_task=value, import_seconds=120)
-    properties = account.waiting()
+    properties = account.waiting() if waits else account.properties()
     message = "ClientError: Unknown OS / Missing OS files."
     account.fail_import(message, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
-    if is_known:
-        account.advance(3600)
+    account.fault("imagebuilder", "ImportVmImage", delay=200)
     response = image.create(properties)
-    assert response["Status"] == "FAILED"
-    assert message.rstrip(".") in response["Reason"]
+    if waits or value == "refuse":
+        assert response["Status"] == "FAILED"
+        assert message.rstrip(".") in response["Reason"]
+        assert account.images_of(image) == []
     assert image.delete()["Status"] == "SUCCESS"
     assert account.images_of(image) == []
 
 
 @pytest.mark.parametrize("value", BOTH["cancel_ended_task"])
 def test_cancel_ended_task_is_no_failure_of_a_deletion(
-    account: Account,
-    task: CustomResource,
-    value: str,
+    account: Account, task: CustomResource, value: str
 ) -> None:
     account.knobs(cancel_ended_task=value, import_seconds=120)
     assert task.create(account.task_properties())["Status"] == "SUCCESS"
-    account.advance(3600)
+    account.fault("ec2", "CancelImportTask", delay=200)
     response = task.delete()
     assert response["Status"] == "SUCCESS", response["Reason"]
 
@@ -267,16 +367,12 @@ def test_failed_creation_deleted_before_or_after_the_next_one_leaves_that_one(
 
 
 @pytest.mark.parametrize("code", BOTH["cancel_terminal_error"])
-def test_cancel_terminal_error_of_an_ended_import_is_no_failure(
-    account: Account,
-    image: CustomResource,
-    code: str,
+def test_cancel_terminal_error_of_an_import_that_just_ended_is_no_failure(
+    account: Account, image: CustomResource, code: str
 ) -> None:
-    account.knobs(import_seconds=120)
+    account.knobs(import_seconds=120, cancel_terminal_error=code)
     assert image.create(account.properties())["Status"] == "SUCCESS"
-    message = "The image is AVAILABLE and cannot be cancelled."
-    ended = {"code": code, "message": message, "status": 400}
-    account.fault("imagebuilder", "CancelImageCreation", error=ended)
+    account.fault("imagebuilder", "CancelImageCreation", delay=200)
     assert image.delete()["Status"] == "SUCCESS"
     assert account.images_of(image) == []
 

@@ -28,15 +28,23 @@ READ = {
     "Action": ["s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"],
     "Resource": "arn:aws:s3:::*",
 }
+# https://docs.aws.amazon.com/vm-import/latest/userguide/required-permissions.html
 REGISTER = {
     "Effect": "Allow",
     "Action": [
         "ec2:CopySnapshot",
-        "ec2:Describe*",
+        "ec2:DescribeImages",
         "ec2:ModifySnapshotAttribute",
         "ec2:RegisterImage",
-        "kms:*",
-        "license-manager:*",
+        "kms:CreateGrant",
+        "kms:Decrypt",
+        "kms:DescribeKey",
+        "kms:Encrypt",
+        "kms:GenerateDataKey",
+        "kms:ReEncryptFrom",
+        "license-manager:GetLicenseConfiguration",
+        "license-manager:ListLicenseSpecificationsForResource",
+        "license-manager:UpdateLicenseSpecificationsForResource",
     ],
     "Resource": "*",
 }

@@ -118,6 +118,8 @@ def test_a_page_has_100_executions_unless_maxresults_asks_for_up_to_1000(
     assert refused(lambda: states.list_executions(stateMachineArn=arn, nextToken="no"))[0] == (
         "InvalidToken"
     )
+    too_large = refused(lambda: states.list_executions(stateMachineArn=arn, maxResults=1001))
+    assert too_large[0] == "ValidationException"
 
 
 def test_an_account_that_lists_executions_too_often_is_throttled() -> None:

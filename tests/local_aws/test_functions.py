@@ -46,6 +46,15 @@ LOG = {
     "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
     "Resource": {"Fn::GetAtt": ["Log", "Arn"]},
 }
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+NETWORK_INTERFACES = (
+    "CreateNetworkInterface",
+    "DescribeNetworkInterfaces",
+    "DescribeSubnets",
+    "DeleteNetworkInterface",
+    "AssignPrivateIpAddresses",
+    "UnassignPrivateIpAddresses",
+)
 
 
 def _message(event: dict[str, Any]) -> str:
@@ -206,10 +215,15 @@ def test_a_function_with_a_role_that_lambda_cannot_assume_is_not_created(probe: 
     assert "cannot be assumed by Lambda" in probe.reasons()
 
 
-def test_a_function_in_a_vpc_needs_a_role_that_may_create_network_interfaces(probe: Probe) -> None:
+@pytest.mark.parametrize("action", NETWORK_INTERFACES)
+def test_a_function_in_a_vpc_needs_a_role_that_may_manage_network_interfaces(
+    probe: Probe, action: str
+) -> None:
+    allowed = [f"ec2:{other}" for other in NETWORK_INTERFACES if other != action]
+    probe.statements = [*probe.statements, {**LOG, "Action": allowed, "Resource": "*"}]
     probe.function = {"VpcConfig": {"SubnetIds": ["subnet-0"], "SecurityGroupIds": ["sg-0"]}}
     assert probe.create() == "ROLLBACK_COMPLETE"
-    assert "does not have permissions to call CreateNetworkInterface on EC2" in probe.reasons()
+    assert f"does not have permissions to call {action} on EC2" in probe.reasons()
 
 
 @pytest.mark.parametrize("status", [403, 500])

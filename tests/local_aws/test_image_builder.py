@@ -296,6 +296,16 @@ def test_a_cancelled_image_becomes_cancelled_after_a_while(aws: Account) -> None
     aws.images.delete_image(imageBuildVersionArn=arn)
 
 
+def test_an_image_that_is_being_cancelled_never_becomes_available(aws: Account) -> None:
+    aws.server.knobs(cancel_seconds=7200)
+    arn = aws.import_image()
+    aws.cancel(arn)
+    aws.finish()
+    assert aws.status(arn) == "PENDING"
+    aws.server.advance(3601)
+    assert aws.status(arn) == "CANCELLED"
+
+
 def test_cancelling_an_import_is_refused_if_the_knob_says_so(aws: Account) -> None:
     aws.server.knobs(cancel_import="refuse")
     arn = aws.import_image()
@@ -322,7 +332,7 @@ def test_tags_can_be_added_read_and_removed(aws: Account) -> None:
     aws.images.tag_resource(resourceArn=arn, tags={"a": "2", "b": "x"})
     assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {"a": "2", "b": "x"}
     assert aws.image(arn)["tags"] == {"a": "2", "b": "x"}
-    aws.images.untag_resource(resourceArn=arn, tagKeys=["a", "absent"])
+    aws.images.untag_resource(resourceArn=arn, tagKeys=["absent", "a"])
     assert aws.images.list_tags_for_resource(resourceArn=arn)["tags"] == {"b": "x"}
 
 

@@ -107,9 +107,10 @@ def test_a_parent_that_does_not_exist_is_refused(aws: Account) -> None:
 
 def test_a_component_of_this_account_that_does_not_exist_is_refused(aws: Account) -> None:
     component = COMPONENT.replace(":aws:component", f":{aws.account_id}:component")
-    components = [{"componentArn": component}]
-    refusal = refused(lambda: create(aws, "ami-0123456789abcdef0", components=components))
-    assert refusal[0] == "InvalidParameterValueException"
+    for components in ([component], [COMPONENT, component]):
+        arns = [{"componentArn": arn} for arn in components]
+        refusal = refused(lambda arns=arns: create(aws, "ami-0123456789abcdef0", components=arns))  # type: ignore[misc]
+        assert refusal[0] == "InvalidParameterValueException"
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,7 @@ def test_a_recipe_blocks_the_deletion_of_its_parent_unless_the_knob_says_so(
     aws.server.knobs(dependants_block_delete=blocks)
     parent = aws.import_image()
     aws.finish()
+    create(aws, "ami-0123456789abcdef0", name="another")
     recipe = create(aws, parent)
     if blocks:
         refusal = refused(lambda: aws.images.delete_image(imageBuildVersionArn=parent))

@@ -137,6 +137,17 @@ def test_a_failed_creation_is_deleted_and_created_again_by_the_next_deployment(
     assert stack.received()[2]["PhysicalResourceId"] == "its-own-id"
 
 
+def test_a_failed_creation_is_retained_if_its_policy_says_so(stack: Stack) -> None:
+    retained = {"DeletionPolicy": "Retain"}
+    stack.create({"Failing": custom(Create="FAILED") | retained}, DisableRollback=True)
+    assert stack.ends("CREATE_FAILED")
+
+    stack.deploy_again({"Failing": custom(Create="SUCCESS") | retained})
+
+    assert stack.ends("UPDATE_COMPLETE")
+    assert stack.requests() == ["Create Failing", "Create Failing"]
+
+
 def test_a_failed_creation_can_be_deleted_after_the_next_one(stack: Stack) -> None:
     stack.server.knobs(failed_creation_deleted="after")
     try:
