@@ -394,7 +394,7 @@ def test_a_role_needs_each_permission_to_import_an_encrypted_disk_with_licenses(
 ) -> None:
     aws.make_role("vmimport", TRUST, READ, without(action))
     licenses = [{"LicenseConfigurationArn": "arn:aws:license-manager:::license-configuration:x"}]
-    encrypted = {"Encrypted": True, "KmsKeyId": "alias/disks"}
+    encrypted: Any = {"Encrypted": True, "KmsKeyId": "alias/disks"}
     refusal = refused(lambda: aws.start(LicenseSpecifications=licenses, **encrypted))
     assert refusal[0] == "InvalidParameter"
     assert refusal[2].startswith("The service role vmimport does not exist or does not have")
