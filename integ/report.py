@@ -155,5 +155,5 @@ def summary(run: Run) -> Iterator[str]:
         if record.status in ("failed", "interrupted"):
             yield f"{record.status}: {record.check}: {record.error[:_LONGEST]}"
         for verdict in record.verdicts:
-            if verdict.outcome is Outcome.REFUTED:
-                yield f"refuted: {verdict.subject}: {verdict.seen[:_LONGEST]}"
+            if verdict.outcome in (Outcome.REFUTED, Outcome.UNDECIDED):
+                yield f"{verdict.outcome.value}: {verdict.subject}: {verdict.seen[:_LONGEST]}"

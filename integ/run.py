@@ -9,6 +9,7 @@ import secrets
 import signal
 import time
 import uuid
+from argparse import ArgumentTypeError
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,10 +51,12 @@ def run_id(text: str) -> str:
     """Return the id of a run. Part of one would name the resources of other runs too.
 
     Raises:
-        ValueError: It is not the whole id of a run.
+        ArgumentTypeError: It is not the whole id of a run.
     """
     if not re.fullmatch(r"\d{4}-[0-9a-f]{6}", text):
-        raise ValueError(f"{text!r} is not the id of a run: use the whole id, such as 1128-4f2a9c")
+        raise ArgumentTypeError(
+            f"{text!r} is not the id of a run: use the whole id, such as 1128-4f2a9c"
+        )
     return text
 
 
@@ -335,15 +338,28 @@ class Run:
         self.processes.clear()
 
 
-def failure(call: Any, **request: object) -> str:  # noqa: ANN401 - an operation of boto3
-    """Call an operation and return code and message of its error, or nothing if it succeeds."""
+def attempt(call: Any, *arguments: object, **request: object) -> tuple[Any, str]:  # noqa: ANN401
+    """Call an operation that AWS may refuse.
+
+    Args:
+        call: An operation of boto3, or a method that calls one.
+        arguments: Its arguments.
+        request: Its keyword arguments.
+
+    Returns:
+        Its response and no error, or no response and the error as `Code STATUS: message`.
+    """
     try:
-        call(**request)
+        return call(*arguments, **request), ""
     except ClientError as error:
         found = error.response["Error"]
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        return f"{found['Code']} {status}: {found.get('Message', '')}"
-    return ""
+        return None, f"{found['Code']} {status}: {found.get('Message', '')}"
+
+
+def failure(call: Any, **request: object) -> str:  # noqa: ANN401 - an operation of boto3
+    """Return the error of a call as `Code STATUS: message`, or nothing if it succeeds."""
+    return attempt(call, **request)[1]
 
 
 def raise_unless_missing(error: ClientError) -> None:

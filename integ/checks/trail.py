@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from integ.check import check
-from integ.run import failure
+from integ.run import attempt, failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,11 +25,12 @@ NOT_AVAILABLE: Final = "not available here: the simulated AWS records no calls i
 
 
 @check(
-    creates="1 image",
     rows=("read_its_task_and_ami",),
     knobs=("import_checks_caller",),
-    minutes=30,
+    minutes=60,
     imports=1,
+    shares_import=True,
+    images=1,
 )
 def who_calls_what(run: Run, record: Record) -> None:
     """Which calls the import of an image causes, and with whose permissions, from CloudTrail."""
@@ -100,9 +101,10 @@ def _who(event: dict[str, Any]) -> str:
 
 def calls_of_run(run: Run) -> dict[str, int] | str:
     """Return the calls since the run started, by caller, or why there are none."""
-    lookup = run.account.client("cloudtrail").lookup_events
-    if error := failure(lookup, MaxResults=1):
-        return error
-    since = run.about["started"]
-    found = by_caller(e for source in _SOURCES for e in look_up(run, since, source))
-    return found or (NOT_AVAILABLE if run.account.is_simulated else "none")
+    calls: list[dict[str, Any]] = []
+    for source in _SOURCES:
+        found, error = attempt(look_up, run, run.about["started"], source)
+        if error:
+            return f"LookupEvents: {error}"
+        calls += found
+    return by_caller(calls) or (NOT_AVAILABLE if run.account.is_simulated else "none")
