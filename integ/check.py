@@ -224,10 +224,12 @@ class Record:
             error: Why it failed or was interrupted.
         """
         self.status, self.error = status, error
-        if status == "completed":
-            self.decide_rest("what was seen does not decide it")
-        else:
-            self.decide_rest(f"the check {status}: {error.strip().splitlines()[-1]}")
+        *_, last_line = ["", *error.splitlines()]
+        reasons = {
+            "completed": "what was seen does not decide it",
+            "failed": f"the check failed: {last_line}",
+        }
+        self.decide_rest(reasons.get(status, error))
 
     def decide_rest(self, reason: str) -> None:
         """Give a verdict about what the check should have decided and did not.

@@ -53,19 +53,26 @@ def who_calls_what(run: Run, record: Record) -> None:
     run.account.wait(is_recorded, _MINUTES, every=60)
     events = [event for source in _SOURCES for event in look_up(run, started, source)]
     record.observe("calls by caller", by_caller(events))
-    readers = {(name, who) for name, who in _callers(events) if name == "DescribeImportImageTasks"}
-    # The name of the user or role; the ARN of a session of a role is not that of the role.
-    own = run.about["principal"].rpartition(":")[2].split("/")[:2][-1]
-    with_callers_permissions = [
-        who for _, who in readers if who.endswith(f"{own} through imagebuilder.amazonaws.com")
-    ]
-    record.row(
-        "read_its_task_and_ami",
-        bool(with_callers_permissions) if readers else None,
-        f"DescribeImportImageTasks was called by {sorted(who for _, who in readers)}",
-    )
+    _decide_reader(record, run.about["principal"], events)
     # The reads of the disk are data events, which a trail of the user would have to record.
     record.knob("import_checks_caller", None, "LookupEvents shows no data events of S3")
+
+
+def _decide_reader(record: Record, principal: str, events: list[dict[str, Any]]) -> None:
+    """Decide with whose permissions Image Builder reads an import task."""
+    readers = {who for name, who in _callers(events) if name == "DescribeImportImageTasks"}
+    through = " through imagebuilder.amazonaws.com"
+    by_image_builder = {who for who in readers if who.endswith(through)}
+    # The ARN of a session of a role is not that of the role. A user can have a path.
+    names = principal.rpartition(":")[2].split("/")
+    own = names[1] if names[0] == "assumed-role" else names[-1]
+    record.row(
+        "read_its_task_and_ami",
+        any(who.endswith(f"{own}{through}") for who in by_image_builder)
+        if by_image_builder
+        else None,
+        f"DescribeImportImageTasks was called by {sorted(readers)}",
+    )
 
 
 def look_up(run: Run, since: float, source: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from integ.__main__ import EXIT_CODES, INVALID, main
 from integ.account import Account, AccountError
 from integ.check import CHECKS, CheckError, Outcome, Record
 from integ.checks.deployments import _raise_unless_image_failed
-from integ.checks.trail import by_caller
+from integ.checks.trail import _decide_reader, by_caller
 from integ.disk import GivenDisk, find_disk
 from integ.plan import IMPORT_MINUTES, plan_text, policy, price, total_minutes, total_price
 from integ.report import counts, summary, write_report
@@ -256,6 +256,46 @@ def test_calls_are_counted_by_role_and_by_the_service_that_makes_them() -> None:
         f"ImportVmImage by {role}": 1,
         f"DescribeImportImageTasks by {role} through imagebuilder.amazonaws.com": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("principal", "reader", "outcome"),
+    [
+        ("user/team/ada", "user/team/ada through imagebuilder.amazonaws.com", Outcome.CONFIRMED),
+        ("assumed-role/dev/ada", "role/dev through imagebuilder.amazonaws.com", Outcome.CONFIRMED),
+        ("user/ada", "role/slr through imagebuilder.amazonaws.com", Outcome.REFUTED),
+        ("user/ada", "user/ada", Outcome.UNDECIDED),
+    ],
+)
+def test_the_reader_of_a_task_is_the_caller_whatever_its_arn(
+    principal: str, reader: str, outcome: Outcome
+) -> None:
+    record = Record("who-calls-what")
+    arn, _, through = reader.partition(" through ")
+    identity = {"arn": f"arn:aws:iam::111122223333:{arn}", "invokedBy": through}
+    event = {"eventName": "DescribeImportImageTasks", "userIdentity": identity}
+
+    _decide_reader(record, f"arn:aws:iam::111122223333:{principal}", [event])
+
+    assert [verdict.outcome for verdict in record.verdicts] == [outcome]
+
+
+def test_what_a_completed_check_did_not_decide_is_printed_at_the_end(
+    tmp_path: Path, record: Record
+) -> None:
+    run = Run(Account(None, {}), "1128-abc", reports=tmp_path)
+    run.records["tokens"] = record
+    denied = "AccessDeniedException 403: no"
+    record.row("token_returns_the_first_response", holds=False, seen=denied)
+
+    record.status = "completed"
+    completed = list(summary(run))
+    record.status = "failed"
+    failed = list(summary(run))
+
+    line = f"not decided: token_returns_the_first_response: {denied}"
+    assert line in completed
+    assert line not in failed
 
 
 def test_the_report_shows_what_refutes_a_row(tmp_path: Path, record: Record) -> None:
