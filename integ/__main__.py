@@ -24,7 +24,7 @@ from integ.disk import find_disk
 from integ.output import say, warn
 from integ.plan import plan_text, policy
 from integ.report import summary, write_report
-from integ.run import PREFIX, REPORTS, Run, new_run_id, pause_until, run_id, timestamp
+from integ.run import PREFIX, REPORTS, SIGNALS, Run, new_run_id, pause_until, run_id, timestamp
 from local_aws import LocalAws, LocalAwsError
 from local_aws.client.cdk_cli import CdkCli, CdkError
 
@@ -51,7 +51,6 @@ EXIT_CODES: Final = {
     INTERRUPTED: "SIGINT, SIGTERM or SIGHUP interrupted the run. It cleaned up and printed what "
     "is left.",
 }
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BOOTSTRAP: Final = "/cdk-bootstrap/hnb659fds/version"
 
 
@@ -139,7 +138,7 @@ def _checks(text: str) -> list[str]:
 
 
 def _handle_signals(handler: Handler) -> None:
-    for number in _SIGNALS:
+    for number in SIGNALS:
         # A shell ignores SIGINT in a program that it runs in the background, where `kill -INT`
         # must still work. But nohup ignores SIGHUP, because the run must continue.
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:

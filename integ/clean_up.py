@@ -6,6 +6,7 @@ It needs no file of the run, so it also works after the run was killed.
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from integ.run import Run
 
 _MINUTES: Final = 60
+# Seconds until a second attempt: EC2 shows deleted resources for a while, and snapshots as in use.
+_PAUSE: Final = 30
 # What the constructs create by themselves. The clean-up finds it without its stack.
 _OWN_TYPES: Final = "Custom::"
 _TERMINAL: Final = ("AVAILABLE", "FAILED", "CANCELLED", "DEPRECATED", "DISABLED")
@@ -46,8 +49,15 @@ class CleanUp:
     def delete_all(self) -> dict[str, list[str]]:
         """Delete everything, and return what is left."""
         self._run.end_processes()
+        self._delete_each()
+        if self.left():
+            self._delete_each(after_seconds=_PAUSE)
+        return self.left()
+
+    def _delete_each(self, after_seconds: float = 0) -> None:
         # Stacks first: their deletion is the clean-up that the constructs themselves do.
-        for delete in (
+        steps: list[Callable[[], None]] = [
+            partial(self._run.account.sleep, after_seconds),
             self._delete_stacks,
             self._cancel_tasks,
             self._delete_recipes,
@@ -56,12 +66,12 @@ class CleanUp:
             self._delete_log_groups,
             self._delete_buckets,
             self._delete_roles,
-        ):
+        ]
+        for step in steps:
             try:
-                delete()
+                step()
             except Exception as error:  # noqa: BLE001 - the rest must still be deleted
                 warn(f"clean-up: {error}")
-        return self.left()
 
     def left(self) -> dict[str, list[str]]:
         """Return what exists of the run, by kind, without what is kept."""

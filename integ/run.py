@@ -32,6 +32,8 @@ PREFIX: Final = "cdk-vm-import-integ"
 # What the names of log groups begin with. The last one is what MiniStack's CloudFormation chooses.
 LOG_GROUPS: Final = ("", "/aws/imagebuilder/", "/aws/lambda/", "/aws/cloudformation/")
 REPORTS: Final = CHECKOUT / "integ-reports"
+# The signals that interrupt a run.
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # EC2 sees a new role after a while.
 _ROLE_MINUTES: Final = 3
 _IMPORT_MINUTES: Final = 90

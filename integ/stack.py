@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from integ.check import CheckError
-from integ.run import raise_unless_missing
+from integ.run import SIGNALS, raise_unless_missing
 from local_aws import LocalAwsError
 from local_aws.client.environment import CHECKOUT
 
@@ -355,25 +356,32 @@ class Stack:
     def _start_cdk(self, command: str, *options: str) -> None:
         inherited = {name: v for name, v in os.environ.items() if not name.startswith("AWS_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        with self._output.open("a") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the pinned CLI
-                [
-                    str(CHECKOUT / "node_modules/.bin/cdk"), command, self.name, "--no-notices",
-                    *options,
-                ],
-                cwd=self._folder,
-                env={
-                    **inherited, **self._run.account.environment, "PATH": path, "CI": "true",
-                    # The app runs in another folder than this program.
-                    "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path),
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                # Ctrl-C in the terminal must reach this program only, which then cleans up.
-                start_new_session=True,
-            )  # fmt: skip
-        self._run.processes.append(self._process)
+        command_line = [str(CHECKOUT / "node_modules/.bin/cdk"), command, self.name, "--no-notices"]
+        environment = {
+            **inherited,
+            **self._run.account.environment,
+            "PATH": path,
+            "CI": "true",
+            # The app runs in another folder than this program.
+            "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path),
+        }
+        # An interruption must not come before the run knows the process that it has to end.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            with self._output.open("a") as output:
+                self._process = subprocess.Popen(  # noqa: S603 - the pinned CLI
+                    [*command_line, *options],
+                    cwd=self._folder,
+                    env=environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    # Ctrl-C in the terminal must reach this program only, which then cleans up.
+                    start_new_session=True,
+                )
+            self._run.processes.append(self._process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
 
 def redacted(event: dict[str, Any]) -> dict[str, Any]:

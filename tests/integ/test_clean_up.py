@@ -1,15 +1,24 @@
-"""The clean-up of stacks that CloudFormation cannot delete."""
+"""The clean-up of stacks that CloudFormation cannot delete, and of processes."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from integ.account import Account
+from integ.check import Record
 from integ.clean_up import CleanUp
 from integ.run import PREFIX, Run
+from integ.stack import Stack
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STACK = f"{PREFIX}-1128-4f2a9c-first"
 
@@ -84,3 +93,24 @@ def test_a_stack_that_cannot_be_deleted_is_deleted_by_force_only_if_that_hides_n
 
     assert cloudformation.modes == modes
     assert cloudformation.status == status
+
+
+def test_an_interruption_while_the_cdk_cli_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, _: list[str], **options: Any) -> None:
+            super().__init__(["sleep", "60"], **options)
+            pids.append(self.pid)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("integ.stack.subprocess.Popen", Interrupted)
+    run = Run(Account(None, {}), "1128-4f2a9c", reports=tmp_path)
+
+    with pytest.raises(KeyboardInterrupt), Stack(run, Record("tokens"), "first") as stack:
+        stack._start_cdk("deploy")
+
+    assert pids
+    assert not psutil.pid_exists(pids[0])

@@ -470,10 +470,22 @@ def test_an_account_that_does_not_respond_hides_no_error(
     assert "--clean-up" in printed.partition("to delete what is left")[2]
 
 
+def test_what_could_not_be_deleted_at_first_is_deleted_a_little_later(
+    local: LocalAws, tmp_path: Path
+) -> None:
+    in_use = {"code": "InvalidSnapshot.InUse", "message": "The snapshot is in use"}
+    local.fault("ec2", "DeleteSnapshot", error=in_use, times=2)
+
+    assert integ(tmp_path, "--local", str(local.port), "--yes", "--only", "who-calls-what") == DONE
+
+    assert report(tmp_path)["left"] == {}
+
+
 def test_what_cannot_be_deleted_does_not_prevent_the_deletion_of_the_rest(
     local: LocalAws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    local.fault("ec2", "DeregisterImage", error=DENIED, times=1)
+    # The clean-up tries twice.
+    local.fault("ec2", "DeregisterImage", error=DENIED, times=2)
 
     code = integ(tmp_path, "--local", str(local.port), "--yes", "--only", "who-calls-what")
 
