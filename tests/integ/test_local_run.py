@@ -22,6 +22,7 @@ from integ.__main__ import DONE, INTERRUPTED, PROBLEM, main
 from integ.account import Account
 from integ.check import CHECKS, CheckError
 from integ.clean_up import CleanUp
+from integ.disk import GivenDisk
 from integ.run import PREFIX, Run
 from integ.stack import Stack
 from local_aws import LocalAws
@@ -479,6 +480,22 @@ def test_what_could_not_be_deleted_at_first_is_deleted_a_little_later(
     assert integ(tmp_path, "--local", str(local.port), "--yes", "--only", "who-calls-what") == DONE
 
     assert report(tmp_path)["left"] == {}
+
+
+def test_an_image_that_cannot_be_deleted_does_not_prevent_the_deletion_of_others(
+    local: LocalAws, tmp_path: Path
+) -> None:
+    disk = GivenDisk("an empty disk.raw", 1)
+    run = Run(Account.simulated(local), "1128-4f2a9c", disk, tmp_path)
+    for name in ("first", "second"):
+        run.await_image(run.import_image(run.completed_task(), name), "AVAILABLE")
+    local.fault("imagebuilder", "DeleteImage", error=DENIED, times=1)
+    clean_up = CleanUp(run)
+
+    clean_up._delete_images()
+
+    assert len(clean_up.left()["images"]) == 1
+    assert clean_up.delete_all() == {}
 
 
 def test_what_cannot_be_deleted_does_not_prevent_the_deletion_of_the_rest(
