@@ -279,17 +279,30 @@ def removing_one_of_two_tasks(run: Run, record: Record) -> None:
         stack.deploy(Definition({"First": first, "Other": other}), hurry=False)
         before = stack.active_tasks()
         stack.deploy(Definition({"Other": other}), hurry=False)
-        after = stack.active_tasks()
+        statuses = {task["ImportTaskId"]: task["Status"] for task in stack.tasks()}
+        _decide_removal(record, before, statuses)
         images = stack.images()
-        record.expect(
-            "The removed task is cancelled and the other one continues",
-            len(before) == 2 and len(after) == 1 and after[0] in before,  # noqa: PLR2004
-            f"active before: {before}, after: {after}",
-        )
         record.expect(
             "The removed image is deleted, the other one is not", len(images) == 1, images
         )
         record.expect("No resource failed", stack.failed() == {}, stack.failed())
+
+
+def _decide_removal(record: Record, before: list[str], after: dict[str, str]) -> None:
+    """Decide whether one of two tasks was cancelled, unless their imports ended first.
+
+    Args:
+        record: The record of the check.
+        before: The tasks that were active before the update.
+        after: The statuses of all tasks of the stack after it.
+    """
+    cancelled = [task for task, status in after.items() if status in ("deleting", "deleted")]
+    ended_first = not cancelled and "completed" in after.values()
+    record.expect(
+        "The removed task is cancelled and the other one continues",
+        None if ended_first else len(after) == 2 and len(cancelled) == 1,  # noqa: PLR2004
+        f"active before: {before}, after: {after}",
+    )
 
 
 @check(
@@ -341,9 +354,11 @@ def replacement_without_waiting(run: Run, record: Record) -> None:
         images = stack.images()
         new = next((arn for arn in images if arn != old), "")
         record.expect("The old image is deleted", old not in images, images)
+        # On a busy machine, the simulated import can end before the deployment does.
+        is_late = run.account.is_simulated and images.get(new) == "AVAILABLE"
         record.expect(
             "The deployment ends while the new image is PENDING",
-            images.get(new) == "PENDING",
+            None if is_late else images.get(new) == "PENDING",
             images,
         )
         order = [

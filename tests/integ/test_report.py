@@ -12,7 +12,7 @@ import integ.checks  # noqa: F401 - registers the checks
 from integ.__main__ import EXIT_CODES, INVALID, main
 from integ.account import Account, AccountError
 from integ.check import CHECKS, CheckError, Outcome, Record
-from integ.checks.deployments import _raise_unless_image_failed
+from integ.checks.deployments import _decide_removal, _raise_unless_image_failed
 from integ.checks.trail import _decide_reader, by_caller
 from integ.disk import GivenDisk, find_disk
 from integ.plan import IMPORT_MINUTES, plan_text, policy, price, total_minutes, total_price
@@ -256,6 +256,26 @@ def test_calls_are_counted_by_role_and_by_the_service_that_makes_them() -> None:
         f"ImportVmImage by {role}": 1,
         f"DescribeImportImageTasks by {role} through imagebuilder.amazonaws.com": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome"),
+    [
+        ({"a": "deleting", "b": "active"}, Outcome.CONFIRMED),
+        ({"a": "deleted", "b": "completed"}, Outcome.CONFIRMED),
+        ({"a": "deleted", "b": "deleted"}, Outcome.REFUTED),
+        ({"a": "active", "b": "active"}, Outcome.REFUTED),
+        ({"a": "completed", "b": "completed"}, Outcome.UNDECIDED),
+    ],
+)
+def test_an_import_that_ends_during_the_update_does_not_refute_that_one_task_is_cancelled(
+    after: dict[str, str], outcome: Outcome
+) -> None:
+    record = Record("removing-one-of-two-tasks")
+
+    _decide_removal(record, ["a", "b"], after)
+
+    assert [verdict.outcome for verdict in record.verdicts] == [outcome]
 
 
 @pytest.mark.parametrize(
