@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import boto3
 from botocore.config import Config
 
+from local_aws import LocalAwsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -87,7 +89,9 @@ class Account:
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 has no static type for it
         """Return the client of a service."""
         if service not in self._clients:
-            config = Config(retries={"mode": "standard", "max_attempts": 10})
+            # A simulated AWS that does not respond has ended, so few attempts are enough.
+            attempts = 3 if self.local else 10
+            config = Config(retries={"mode": "standard", "max_attempts": attempts})
             client = self.session.client(service, config=config)
             client.meta.events.register("before-call", self._count)
             self._clients[service] = client
@@ -118,6 +122,16 @@ class Account:
     def now(self) -> float:
         """Return AWS time in seconds since 1970."""
         return self.local.now() if self.local else time.time()
+
+    def date(self) -> float:
+        """Return `now`, or real time if the simulated AWS does not respond.
+
+        It is for records and messages. Without a date, they would hide why a check failed.
+        """
+        try:
+            return self.now()
+        except LocalAwsError:
+            return time.time()
 
     def sleep(self, seconds: float, *, hurry: bool = True) -> None:
         """Wait.

@@ -1,7 +1,13 @@
-"""The CDK app of the checks: import tasks and images as a check defines them."""
+"""The CDK app of the checks: import tasks and images as a check defines them.
+
+The CDK CLI runs it: `python -m integ.app FILE`.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import aws_cdk as cdk
@@ -18,31 +24,27 @@ from cdk_vm_import import (
     VmImportProvider,
     VmImportTask,
 )
-from integ.definition import ENDPOINTS, Disk
+from integ.definition import ENDPOINTS, Definition, Disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from constructs import IConstruct
-
-    from integ.definition import Definition
 
 # Long enough for every import of a small disk that is known.
 _TIMEOUT: Final = cdk.Duration.minutes(60)
 _CIDR: Final = "10.0.0.0/16"
 
 
-def synthesize(folder: Path, name: str, definition: Definition, tags: Mapping[str, str]) -> None:
-    """Synthesize a stack into a folder, which the CDK CLI takes for the app.
+def synthesize(name: str, definition: Definition, tags: Mapping[str, str]) -> None:
+    """Synthesize a stack into the folder that the CDK CLI chooses.
 
     Args:
-        folder: Where to.
         name: The name of the stack, and what the names of its images begin with.
         definition: What it contains.
         tags: Tags of the stack.
     """
-    app = cdk.App(outdir=str(folder))
+    app = cdk.App()
     stack = cdk.Stack(app, name, tags=dict(tags))
     provider = _provider_in_vpc(stack) if definition.in_vpc else None
     # The simulated CloudFormation notices a cancelled update when it begins the next resource.
@@ -125,3 +127,8 @@ def _provider_in_vpc(stack: cdk.Stack) -> VmImportProvider:
     ]
     provider.node.add_dependency(*endpoints)
     return provider
+
+
+if __name__ == "__main__":
+    wanted = json.loads(Path(sys.argv[1]).read_text())
+    synthesize(wanted["name"], Definition.from_json(wanted["definition"]), wanted["tags"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 HOUR: Final = 3600
 DAY: Final = 24 * HOUR
 DEFAULTS: Final = Knobs().as_dict()
+# Errors that are about the caller or the moment, and not about the question of a check. They appear
+# as `Code STATUS: message` (see `attempt`), in stack events and in the reason of a failed image.
+_INCONCLUSIVE: Final = re.compile(
+    r"\w (401|403|429|5\d\d): |status code: (401|403|429|5\d\d)|denied|not ?authorized|unauthorized"
+    r"|token\w* (has|have|is|are) expired|expiredtoken|requestexpired|throttl"
+    r"|toomanyrequests|rate exceeded|limit ?exceeded|quota ?exceeded|slowdown|optinrequired"
+    r"|unrecognizedclient|internal ?(error|failure|server)|service ?unavailable",
+    re.IGNORECASE,
+)
 
 
 class CheckError(Exception):
@@ -63,27 +73,31 @@ class Check:
 
     Attributes:
         function: It runs the check.
-        creates: What it creates in the account.
         rows: The rows of docs/local-aws.md that it decides.
         knobs: The knobs that it decides.
-        minutes: How long it takes in a real account, about.
-        imports: How many disks it imports.
-        images: How many images a function polls for.
+        minutes: How long it takes in a real account, about, if it runs alone.
+        stacks: How many stacks it deploys with the CDK CLI, at most.
+        imports: How many times it imports the disk, at most.
+        shares_import: Whether one of these is the import that all checks of a run share.
+        broken_imports: How many import tasks it starts that EC2 cannot complete, at most.
+        images: How many images it creates, at most.
+        recipes: How many recipes it creates outside stacks, at most.
         endpoints: How many interface endpoints it creates.
-        deploys: Whether it deploys stacks with the CDK CLI.
         pause: Seconds between its two halves; 0 if it has one.
         later: The second half.
     """
 
     function: Callable[[Run, Record], None]
-    creates: str
     rows: tuple[str, ...] = ()
     knobs: tuple[str, ...] = ()
     minutes: int = 5
+    stacks: int = 0
     imports: int = 0
+    shares_import: bool = False
+    broken_imports: int = 0
     images: int = 0
+    recipes: int = 0
     endpoints: int = 0
-    deploys: bool = False
     pause: int = 0
     later: Callable[[Run, Record], None] | None = None
 
@@ -96,6 +110,19 @@ class Check:
     def title(self) -> str:
         """What it finds out, in a sentence."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def creates(self) -> str:
+        """What it creates in the account at most, in words."""
+        counts = {
+            "stack": self.stacks,
+            "import task": self.imports + self.broken_imports,
+            "AMI": self.imports,
+            "image": self.images,
+            "recipe": self.recipes,
+            "interface endpoint": self.endpoints,
+        }
+        return ", ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in counts.items() if n)
 
 
 CHECKS: Final[dict[str, Check]] = {}
@@ -147,7 +174,8 @@ class Record:
         Args:
             name: The row.
             holds: Whether it does; None if what was seen does not decide it.
-            seen: What was seen.
+            seen: What was seen. It contains the error of a call, if there was one: an error that
+                says nothing about the row, such as a denied call, makes it not decided.
         """
         self._declared(name, CHECKS[self.check].rows)
         self._add(Kind.ROW, name, _outcome(holds), seen)
@@ -188,6 +216,21 @@ class Record:
         """
         self.observations.append({"at": self.clock(), "what": what, "value": value})
 
+    def end(self, status: str, error: str = "") -> None:
+        """Set the status, and give a verdict about what the check did not decide.
+
+        Args:
+            status: `completed`, `failed` or `interrupted`.
+            error: Why it failed or was interrupted.
+        """
+        self.status, self.error = status, error
+        *_, last_line = ["", *error.splitlines()]
+        reasons = {
+            "completed": "what was seen does not decide it",
+            "failed": f"the check failed: {last_line}",
+        }
+        self.decide_rest(reasons.get(status, error))
+
     def decide_rest(self, reason: str) -> None:
         """Give a verdict about what the check should have decided and did not.
 
@@ -221,6 +264,9 @@ class Record:
             raise ValueError(f"check {self.check} does not declare {name!r}: add it to its rows")
 
     def _add(self, kind: Kind, subject: str, outcome: Outcome, seen: object) -> None:
+        # A denied or throttled call, or an error of AWS itself, does not decide anything.
+        if _INCONCLUSIVE.search(str(seen)):
+            outcome = Outcome.UNDECIDED
         self.verdicts.append(Verdict(kind, subject, outcome, str(seen)))
 
 

@@ -5,14 +5,15 @@ It needs no file of the run, so it also works after the run was killed.
 
 from __future__ import annotations
 
-import sys
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
 from contract import OwnTag
-from integ.run import LOG_GROUPS, raise_unless_missing
+from integ.output import warn
+from integ.run import LOG_GROUPS, attempt, raise_unless_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from integ.run import Run
 
 _MINUTES: Final = 60
+# Seconds until a second attempt: EC2 shows deleted resources for a while, and snapshots as in use.
+_PAUSE: Final = 30
+# What the constructs create by themselves. The clean-up finds it without its stack.
+_OWN_TYPES: Final = "Custom::"
 _TERMINAL: Final = ("AVAILABLE", "FAILED", "CANCELLED", "DEPRECATED", "DISABLED")
 
 
@@ -44,8 +49,15 @@ class CleanUp:
     def delete_all(self) -> dict[str, list[str]]:
         """Delete everything, and return what is left."""
         self._run.end_processes()
+        self._delete_each()
+        if self.left():
+            self._delete_each(after_seconds=_PAUSE)
+        return self.left()
+
+    def _delete_each(self, after_seconds: float = 0) -> None:
         # Stacks first: their deletion is the clean-up that the constructs themselves do.
-        for delete in (
+        steps: list[Callable[[], None]] = [
+            partial(self._run.account.sleep, after_seconds),
             self._delete_stacks,
             self._cancel_tasks,
             self._delete_recipes,
@@ -54,12 +66,12 @@ class CleanUp:
             self._delete_log_groups,
             self._delete_buckets,
             self._delete_roles,
-        ):
+        ]
+        for step in steps:
             try:
-                delete()
-            except ClientError as error:
-                sys.stderr.write(f"clean-up: {error}\n")
-        return self.left()
+                step()
+            except Exception as error:  # noqa: BLE001 - the rest must still be deleted
+                warn(f"clean-up: {error}")
 
     def left(self) -> dict[str, list[str]]:
         """Return what exists of the run, by kind, without what is kept."""
@@ -78,9 +90,15 @@ class CleanUp:
         for kind, find in finders.items():
             try:
                 found[kind] = [one for one in find() if one not in self._kept]
-            except ClientError as error:
+            except Exception as error:  # noqa: BLE001 - the other kinds must still be listed
                 found[kind] = [f"unknown: {error}"]
         return {kind: names for kind, names in found.items() if names}
+
+    @staticmethod
+    def _try(call: Any, **request: object) -> None:  # noqa: ANN401 - an operation of boto3
+        """Call an operation; print its error, because the rest must still be deleted."""
+        if error := attempt(call, **request)[1]:
+            warn(f"clean-up: {error}")
 
     # --- stacks ---
 
@@ -95,22 +113,34 @@ class CleanUp:
         ]
 
     def _delete_stacks(self) -> None:
-        stacks = self._stacks()
+        stacks, delete = self._stacks(), self._cloudformation.delete_stack
         for stack in stacks:
             if self._status(stack).startswith("UPDATE_") and self._in_progress(stack):
-                try:
-                    self._cloudformation.cancel_update_stack(StackName=stack)
-                except ClientError as error:  # it is rolled back or cleaned up already
-                    sys.stderr.write(f"clean-up: {error}\n")
+                # This fails if it is rolled back or cleaned up already.
+                self._try(self._cloudformation.cancel_update_stack, StackName=stack)
                 self._end_operation(stack)
-            self._cloudformation.delete_stack(StackName=stack)
+            self._try(delete, StackName=stack)
         for stack in stacks:
             self._end_operation(stack)
-            if self._status(stack) == "DELETE_FAILED":
-                self._cloudformation.delete_stack(
-                    StackName=stack, DeletionMode="FORCE_DELETE_STACK"
-                )
+            # What still used a resource at the first attempt may have ended.
+            if self._status(stack) != "DELETE_COMPLETE":
+                self._try(delete, StackName=stack)
                 self._end_operation(stack)
+            # By force, CloudFormation would forget what it cannot delete, so nobody could find it.
+            if self._status(stack) == "DELETE_FAILED" and not self._foreign_resources(stack):
+                self._try(delete, StackName=stack, DeletionMode="FORCE_DELETE_STACK")
+                self._end_operation(stack)
+
+    def _foreign_resources(self, stack: str) -> list[str]:
+        """Return what cannot be deleted and what the clean-up would not find without the stack."""
+        pages = self._cloudformation.get_paginator("list_stack_resources")
+        return [
+            resource["LogicalResourceId"]
+            for page in pages.paginate(StackName=stack)
+            for resource in page["StackResourceSummaries"]
+            if resource["ResourceStatus"] == "DELETE_FAILED"
+            and not resource["ResourceType"].startswith(_OWN_TYPES)
+        ]
 
     def _end_operation(self, stack: str) -> None:
         self._wait(lambda: not self._in_progress(stack), _MINUTES)
@@ -143,7 +173,7 @@ class CleanUp:
 
     def _cancel_tasks(self) -> None:
         for task_id in self._active_tasks():
-            self._ec2.cancel_import_task(ImportTaskId=task_id)
+            self._try(self._ec2.cancel_import_task, ImportTaskId=task_id)
         # A cancelled task may still create snapshots until it is deleted.
         self._wait(lambda: all(t["Status"] != "deleting" for t in self._tasks()), _MINUTES)
 
@@ -168,7 +198,7 @@ class CleanUp:
             if ami["ImageId"] in self._kept:
                 continue
             mappings = [m["Ebs"]["SnapshotId"] for m in ami["BlockDeviceMappings"] if "Ebs" in m]
-            self._ec2.deregister_image(ImageId=ami["ImageId"])
+            self._try(self._ec2.deregister_image, ImageId=ami["ImageId"])
             # A user without a newer version of boto3 has no DeleteAssociatedSnapshots.
             self._delete_snapshots(mappings)
         self._delete_snapshots(self._snapshots())
@@ -196,11 +226,9 @@ class CleanUp:
 
     def _delete_snapshots(self, snapshots: list[str]) -> None:
         for snapshot in snapshots:
-            try:
-                self._ec2.delete_snapshot(SnapshotId=snapshot)
-            except ClientError as error:
-                if "NotFound" not in error.response["Error"]["Code"]:
-                    raise
+            error = attempt(self._ec2.delete_snapshot, SnapshotId=snapshot)[1]
+            if error and "NotFound" not in error:
+                warn(f"clean-up: {error}")
 
     # --- Image Builder ---
 
@@ -224,16 +252,16 @@ class CleanUp:
     def _delete_images(self) -> None:
         for arn, status in self._all_images().items():
             if status not in _TERMINAL:
-                try:
-                    self._images.cancel_image_creation(
-                        imageBuildVersionArn=arn, clientToken=str(uuid.uuid4())
-                    )
-                except ClientError as error:  # its task is cancelled, so it ends by itself
-                    sys.stderr.write(f"clean-up: {error}\n")
+                # This fails if it ends by itself, because its task is cancelled.
+                self._try(
+                    self._images.cancel_image_creation,
+                    imageBuildVersionArn=arn,
+                    clientToken=str(uuid.uuid4()),
+                )
         self._wait(lambda: set(self._all_images().values()) <= set(_TERMINAL), _MINUTES)
         for arn in self._all_images():
             if arn not in self._kept:
-                self._images.delete_image(imageBuildVersionArn=arn)
+                self._try(self._images.delete_image, imageBuildVersionArn=arn)
 
     def _recipes(self) -> list[str]:
         # A check creates one recipe. Those of stacks are deleted with the stacks.
@@ -268,7 +296,7 @@ class CleanUp:
 
     def _delete_log_groups(self) -> None:
         for group in self._log_groups():
-            self._logs.delete_log_group(logGroupName=group)
+            self._try(self._logs.delete_log_group, logGroupName=group)
 
     def _buckets(self) -> list[str]:
         names = [bucket["Name"] for bucket in self._s3.list_buckets()["Buckets"]]

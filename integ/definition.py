@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,3 +51,17 @@ class Definition:
     images: Mapping[str, Image] = field(default_factory=dict)
     fails_after: str = ""
     in_vpc: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the definition as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Definition:
+        """Return the definition that `as_json` returned."""
+        images = {}
+        for name, image in fields["images"].items():
+            source = image["source"]
+            disk = source if isinstance(source, str) else Disk(**source)
+            images[name] = Image(**{**image, "source": disk})
+        return cls(**{**fields, "images": images})

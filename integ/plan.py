@@ -27,44 +27,63 @@ METRIC_MONTH: Final = 0.30
 HANDLER_HOUR: Final = 0.006
 HOURS_OF_MONTH: Final = 730
 METRICS_OF_IMAGE: Final = 3
-# A disk stays in the bucket and its snapshot in EC2 until the end of the run.
-RUN_HOURS: Final = 8
+# How long the import takes that the checks of a run share.
+IMPORT_MINUTES: Final = 30
 _NOTES: Final = f"""
 
-Prices are upper bounds in US dollars for us-east-1, as of {PRICES_AS_OF}, without free tiers. They
-contain snapshots ({SNAPSHOT_GB_MONTH} a GB-month) and the disk in S3 ({STORAGE_GB_MONTH}) \
-for {RUN_HOURS} hours, interface
-endpoints ({ENDPOINT_HOUR} an hour), Step Functions, Lambda and metrics. VM Import itself is free.
-The minutes assume that an import takes 30 minutes. Checks run one after the other. They share the
-import of a disk where they can, so several checks cost less than their sum.
+The counts are upper bounds. The minutes assume that an import takes {IMPORT_MINUTES} minutes.
+Checks run one after the other. Several checks need a completed import and share one, so the total
+is less than the sum. The credentials must be valid until the end.
 
-Everything is deleted at the end, also after an interruption. If the process is killed:
+The prices are in US dollars for us-east-1, as of {PRICES_AS_OF}, without free tiers. They contain
+snapshots ({SNAPSHOT_GB_MONTH} a GB-month) and the disk in S3 ({STORAGE_GB_MONTH}) until the end
+of the run, interface endpoints ({ENDPOINT_HOUR} an hour), Step Functions, Lambda and metrics.
+VM Import itself is free. The snapshots of a compressed disk are larger than its file.
+
+Everything is deleted at the end, also after an interruption, except Image Builder's service-linked
+role and the code that cdk deploy uploads to the bucket of cdk bootstrap. If the process is killed:
     make integ ARGS='--clean-up {{run}}'
-The account and Region must be bootstrapped (cdk bootstrap). The permissions that the principal
-needs are in the policy that make integ ARGS='--policy' prints.
+The permissions that the principal needs are in the policy that make integ ARGS='--policy' prints.
 """
 
 
-def price(check: Check, disk_gib: float) -> float:
-    """Return what a check costs at most, in US dollars.
+def total_minutes(checks: Sequence[Check]) -> int:
+    """Return how long a run takes, about."""
+    return sum(check.minutes for check in checks) - _saved_imports(checks) * IMPORT_MINUTES
+
+
+def _total_imports(checks: Sequence[Check]) -> int:
+    return sum(check.imports + check.broken_imports for check in checks) - _saved_imports(checks)
+
+
+def _saved_imports(checks: Sequence[Check]) -> int:
+    return max(sum(check.shares_import for check in checks) - 1, 0)
+
+
+def price(check: Check, disk_gib: float, run_hours: float) -> float:
+    """Return what a check costs, in US dollars.
 
     Args:
         check: The check.
         disk_gib: The size of the disk.
+        run_hours: How long the run takes, at whose end everything is deleted.
     """
-    hours = RUN_HOURS + check.pause / 3600
+    hours = run_hours + check.pause / 3600
     disks = check.imports * disk_gib * hours * SNAPSHOT_GB_MONTH / HOURS_OF_MONTH
     # The last hour counts in full; a stack needs another one to be created and deleted.
     endpoints = check.endpoints * ENDPOINT_HOUR * (math.ceil(check.minutes / 60) + 1)
-    waiting = check.images * check.minutes / 60 * HANDLER_HOUR
-    metrics = check.images * METRICS_OF_IMAGE * METRIC_MONTH / HOURS_OF_MONTH
+    # A function polls for the images of stacks only.
+    polled = check.images if check.stacks else 0
+    waiting = polled * check.minutes / 60 * HANDLER_HOUR
+    metrics = polled * METRICS_OF_IMAGE * METRIC_MONTH / HOURS_OF_MONTH
     return disks + endpoints + waiting + metrics
 
 
 def total_price(checks: Sequence[Check], disk_gib: float) -> float:
-    """Return what a run costs at most, in US dollars."""
-    stored = disk_gib * RUN_HOURS * STORAGE_GB_MONTH / HOURS_OF_MONTH
-    return stored + sum(price(check, disk_gib) for check in checks)
+    """Return what a run costs, in US dollars."""
+    hours = total_minutes(checks) / 60
+    stored = disk_gib * hours * STORAGE_GB_MONTH / HOURS_OF_MONTH
+    return stored + sum(price(check, disk_gib, hours) for check in checks)
 
 
 def plan_text(checks: Sequence[Check], about: dict[str, Any], prefix: str, disk: GivenDisk) -> str:
@@ -76,7 +95,7 @@ def plan_text(checks: Sequence[Check], about: dict[str, Any], prefix: str, disk:
         prefix: What the names of all resources begin with.
         disk: The disk.
     """
-    gib = disk.gibibytes
+    gib, minutes = disk.gibibytes, total_minutes(checks)
     simulated = " (the simulated AWS: no cost)" if about["simulated"] else ""
     size = f"prices are for {gib:.0f} GiB" if about["simulated"] else f"{gib:.1f} GiB"
     lines = [
@@ -84,16 +103,19 @@ def plan_text(checks: Sequence[Check], about: dict[str, Any], prefix: str, disk:
         f"Principal  {about['principal']}",
         f"Disk       {disk.place}, {size}",
         f"Prefix     {prefix}-",
+        f"Time       about {minutes / 60:.1f} hours",
+        f"Cost       about {total_price(checks, gib):.2f} $",
         "",
-        _row("check", "minutes", "imports", "price", "creates"),
+        _row("check", "minutes", "imports", "price", "creates at most"),
     ]
     for check in checks:
         second = f"; its second half runs {check.pause / DAY:.0f} d later" if check.pause else ""
-        cost = f"{price(check, gib):.2f} $"
-        lines.append(_row(check.name, check.minutes, check.imports, cost, check.creates + second))
+        imports = check.imports + check.broken_imports
+        cost = f"{price(check, gib, minutes / 60):.2f} $"
+        lines.append(_row(check.name, check.minutes, imports, cost, check.creates + second))
         lines.append(f"    {check.title}")
-    minutes, imports = sum(c.minutes for c in checks), sum(c.imports for c in checks)
-    lines.append(_row("total", minutes, imports, f"{total_price(checks, gib):.2f} $", ""))
+    cost = f"{total_price(checks, gib):.2f} $"
+    lines.append(_row("total", minutes, _total_imports(checks), cost, ""))
     return "\n".join(lines) + _NOTES.format(run=prefix.rpartition(f"{PREFIX}-")[2])
 
 
@@ -224,6 +246,7 @@ def policy(about: dict[str, Any], prefix: str, disk: Disk | None = None) -> dict
             allow(
                 "Disks",
                 [
+                    "s3:AbortMultipartUpload",
                     "s3:CreateBucket",
                     "s3:DeleteBucket",
                     "s3:DeleteObject",

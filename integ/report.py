@@ -147,13 +147,17 @@ def _cell(text: str) -> str:
 
 
 def summary(run: Run) -> Iterator[str]:
-    """Return what is printed at the end: the numbers, and each verdict that is no confirmation."""
+    """Return what is printed at the end: the numbers, and each verdict that is no confirmation.
+
+    The rows that a failed check did not decide are only in the report.
+    """
     for kind, found in counts(run.records.values()).items():
         numbers = ", ".join(f"{count} {outcome}" for outcome, count in found.items())
         yield f"{kind + ':':<11} {numbers or 'none'}"
     for record in run.records.values():
         if record.status in ("failed", "interrupted"):
             yield f"{record.status}: {record.check}: {record.error[:_LONGEST]}"
+        shown = {Outcome.REFUTED, *([Outcome.UNDECIDED] if record.status == "completed" else [])}
         for verdict in record.verdicts:
-            if verdict.outcome is Outcome.REFUTED:
-                yield f"refuted: {verdict.subject}: {verdict.seen[:_LONGEST]}"
+            if verdict.outcome in shown:
+                yield f"{verdict.outcome.value}: {verdict.subject}: {verdict.seen[:_LONGEST]}"

@@ -9,6 +9,7 @@ import secrets
 import signal
 import time
 import uuid
+from argparse import ArgumentTypeError
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,8 @@ PREFIX: Final = "cdk-vm-import-integ"
 # What the names of log groups begin with. The last one is what MiniStack's CloudFormation chooses.
 LOG_GROUPS: Final = ("", "/aws/imagebuilder/", "/aws/lambda/", "/aws/cloudformation/")
 REPORTS: Final = CHECKOUT / "integ-reports"
+# The signals that interrupt a run.
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # EC2 sees a new role after a while.
 _ROLE_MINUTES: Final = 3
 _IMPORT_MINUTES: Final = 90
@@ -50,10 +53,12 @@ def run_id(text: str) -> str:
     """Return the id of a run. Part of one would name the resources of other runs too.
 
     Raises:
-        ValueError: It is not the whole id of a run.
+        ArgumentTypeError: It is not the whole id of a run.
     """
     if not re.fullmatch(r"\d{4}-[0-9a-f]{6}", text):
-        raise ValueError(f"{text!r} is not the id of a run: use the whole id, such as 1128-4f2a9c")
+        raise ArgumentTypeError(
+            f"{text!r} is not the id of a run: use the whole id, such as 1128-4f2a9c"
+        )
     return text
 
 
@@ -335,15 +340,28 @@ class Run:
         self.processes.clear()
 
 
-def failure(call: Any, **request: object) -> str:  # noqa: ANN401 - an operation of boto3
-    """Call an operation and return code and message of its error, or nothing if it succeeds."""
+def attempt(call: Any, *arguments: object, **request: object) -> tuple[Any, str]:  # noqa: ANN401
+    """Call an operation that AWS may refuse.
+
+    Args:
+        call: An operation of boto3, or a method that calls one.
+        arguments: Its arguments.
+        request: Its keyword arguments.
+
+    Returns:
+        Its response and no error, or no response and the error as `Code STATUS: message`.
+    """
     try:
-        call(**request)
+        return call(*arguments, **request), ""
     except ClientError as error:
         found = error.response["Error"]
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        return f"{found['Code']} {status}: {found.get('Message', '')}"
-    return ""
+        return None, f"{found['Code']} {status}: {found.get('Message', '')}"
+
+
+def failure(call: Any, **request: object) -> str:  # noqa: ANN401 - an operation of boto3
+    """Return the error of a call as `Code STATUS: message`, or nothing if it succeeds."""
+    return attempt(call, **request)[1]
 
 
 def raise_unless_missing(error: ClientError) -> None:

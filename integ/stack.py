@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from integ.check import CheckError
-from integ.run import raise_unless_missing
+from integ.run import SIGNALS, raise_unless_missing
+from local_aws import LocalAwsError
 from local_aws.client.environment import CHECKOUT
 
 if TYPE_CHECKING:
@@ -49,8 +51,7 @@ class Stack:
         # What the CDK CLI prints stays there, beside the report.
         self._folder = run.folder / "cdk" / name
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._numbers = itertools.count()
-        self._app = self._folder
+        self._app = self._folder / "cdk.out"
         self._process: subprocess.Popen[str] | None = None
         self._output = self._folder / "output.txt"
         self._known_executions: set[str] = set()
@@ -69,14 +70,14 @@ class Stack:
     ) -> None:
         """Delete the stack, unless the run is interrupted: then the clean-up of the run does."""
         self._run.end_processes()
-        for app in self._folder.glob("app*"):
-            shutil.rmtree(app)
+        shutil.rmtree(self._app, ignore_errors=True)
         if error_type is None or issubclass(error_type, Exception):
-            self.read_log()
-            try:
-                self.delete()
-            except (CheckError, ClientError) as problem:  # the clean-up of the run tries again
-                self._record.observe(f"{self.name} was not deleted", str(problem))
+            # An error here must not hide the one of the block. The clean-up of the run tries again.
+            for step in (self.read_log, self.delete):
+                try:
+                    step()
+                except (CheckError, BotoCoreError, ClientError, LocalAwsError) as problem:
+                    self._record.observe(f"error at the end of {self.name}", str(problem))
 
     # --- operations ---
 
@@ -87,13 +88,15 @@ class Stack:
             definition: What the stack contains.
             options: More options of the command.
         """
-        # The CDK takes seconds to import, and most checks do not need it.
-        from integ.app import synthesize  # noqa: PLC0415
-
-        self._app = self._folder / f"app{next(self._numbers)}"
-        synthesize(self._app, self.name, definition, self._run.tags)
-        outputs = ["--outputs-file", str(self._folder / "outputs.json")]
-        self._start_cdk("deploy", "--require-approval", "never", *outputs, *options)
+        wanted = {"name": self.name, "definition": definition.as_json(), "tags": self._run.tags}
+        file = self._folder / "definition.json"
+        file.write_text(json.dumps(wanted))
+        app = shlex.join([sys.executable, "-m", "integ.app", str(file)])
+        self._start_cdk(
+            "deploy", "--app", app, "--output", str(self._app), "--require-approval", "never",
+            "--no-version-reporting", "--outputs-file", str(self._folder / "outputs.json"),
+            *options,
+        )  # fmt: skip
 
     def finish(self, *, fails: bool = False, hurry: bool = True) -> dict[str, str]:
         """Wait until `cdk deploy` ends, and return the outputs.
@@ -141,7 +144,7 @@ class Stack:
         Raises:
             CheckError: The stack still exists.
         """
-        self._start_cdk("destroy", "--force")
+        self._start_cdk("destroy", "--app", str(self._app), "--force")
         self.await_status("DELETE_COMPLETE", minutes=_DELETE_MINUTES)
 
     def delete(self) -> None:
@@ -198,15 +201,20 @@ class Stack:
         found = [e for page in pages.paginate(StackName=self.stack_id) for e in page["StackEvents"]]
         return found[::-1]
 
-    def failed(self) -> list[str]:
-        """Return the logical ids of the resources that failed, not of those that were cancelled."""
-        return [
-            event["LogicalResourceId"]
+    def failed(self, resource_type: str = "") -> dict[str, str]:
+        """Return why resources failed, by logical id, without those that were cancelled.
+
+        Args:
+            resource_type: Their type. Default: any.
+        """
+        return {
+            event["LogicalResourceId"]: event.get("ResourceStatusReason", "")
             for event in self.stack_events()
             if event["ResourceStatus"].endswith("_FAILED")
             and event["LogicalResourceId"] != self.name
+            and event["ResourceType"].startswith(resource_type)
             and "cancel" not in event.get("ResourceStatusReason", "").lower()
-        ]
+        }
 
     def resources(self, resource_type: str) -> dict[str, str]:
         """Return logical and physical ids of the resources of a type."""
@@ -348,21 +356,32 @@ class Stack:
     def _start_cdk(self, command: str, *options: str) -> None:
         inherited = {name: v for name, v in os.environ.items() if not name.startswith("AWS_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        with self._output.open("a") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the pinned CLI
-                [
-                    str(CHECKOUT / "node_modules/.bin/cdk"), command, "--app", str(self._app),
-                    "--no-notices", self.name, *options,
-                ],
-                cwd=self._folder,
-                env={**inherited, **self._run.account.environment, "PATH": path, "CI": "true"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                # The keyboard's interruption must reach this program only, which then cleans up.
-                start_new_session=True,
-            )  # fmt: skip
-        self._run.processes.append(self._process)
+        command_line = [str(CHECKOUT / "node_modules/.bin/cdk"), command, self.name, "--no-notices"]
+        environment = {
+            **inherited,
+            **self._run.account.environment,
+            "PATH": path,
+            "CI": "true",
+            # The app runs in another folder than this program.
+            "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path),
+        }
+        # An interruption must not come before the run knows the process that it has to end.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            with self._output.open("a") as output:
+                self._process = subprocess.Popen(  # noqa: S603 - the pinned CLI
+                    [*command_line, *options],
+                    cwd=self._folder,
+                    env=environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    # Ctrl-C in the terminal must reach this program only, which then cleans up.
+                    start_new_session=True,
+                )
+            self._run.processes.append(self._process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
 
 def redacted(event: dict[str, Any]) -> dict[str, Any]:

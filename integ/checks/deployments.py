@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from integ.check import Record
     from integ.run import Run
 
+_IMAGE: Final = "Custom::ImportedVmImage"
 _SERVICE_LINKED_ROLE: Final = "AWSServiceRoleForImageBuilder"
 # Progress and message of a task, as public logs show them.
 _KNOWN_STEPS: Final = {
@@ -36,8 +37,6 @@ _ENDED: Final = ("CREATE_COMPLETE", "CREATE_FAILED", "ROLLBACK_COMPLETE")
 
 
 @check(
-    deploys=True,
-    creates="1 stack: import task, image, AMI",
     rows=(
         "creates_the_service_linked_role",
         "observed_progress_and_messages",
@@ -46,6 +45,7 @@ _ENDED: Final = ("CREATE_COMPLETE", "CREATE_FAILED", "ROLLBACK_COMPLETE")
     ),
     knobs=("import_seconds",),
     minutes=40,
+    stacks=1,
     imports=1,
     images=1,
 )
@@ -179,15 +179,15 @@ def _decide_deleted_ami(run: Run, record: Record, ami: str) -> None:
 
 
 @check(
-    deploys=True,
-    creates="2 stacks: 2 import tasks that are cancelled, 3 images",
     rows=(
         "deleted_during_its_creation_sends_delete",
         "being_updated_cannot_be_deleted",
     ),
-    minutes=40,
+    minutes=60,
+    stacks=2,
     imports=3,
-    images=2,
+    shares_import=True,
+    images=3,
 )
 def rollback_while_importing(run: Run, record: Record) -> None:
     """A deletion and a cancelled update while the import runs."""
@@ -200,7 +200,7 @@ def rollback_while_importing(run: Run, record: Record) -> None:
             event["event"].get("PhysicalResourceId", "")
             for event in stack.events_of("Image")
             if event["event"]["RequestType"] == "Delete"
-            and event["event"]["ResourceType"] == "Custom::ImportedVmImage"
+            and event["event"]["ResourceType"] == _IMAGE
         ]
         record.row(
             "deleted_during_its_creation_sends_delete",
@@ -266,7 +266,12 @@ def _expect_cancelled(record: Record, stack: Stack, sentence: str) -> None:
     )
 
 
-@check(deploys=True, creates="1 stack: 2 import tasks, 2 images", minutes=30, imports=2)
+@check(
+    minutes=20,
+    stacks=1,
+    imports=2,
+    images=2,
+)
 def removing_one_of_two_tasks(run: Run, record: Record) -> None:
     """An update that removes one of two imports that run."""
     first, other = (Image(run.disk(), waits=False) for _ in range(2))
@@ -274,25 +279,39 @@ def removing_one_of_two_tasks(run: Run, record: Record) -> None:
         stack.deploy(Definition({"First": first, "Other": other}), hurry=False)
         before = stack.active_tasks()
         stack.deploy(Definition({"Other": other}), hurry=False)
-        after = stack.active_tasks()
+        statuses = {task["ImportTaskId"]: task["Status"] for task in stack.tasks()}
+        _decide_removal(record, before, statuses)
         images = stack.images()
-        record.expect(
-            "The removed task is cancelled and the other one continues",
-            len(before) == 2 and len(after) == 1 and after[0] in before,  # noqa: PLR2004
-            f"active before: {before}, after: {after}",
-        )
         record.expect(
             "The removed image is deleted, the other one is not", len(images) == 1, images
         )
-        record.expect("No resource failed", stack.failed() == [], stack.failed())
+        record.expect("No resource failed", stack.failed() == {}, stack.failed())
+
+
+def _decide_removal(record: Record, before: list[str], after: dict[str, str]) -> None:
+    """Decide whether one of two tasks was cancelled, unless their imports ended first.
+
+    Args:
+        record: The record of the check.
+        before: The tasks that were active before the update.
+        after: The statuses of all tasks of the stack after it.
+    """
+    cancelled = [task for task, status in after.items() if status in ("deleting", "deleted")]
+    ended_first = not cancelled and "completed" in after.values()
+    record.expect(
+        "The removed task is cancelled and the other one continues",
+        None if ended_first else len(after) == 2 and len(cancelled) == 1,  # noqa: PLR2004
+        f"active before: {before}, after: {after}",
+    )
 
 
 @check(
-    deploys=True,
-    creates="1 stack: 1 import task that is cancelled, 2 images",
     rows=("parent_that_does_not_exist",),
-    minutes=20,
+    minutes=50,
+    stacks=1,
     imports=2,
+    shares_import=True,
+    images=2,
 )
 def rollback_of_the_first_task(run: Run, record: Record) -> None:
     """The rollback of an update that adds the first import task of a stack."""
@@ -304,7 +323,11 @@ def rollback_of_the_first_task(run: Run, record: Record) -> None:
         stack.deploy(Definition({**plain, **added}, fails_after="Added"), fails=True, hurry=False)
         status = stack.await_status("UPDATE_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED")
         failed = stack.failed()
-        record.row("parent_that_does_not_exist", failed == ["Broken"], f"failed: {failed}")
+        record.row(
+            "parent_that_does_not_exist",
+            True if failed.keys() == {"Broken"} else None,
+            f"failed: {failed}",
+        )
         record.expect("The update is rolled back", status == "UPDATE_ROLLBACK_COMPLETE", status)
         _expect_cancelled(record, stack, "The rollback cancels the task that it removes")
         record.expect(
@@ -314,7 +337,13 @@ def rollback_of_the_first_task(run: Run, record: Record) -> None:
         )
 
 
-@check(deploys=True, creates="1 stack: 1 import task, 2 images", minutes=40, imports=2, images=1)
+@check(
+    minutes=90,
+    stacks=1,
+    imports=2,
+    shares_import=True,
+    images=2,
+)
 def replacement_without_waiting(run: Run, record: Record) -> None:
     """A replacement with DESTROY that does not wait for the new image."""
     with Stack(run, record, "replaced") as stack:
@@ -325,15 +354,17 @@ def replacement_without_waiting(run: Run, record: Record) -> None:
         images = stack.images()
         new = next((arn for arn in images if arn != old), "")
         record.expect("The old image is deleted", old not in images, images)
+        # On a busy machine, the simulated import can end before the deployment does.
+        is_late = run.account.is_simulated and images.get(new) == "AVAILABLE"
         record.expect(
             "The deployment ends while the new image is PENDING",
-            images.get(new) == "PENDING",
+            None if is_late else images.get(new) == "PENDING",
             images,
         )
         order = [
             (e["event"]["RequestType"], e["event"].get("PhysicalResourceId", ""))
             for e in stack.events_of("Image")
-            if e["event"]["ResourceType"] == "Custom::ImportedVmImage"
+            if e["event"]["ResourceType"] == _IMAGE
         ]
         record.expect(
             "CloudFormation deletes the old image after the update",
@@ -352,29 +383,31 @@ def replacement_without_waiting(run: Run, record: Record) -> None:
 
 
 @check(
-    deploys=True,
-    creates="4 stacks: 4 import tasks of a file that is no disk, 1 import task, 1 image",
     rows=(
         "failed_creation_is_deleted_and_created_again",
         "without_rollback_is_deleted_with_its_stack",
         "followed_by_a_delete_with_the_id",
         "failed_create_in_an_update",
     ),
-    minutes=60,
+    minutes=150,
+    stacks=4,
     imports=2,
-    images=1,
+    shares_import=True,
+    broken_imports=4,
+    images=6,
 )
 def no_rollback_and_retry(run: Run, record: Record) -> None:
     """Which events a failed create causes: with --no-rollback and a retry, and with a rollback."""
     broken, good = Image(run.broken_disk()), Image(run.disk())
     with Stack(run, record, "retried") as stack:
         stack.deploy(Definition({"Image": broken}), "--no-rollback", fails=True)
+        _raise_unless_image_failed(stack)
         record.observe("status after --no-rollback", stack.status())
         before = len(stack.events_of("Image"))
         stack.deploy(Definition({"Image": good}), "--no-rollback")
         later = [_short(event) for event in stack.events_of("Image")[before:]]
         record.observe("events of the retry, in their order", later)
-        images = [event for event in later if event[0] == "Custom::ImportedVmImage"]
+        images = [event for event in later if event[0] == _IMAGE]
         record.row(
             "failed_creation_is_deleted_and_created_again",
             [event[1] for event in images] == ["Delete", "Create"],
@@ -387,18 +420,19 @@ def no_rollback_and_retry(run: Run, record: Record) -> None:
         )
     with Stack(run, record, "not-retried") as stack:
         stack.deploy(Definition({"Image": broken}), "--no-rollback", fails=True)
+        _raise_unless_image_failed(stack)
         stack.read_log()
         before = len(_deletes(stack))
         stack.delete()
         deletes = _deletes(stack)[before:]
         record.row("without_rollback_is_deleted_with_its_stack", before == 0 and deletes, deletes)
     with Stack(run, record, "rolled-back") as stack:
-        plain = {"Plain": Image(run.completed_task(), waits=False)}
         stack.deploy(Definition({"Image": broken}), fails=True)
         stack.await_status("ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
         _decide_delete_after_failure(record, stack, "followed_by_a_delete_with_the_id")
         stack.read_log()
         stack.delete()
+    plain = {"Plain": Image(run.completed_task(), waits=False)}
     with Stack(run, record, "rolled-back-update") as stack:
         stack.deploy(Definition(plain))
         stack.deploy(Definition({**plain, "Image": broken}), fails=True)
@@ -409,6 +443,16 @@ def no_rollback_and_retry(run: Run, record: Record) -> None:
         )
 
 
+def _raise_unless_image_failed(stack: Stack) -> None:
+    """Check that a deployment failed as the check intends, or its events decide nothing.
+
+    Raises:
+        CheckError: Another resource failed.
+    """
+    if not (failed := stack.failed()) or failed != stack.failed(_IMAGE):
+        raise CheckError(f"{stack.name}: the image had to fail, and nothing else: {failed}")
+
+
 def _short(event: dict[str, Any]) -> tuple[str, str, str]:
     shown = event["event"]
     return shown["ResourceType"], shown["RequestType"], shown.get("PhysicalResourceId", "")
@@ -417,15 +461,16 @@ def _short(event: dict[str, Any]) -> tuple[str, str, str]:
 def _deletes(stack: Stack) -> list[str]:
     """Return the physical ids in the Delete events of images."""
     shown = map(_short, stack.events_of("Image"))
-    return [name for t, kind, name in shown if (t, kind) == ("Custom::ImportedVmImage", "Delete")]
+    return [name for t, kind, name in shown if (t, kind) == (_IMAGE, "Delete")]
 
 
 def _decide_delete_after_failure(record: Record, stack: Stack, row: str) -> None:
+    _raise_unless_image_failed(stack)
     # The id in a FAILED response contains the id of the request, so CloudFormation cannot make it.
     requests = [
         event["event"]["RequestId"]
         for event in stack.events_of("Image")
-        if _short(event)[:2] == ("Custom::ImportedVmImage", "Create")
+        if _short(event)[:2] == (_IMAGE, "Create")
     ]
     deletes = _deletes(stack)
     record.row(
@@ -436,10 +481,10 @@ def _decide_delete_after_failure(record: Record, stack: Stack, row: str) -> None
 
 
 @check(
-    deploys=True,
-    creates=f"1 stack: {_MANY} images of one import task",
-    minutes=20,
+    minutes=50,
+    stacks=1,
     imports=1,
+    shares_import=True,
     images=_MANY,
 )
 def sixty_images_at_once(run: Run, record: Record) -> None:
@@ -470,10 +515,10 @@ def _is_throttling(line: str) -> bool:
 
 
 @check(
-    deploys=True,
-    creates="1 stack: VPC, 5 interface endpoints, 1 image",
-    minutes=40,
+    minutes=80,
+    stacks=1,
     imports=1,
+    shares_import=True,
     images=1,
     endpoints=len(ENDPOINTS),
 )

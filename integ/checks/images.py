@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from contract import IMAGE_BUILD_ARN, slug
 from integ.check import check
-from integ.run import failure, raise_unless_missing
+from integ.run import attempt, failure, raise_unless_missing
 
 if TYPE_CHECKING:
     from integ.check import Record
@@ -24,7 +24,6 @@ UNKNOWN_TASK: Final = "import-ami-0123456789abcdef0"
 
 
 @check(
-    creates="1 import task, 4 images, 1 recipe",
     rows=(
         "returns_the_build_arn",
         "pending_until_its_task_completes",
@@ -52,8 +51,10 @@ UNKNOWN_TASK: Final = "import-ami-0123456789abcdef0"
         "unknown_image_version",
         "dependants_block_delete",
     ),
-    minutes=35,
+    minutes=40,
     imports=1,
+    images=3,
+    recipes=1,
 )
 def what_an_import_shows(run: Run, record: Record) -> None:
     """What GetImage and the lists show of an image: while it is PENDING, and AVAILABLE."""
@@ -299,7 +300,6 @@ def _decide_builds(run: Run, record: Record, request: dict[str, Any], before: se
 
 
 @check(
-    creates="2 import tasks, 3 images",
     rows=(
         "token_returns_the_first_response",
         "returns_the_arn_of_a_deleted_image",
@@ -308,8 +308,11 @@ def _decide_builds(run: Run, record: Record, request: dict[str, Any], before: se
         "same_client_token_starts_one",
     ),
     knobs=("idempotency_mismatch", "idempotency_of_unusable_image"),
-    minutes=35,
+    minutes=45,
     imports=1,
+    shares_import=True,
+    broken_imports=3,
+    images=5,
 )
 def tokens(run: Run, record: Record) -> None:
     """What a used client token returns after success, failure and deletion."""
@@ -324,14 +327,12 @@ def tokens(run: Run, record: Record) -> None:
         set(repeated) == {arn},
         f"first {arn}, then {repeated[0]} while PENDING and {repeated[1]} when AVAILABLE",
     )
-    changed, error = "", ""
-    try:
-        changed = run.import_image(task_id, "token", token=token, description="other parameters")
-    except ClientError as refused:
-        error = refused.response["Error"]["Code"]
+    changed, error = attempt(
+        run.import_image, task_id, "token", token=token, description="other parameters"
+    )
     record.row(
         "other_parameters_is_a_mismatch",
-        error == "IdempotentParameterMismatchException",
+        error.startswith("IdempotentParameterMismatchException"),
         error or f"{changed} is returned",
     )
     value = "refuse" if error else "replay" if changed == arn else None
@@ -363,9 +364,8 @@ def tokens(run: Run, record: Record) -> None:
 
 def _token_of_a_failed_image(run: Run, record: Record, task_id: str, token: str) -> str:
     name = "has_already_failed_makes_the_image_fail"
-    try:
-        arn = run.import_image(task_id, "failed", token=token)
-    except ClientError as error:
+    arn, error = attempt(run.import_image, task_id, "failed", token=token)
+    if error:
         record.row(name, holds=False, seen=f"ImportVmImage refuses: {error}")
         return ""
     status = run.await_image(arn, *TERMINAL)
@@ -376,7 +376,6 @@ def _token_of_a_failed_image(run: Run, record: Record, task_id: str, token: str)
 
 
 @check(
-    creates="2 import tasks, 2 images",
     rows=(
         "becomes_cancelled_after_a_while",
         "image_that_has_ended_cannot_be_cancelled",
@@ -392,8 +391,9 @@ def _token_of_a_failed_image(run: Run, record: Record, task_id: str, token: str)
         "deleting_seconds",
         "snapshots_of_failed_import",
     ),
-    minutes=35,
+    minutes=40,
     imports=1,
+    images=2,
 )
 def cancelling(run: Run, record: Record) -> None:
     """What CancelImageCreation and CancelImportTask do to an import that runs."""
@@ -462,14 +462,15 @@ def cancelling(run: Run, record: Record) -> None:
 
 
 @check(
-    creates="1 import task, 1 image if AWS accepts an unknown task",
     rows=(
         "unknown_task_id_is_malformed",
         "unknown_task_is_refused",
         "missing_object_makes_the_task_fail",
     ),
     knobs=("unknown_task",),
-    minutes=10,
+    minutes=15,
+    broken_imports=1,
+    images=1,
 )
 def unknown_and_failed_tasks(run: Run, record: Record) -> None:
     """Which errors belong to a task id that EC2 does not know, and to a task that failed."""
@@ -511,12 +512,10 @@ def describe_unknown(run: Run, record: Record, row: str, task_id: str) -> None:
 
 def import_unknown(run: Run, record: Record, task_id: str) -> None:
     """Decide what ImportVmImage does with a task that EC2 does not know."""
-    try:
-        arn = run.import_image(task_id, "unknown-task")
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        record.row("unknown_task_is_refused", code == "ClientException", str(error))
-        record.knob("unknown_task", "refuse", str(error))
+    arn, error = attempt(run.import_image, task_id, "unknown-task")
+    if error:
+        record.row("unknown_task_is_refused", error.startswith("ClientException"), error)
+        record.knob("unknown_task", "refuse", error)
         return
     status = run.await_image(arn, *TERMINAL)
     reason = (run.image(arn) or {}).get("state", {}).get("reason", "")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from integ.check import check
-from integ.run import failure
+from integ.run import attempt, failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,11 +25,12 @@ NOT_AVAILABLE: Final = "not available here: the simulated AWS records no calls i
 
 
 @check(
-    creates="1 image",
     rows=("read_its_task_and_ami",),
     knobs=("import_checks_caller",),
-    minutes=30,
+    minutes=60,
     imports=1,
+    shares_import=True,
+    images=1,
 )
 def who_calls_what(run: Run, record: Record) -> None:
     """Which calls the import of an image causes, and with whose permissions, from CloudTrail."""
@@ -52,19 +53,26 @@ def who_calls_what(run: Run, record: Record) -> None:
     run.account.wait(is_recorded, _MINUTES, every=60)
     events = [event for source in _SOURCES for event in look_up(run, started, source)]
     record.observe("calls by caller", by_caller(events))
-    readers = {(name, who) for name, who in _callers(events) if name == "DescribeImportImageTasks"}
-    # The name of the user or role; the ARN of a session of a role is not that of the role.
-    own = run.about["principal"].rpartition(":")[2].split("/")[:2][-1]
-    with_callers_permissions = [
-        who for _, who in readers if who.endswith(f"{own} through imagebuilder.amazonaws.com")
-    ]
-    record.row(
-        "read_its_task_and_ami",
-        bool(with_callers_permissions) if readers else None,
-        f"DescribeImportImageTasks was called by {sorted(who for _, who in readers)}",
-    )
+    _decide_reader(record, run.about["principal"], events)
     # The reads of the disk are data events, which a trail of the user would have to record.
     record.knob("import_checks_caller", None, "LookupEvents shows no data events of S3")
+
+
+def _decide_reader(record: Record, principal: str, events: list[dict[str, Any]]) -> None:
+    """Decide with whose permissions Image Builder reads an import task."""
+    readers = {who for name, who in _callers(events) if name == "DescribeImportImageTasks"}
+    through = " through imagebuilder.amazonaws.com"
+    by_image_builder = {who for who in readers if who.endswith(through)}
+    # The ARN of a session of a role is not that of the role. A user can have a path.
+    names = principal.rpartition(":")[2].split("/")
+    own = names[1] if names[0] == "assumed-role" else names[-1]
+    record.row(
+        "read_its_task_and_ami",
+        any(who.endswith(f"{own}{through}") for who in by_image_builder)
+        if by_image_builder
+        else None,
+        f"DescribeImportImageTasks was called by {sorted(readers)}",
+    )
 
 
 def look_up(run: Run, since: float, source: str) -> list[dict[str, Any]]:
@@ -100,9 +108,10 @@ def _who(event: dict[str, Any]) -> str:
 
 def calls_of_run(run: Run) -> dict[str, int] | str:
     """Return the calls since the run started, by caller, or why there are none."""
-    lookup = run.account.client("cloudtrail").lookup_events
-    if error := failure(lookup, MaxResults=1):
-        return error
-    since = run.about["started"]
-    found = by_caller(e for source in _SOURCES for e in look_up(run, since, source))
-    return found or (NOT_AVAILABLE if run.account.is_simulated else "none")
+    calls: list[dict[str, Any]] = []
+    for source in _SOURCES:
+        found, error = attempt(look_up, run, run.about["started"], source)
+        if error:
+            return f"LookupEvents: {error}"
+        calls += found
+    return by_caller(calls) or (NOT_AVAILABLE if run.account.is_simulated else "none")

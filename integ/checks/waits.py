@@ -31,13 +31,14 @@ def _import_again_after_a_day(run: Run, record: Record) -> None:
 
 
 @check(
-    creates="1 image, which stays for a day, with the AMI of a completed task",
     rows=("client_token_expires",),
     knobs=("idempotency_seconds",),
-    minutes=35,
-    imports=1,
     pause=_AFTER_A_DAY,
     later=_import_again_after_a_day,
+    minutes=35,
+    imports=1,
+    shares_import=True,
+    images=2,
 )
 def tokens_after_a_day(run: Run, record: Record) -> None:
     """Whether a used client token is still valid after a day."""
@@ -57,14 +58,14 @@ def _describe_after_a_week(run: Run, record: Record) -> None:
 
 
 @check(
-    creates="nothing that stays: the AMI of a completed task is deleted at the end of the first "
-    "half",
     rows=("disappears_7_days_after_its_end", "unknown_task_is_refused"),
     knobs=("unknown_task",),
-    minutes=35,
-    imports=1,
     pause=_AFTER_A_WEEK,
     later=_describe_after_a_week,
+    minutes=35,
+    imports=1,
+    shares_import=True,
+    images=1,
 )
 def forgotten_task(run: Run, record: Record) -> None:
     """Which errors belong to a task that EC2 has forgotten, 7 days after its end."""

@@ -53,13 +53,22 @@ class LocalAws:
 
     @classmethod
     @contextmanager
-    def start(cls, *, port: int = 0, speed: float = 1.0, auth: bool = False) -> Iterator[LocalAws]:
+    def start(
+        cls,
+        *,
+        port: int = 0,
+        speed: float = 1.0,
+        auth: bool = False,
+        own_session: bool = False,
+    ) -> Iterator[LocalAws]:
         """Run a server for the length of a `with` block.
 
         Args:
             port: The TCP port. Default: a free one.
             speed: Seconds of AWS time in a real second. Default: 1.
             auth: Whether IAM is enforced. Default: False.
+            own_session: Whether the server has a session of its own. Then Ctrl-C in the terminal
+                does not end it, and this program can still use it to clean up. Default: False.
 
         Raises:
             LocalAwsError: The server did not start.
@@ -67,7 +76,11 @@ class LocalAws:
         command = [sys.executable, "-m", "local_aws", "up", "--port", str(port)]
         command += ["--speed", str(speed), *(["--auth"] if auth else [])]
         with subprocess.Popen(  # noqa: S603 - this package
-            command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=own_session,
         ) as process:
             try:
                 word, _, url = (process.stdout.readline() if process.stdout else "").partition(" ")

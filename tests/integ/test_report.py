@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 import integ.checks  # noqa: F401 - registers the checks
-from integ.__main__ import main
+from integ.__main__ import EXIT_CODES, INVALID, main
 from integ.account import Account, AccountError
-from integ.check import CHECKS, Outcome, Record
-from integ.checks.trail import by_caller
+from integ.check import CHECKS, CheckError, Outcome, Record
+from integ.checks.deployments import _decide_removal, _raise_unless_image_failed
+from integ.checks.trail import _decide_reader, by_caller
 from integ.disk import GivenDisk, find_disk
-from integ.plan import RUN_HOURS, plan_text, policy, price, total_price
+from integ.plan import IMPORT_MINUTES, plan_text, policy, price, total_minutes, total_price
 from integ.report import counts, summary, write_report
 from integ.run import PREFIX, Run
 from integ.stack import redacted
@@ -24,6 +25,8 @@ from local_aws.server.knobs import Knobs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from integ.stack import Stack
 
 ROWS = re.findall(r"^\| `(\w+)` \|", (CHECKOUT / "docs/local-aws.md").read_text(), re.MULTILINE)
 ABOUT = {
@@ -62,13 +65,45 @@ def test_the_plan_shows_account_prices_and_how_to_clean_up() -> None:
     assert "make integ ARGS='--clean-up 1128-abc'" in plan
     assert all(f"{check.name} " in plan and check.title in plan for check in checks)
     assert f"{total_price(checks, 8):.2f} $" in plan
+    assert f"about {total_minutes(checks) / 60:.1f} hours" in plan
 
 
 def test_the_price_of_an_import_is_that_of_its_snapshot_until_the_end_of_the_run() -> None:
-    cost = price(CHECKS["rollback-of-the-first-task"], 100)
+    cost = price(CHECKS["cancelling"], 100, run_hours=8)
 
-    # Two imports: 0.05 dollars for each of 200 GB and month.
-    assert cost == pytest.approx(10 * RUN_HOURS / 730)
+    # 0.05 dollars for each of 100 GB and month.
+    assert cost == pytest.approx(5 * 8 / 730)
+
+
+def test_checks_that_share_an_import_take_less_time_than_their_sum() -> None:
+    tokens, trail, other = (CHECKS[name] for name in ("tokens", "who-calls-what", "cancelling"))
+
+    assert total_minutes([tokens]) == tokens.minutes
+    assert total_minutes([tokens, trail, other]) == (
+        tokens.minutes + trail.minutes + other.minutes - IMPORT_MINUTES
+    )
+
+
+def test_the_documentation_states_the_time_and_the_cost_of_the_plan() -> None:
+    text = (CHECKOUT / "docs/integ.md").read_text()
+    checks = [check for check in CHECKS.values() if not check.pause]
+
+    assert f"about {round(total_minutes(checks) / 60)} hours" in text
+    assert "less than one US dollar" in text
+    assert total_price(checks, 10) < 1
+
+
+def test_the_documentation_and_the_help_list_the_exit_codes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (CHECKOUT / "docs/integ.md").read_text()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    printed = capsys.readouterr().out
+    for code, meaning in EXIT_CODES.items():
+        assert f"| {code} | {meaning} |" in text
+        assert f"{code}  {meaning}" in printed
 
 
 def test_the_policy_is_short_enough_for_a_managed_policy() -> None:
@@ -136,6 +171,41 @@ def test_a_duration_is_measured() -> None:
     assert verdict.seen.startswith("17, the default is")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "AccessDeniedException 403: User is not authorized to perform imagebuilder:DeleteImage",
+        "UnauthorizedOperation 403: You are not authorized to perform this operation.",
+        "AccessDeniedException 400: no identity-based policy allows the action",
+        "ExpiredTokenException 400: The security token included in the request is expired",
+        "ThrottlingException 400: Rate exceeded",
+        "RequestLimitExceeded 503: Request limit exceeded.",
+        "TooManyRequestsException 429: slow down",
+        "ServiceException 500: ",
+        "ServiceUnavailableException 503: try again",
+        "ServiceQuotaExceededException 402: too many images",
+    ],
+)
+@pytest.mark.parametrize("holds", [True, False])
+def test_an_error_that_says_nothing_about_a_row_does_not_decide_it(
+    record: Record, error: str, *, holds: bool
+) -> None:
+    record.row("other_parameters_is_a_mismatch", holds, error)
+    record.knob("idempotency_mismatch", "refuse" if holds else "replay", error)
+    record.expect("The image is deleted", holds, f"DELETE_FAILED: {error}")
+
+    assert {v.outcome for v in record.verdicts} == {Outcome.UNDECIDED}
+
+
+def test_an_error_that_ec2_found_in_a_disk_decides_a_row() -> None:
+    record = Record("unknown-and-failed-tasks")
+
+    seen = "deleted: ClientError: Disk validation failed [We do not have access. 403 Forbidden]"
+    record.row("missing_object_makes_the_task_fail", holds=True, seen=seen)
+
+    assert record.verdicts[0].outcome is Outcome.CONFIRMED
+
+
 def test_a_check_cannot_decide_a_row_that_its_plan_does_not_name(record: Record) -> None:
     with pytest.raises(ValueError, match="does not declare 'x_in_an_arn'"):
         record.row("x_in_an_arn", holds=True, seen="")
@@ -188,6 +258,66 @@ def test_calls_are_counted_by_role_and_by_the_service_that_makes_them() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("after", "outcome"),
+    [
+        ({"a": "deleting", "b": "active"}, Outcome.CONFIRMED),
+        ({"a": "deleted", "b": "completed"}, Outcome.CONFIRMED),
+        ({"a": "deleted", "b": "deleted"}, Outcome.REFUTED),
+        ({"a": "active", "b": "active"}, Outcome.REFUTED),
+        ({"a": "completed", "b": "completed"}, Outcome.UNDECIDED),
+    ],
+)
+def test_an_import_that_ends_during_the_update_does_not_refute_that_one_task_is_cancelled(
+    after: dict[str, str], outcome: Outcome
+) -> None:
+    record = Record("removing-one-of-two-tasks")
+
+    _decide_removal(record, ["a", "b"], after)
+
+    assert [verdict.outcome for verdict in record.verdicts] == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("principal", "reader", "outcome"),
+    [
+        ("user/team/ada", "user/team/ada through imagebuilder.amazonaws.com", Outcome.CONFIRMED),
+        ("assumed-role/dev/ada", "role/dev through imagebuilder.amazonaws.com", Outcome.CONFIRMED),
+        ("user/ada", "role/slr through imagebuilder.amazonaws.com", Outcome.REFUTED),
+        ("user/ada", "user/ada", Outcome.UNDECIDED),
+    ],
+)
+def test_the_reader_of_a_task_is_the_caller_whatever_its_arn(
+    principal: str, reader: str, outcome: Outcome
+) -> None:
+    record = Record("who-calls-what")
+    arn, _, through = reader.partition(" through ")
+    identity = {"arn": f"arn:aws:iam::111122223333:{arn}", "invokedBy": through}
+    event = {"eventName": "DescribeImportImageTasks", "userIdentity": identity}
+
+    _decide_reader(record, f"arn:aws:iam::111122223333:{principal}", [event])
+
+    assert [verdict.outcome for verdict in record.verdicts] == [outcome]
+
+
+def test_what_a_completed_check_did_not_decide_is_printed_at_the_end(
+    tmp_path: Path, record: Record
+) -> None:
+    run = Run(Account(None, {}), "1128-abc", reports=tmp_path)
+    run.records["tokens"] = record
+    denied = "AccessDeniedException 403: no"
+    record.row("token_returns_the_first_response", holds=False, seen=denied)
+
+    record.status = "completed"
+    completed = list(summary(run))
+    record.status = "failed"
+    failed = list(summary(run))
+
+    line = f"not decided: token_returns_the_first_response: {denied}"
+    assert line in completed
+    assert line not in failed
+
+
 def test_the_report_shows_what_refutes_a_row(tmp_path: Path, record: Record) -> None:
     run = Run(Account(None, {}), "1128-abc", reports=tmp_path)
     run.about = ABOUT
@@ -210,7 +340,46 @@ def test_the_report_shows_what_refutes_a_row(tmp_path: Path, record: Record) -> 
 def test_a_part_of_an_id_names_no_run(
     option: str, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         main([option, part])
 
-    assert option in capsys.readouterr().err
+    assert ended.value.code == INVALID
+    assert f"{option}: {part!r} is not the id of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--only", "tokens,nothing"], "check 'nothing' does not exist: use one of first-"),
+        (["--policy", "--clean-up", "1128-4f2a9c"], "not allowed with argument"),
+    ],
+)
+def test_arguments_that_are_not_valid_are_refused(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+
+    assert ended.value.code == INVALID
+    assert problem in capsys.readouterr().err
+
+
+class StackWithFailures:
+    """A stack whose image failed, and perhaps another resource."""
+
+    name = "stack"
+
+    def __init__(self, *others: str) -> None:
+        self._others = others
+
+    def failed(self, resource_type: str = "") -> dict[str, str]:
+        return {"Image1": "EC2 refuses it"} | (
+            {} if resource_type else dict.fromkeys(self._others, "Rate exceeded")
+        )
+
+
+def test_the_events_of_a_deployment_decide_nothing_if_another_resource_failed() -> None:
+    _raise_unless_image_failed(cast("Stack", StackWithFailures()))
+
+    with pytest.raises(CheckError, match="Rate exceeded"):
+        _raise_unless_image_failed(cast("Stack", StackWithFailures("VmImportProvider")))
