@@ -201,6 +201,7 @@ FUNCTIONS: Final = _store("services.lambda_svc._functions")
 STATE_MACHINES: Final = _store("services.stepfunctions._state_machines")
 EXECUTIONS: Final = _store("services.stepfunctions._executions")
 STACKS: Final = _store("services.cloudformation._stacks")
+EXPORTS: Final = _store("services.cloudformation._exports")
 
 # --- requests and responses ---
 
@@ -282,6 +283,9 @@ find_change_set: Final = _use(
 )
 imported_export_names: Final = _use(
     "services.cloudformation.handlers._imported_export_names", "stack stack_name"
+)
+check_template_limits: Final = _use(
+    "services.cloudformation.engine._validate_template_limits", "template"
 )
 dependencies: Final = _use(
     "services.cloudformation.engine._extract_deps", "resource_def all_resource_names"
@@ -397,6 +401,17 @@ IMAGE_BUILDER_REPLACEMENTS: Final = Seam(
     IMAGE_BUILDER_TYPES.names,
     "MiniStack does not know which of their properties cannot be updated",
     is_new=True,
+)
+NESTED_STACK_TYPE: Final = Seam(
+    "services.cloudformation.provisioners._RESOURCE_HANDLERS",
+    "AWS::CloudFormation::Stack",
+    "Nested stacks of MiniStack have no exports",
+)
+NESTED_CAPABILITIES: Final = Seam(
+    "services.cloudformation.provisioners",
+    "_check_nested_stack_capabilities",
+    "The template of a nested stack has no limits in MiniStack",
+    "parent_stack_name template",
 )
 EACH_RESOURCE_TYPE: Final = Seam(
     "services.cloudformation.provisioners._RESOURCE_HANDLERS",

@@ -10,6 +10,7 @@ from local_aws import seams
 from local_aws.server import control
 from local_aws.server.world import CALLER, World
 from local_aws.services.cloudformation import (
+    exports,
     resource_types,
     response_urls,
     stack_operations,
@@ -89,6 +90,7 @@ def make_app(clock: Clock) -> App:
     role_policies.register(world)
     service_roles.register(world)
     template_conditions.register()
+    exports.register()
     stack_operations.register(world)
     stack_updates.register(world)
     execution_role.register()

@@ -283,10 +283,31 @@ MUTATIONS: Final = (
     # CloudFormation and Lambda
     _fault(
         "an export in use can change",
-        "cloudformation.stack_updates",
-        "_then_clean_up",
+        "cloudformation.exports",
+        "_refuse_if_used",
         never("users"),
         "stack_updates",
+    ),
+    _fault(
+        "a nested stack can change an export in use",
+        "cloudformation.exports",
+        "_export",
+        drop_statement("change_exports"),
+        "nested_stacks",
+    ),
+    _fault(
+        "a nested stack with an export in use can be deleted",
+        "cloudformation.exports",
+        "_with_exports.delete",
+        drop_statement("_refuse_if_used"),
+        "nested_stacks",
+    ),
+    _fault(
+        "a nested stack may have any number of resources",
+        "cloudformation.exports",
+        "_with_limits.with_limits",
+        drop_statement("check_template_limits"),
+        "nested_stacks",
     ),
     _fault(
         "a clean-up deletes at once",

@@ -1,7 +1,6 @@
-"""What CloudFormation checks after it updated all resources, and how it cleans up.
+"""The order in which CloudFormation updates resources, and how it cleans up.
 
-MiniStack lets a stack change an export that another stack imports, and deletes what an update
-replaced at once and without a status of its own.
+MiniStack deletes what an update replaced at once, and without a status of its own.
 """
 
 from __future__ import annotations
@@ -11,15 +10,12 @@ from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from local_aws import seams
+from local_aws.services.cloudformation.exports import change_exports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from local_aws.server.world import World
-
-
-class ExportInUseError(ValueError):
-    """An export that another stack imports would change, or another stack has its name."""
 
 
 def register(world: World) -> None:
@@ -37,22 +33,7 @@ def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
         outputs, exports = resolve(*arguments)
         stack_name, stack_id = arguments[-2:]
         stack = seams.STACKS[stack_name]
-        # https://github.com/aws-solutions/aws-waf-security-automations/issues/268
-        for name in exports:
-            if owner := next(_exporters_of(name, stack_name), None):
-                raise ExportInUseError(
-                    f"Export with name {name} is already exported by stack {owner}"
-                )
-        for output in stack.get("Outputs", []):
-            name = output.get("ExportName", "")
-            value = exports.get(name, {}).get("Value")
-            users = list(_users_of(name, stack_name))
-            # https://github.com/linz/geostore/issues/630
-            if users and value != output["OutputValue"]:
-                what = "deleted" if value is None else "updated"
-                raise ExportInUseError(
-                    f"Export {name} cannot be {what} as it is in use by {', '.join(users)}"
-                )
+        change_exports(stack_name, stack.get("Outputs", []), exports)
         if stack["StackStatus"].startswith("UPDATE"):
             # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
             stack["StackStatus"] = status = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
@@ -63,20 +44,6 @@ def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
         return outputs, exports
 
     return then_clean_up
-
-
-def _exporters_of(export: str, stack_name: str) -> Iterator[str]:
-    for name, stack in seams.STACKS.items():
-        exists = name != stack_name and not stack["StackStatus"].startswith("DELETE")
-        if exists and any(export == out.get("ExportName") for out in stack.get("Outputs", [])):
-            yield name
-
-
-def _users_of(export: str, stack_name: str) -> Iterator[str]:
-    for name, stack in seams.STACKS.items():
-        exists = name != stack_name and not stack["StackStatus"].startswith("DELETE")
-        if exists and export in seams.imported_export_names(stack, name):
-            yield name
 
 
 def _in_order(world: World, sort: Callable[..., list[str]]) -> Callable[..., list[str]]:
