@@ -293,10 +293,6 @@ dependencies: Final = _use(
 runs_on_worker_thread: Final = _use(
     "services.cloudformation.stacks._runs_on_worker_thread", "resource_type"
 )
-add_stack_event: Final = _use(
-    "services.cloudformation.stacks._add_event",
-    "stack_id stack_name logical_id resource_type status reason physical_id",
-)
 
 # --- Lambda and Step Functions ---
 
@@ -435,6 +431,19 @@ DELETE_STACK: Final = Seam(
     "DeleteStack",
     "MiniStack deletes a stack that is being updated",
     "params",
+)
+DESCRIBE_STACKS: Final = Seam(
+    "services.cloudformation.handlers._ACTION_HANDLERS",
+    "DescribeStacks",
+    "DescribeStacks of MiniStack shows each change at once",
+    "params",
+)
+ADD_STACK_EVENT: Final = Seam(
+    "services.cloudformation.stacks",
+    "_add_event",
+    "MiniStack does not keep earlier descriptions of a stack",
+    "stack_id stack_name logical_id resource_type status reason physical_id",
+    also_in=("services.cloudformation.handlers", "services.cloudformation.changesets"),
 )
 EVALUATE_CONDITIONS: Final = Seam(
     "services.cloudformation.engine",

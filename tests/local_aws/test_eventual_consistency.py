@@ -10,7 +10,7 @@ import pytest
 from local_aws.server.world import World
 from local_aws.services.stepfunctions.executions import Executions
 from tests.local_aws.account import policy, refused
-from tests.local_aws.custom_resources import TRUST
+from tests.local_aws.custom_resources import TRUST, eventually
 from tests.support.local_services import VirtualClock
 
 if TYPE_CHECKING:
@@ -63,6 +63,79 @@ def test_an_import_task_and_its_tags_are_shown_when_the_lag_is_over(lagging: Acc
     assert lagging.task(task_id)["Tags"] == []
     lagging.server.advance(301)
     assert lagging.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+def test_tags_are_described_when_the_lag_is_over(lagging: Account) -> None:
+    task_id = lagging.start()
+    lagging.server.advance(301)
+    lagging.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
+
+    def tags() -> list[str]:
+        return [tag["Key"] for tag in lagging.ec2.describe_tags()["Tags"]]
+
+    assert tags() == []
+    lagging.server.advance(301)
+    assert tags() == ["a"]
+
+
+def test_an_attribute_of_an_ami_is_described_when_the_lag_is_over(aws: Account) -> None:
+    task_id = aws.start()
+    aws.finish()
+    ami = aws.task(task_id)["ImageId"]
+    aws.server.knobs(read_lag_seconds=300)
+
+    def users() -> list[str]:
+        attribute = {"ImageId": ami, "Attribute": "launchPermission"}
+        found = aws.ec2.describe_image_attribute(**attribute)["LaunchPermissions"]
+        return [permission["UserId"] for permission in found]
+
+    aws.ec2.modify_image_attribute(
+        ImageId=ami, LaunchPermission={"Add": [{"UserId": "111122223333"}]}
+    )
+    assert users() == []
+    aws.server.advance(301)
+    assert users() == ["111122223333"]
+    aws.ec2.deregister_image(ImageId=ami)
+    assert users() == ["111122223333"]
+    aws.server.advance(301)
+    assert refused(users)[0] == "InvalidAMIID.NotFound"
+
+
+def test_what_has_ended_is_still_shown_as_running_during_the_lag(aws: Account) -> None:
+    task_id = aws.start()
+    arn = aws.import_image(task_id)
+    aws.server.knobs(read_lag_seconds=86400)
+
+    aws.finish()
+
+    assert (aws.task(task_id)["Status"], aws.status(arn)) == ("active", "PENDING")
+    assert refused(lambda: aws.cancel(arn))[0] == "InvalidRequestException"
+    aws.server.advance(86400)
+    assert (aws.task(task_id)["Status"], aws.status(arn)) == ("completed", "AVAILABLE")
+
+
+def test_the_status_of_a_stack_is_shown_when_the_lag_is_over(
+    server: LocalAws, lagging: Account, session: boto3.Session
+) -> None:
+    client: Any = session.client("cloudformation", aws_access_key_id=lagging.account_id)
+    template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+
+    def stacks(**more: str) -> list[tuple[str, str]]:
+        found = client.describe_stacks(**more)["Stacks"]
+        return [(stack["StackName"], stack["StackStatus"]) for stack in found]
+
+    id_ = client.create_stack(StackName="late", TemplateBody=json.dumps(template))["StackId"]
+
+    assert stacks() == []
+    assert refused(lambda: stacks(StackName=id_))[0] == "ValidationError"
+    assert eventually(lambda: "CREATE_COMPLETE" in str(client.describe_stack_events(StackName=id_)))
+    server.advance(301)
+    assert stacks(StackName="late") == [("late", "CREATE_COMPLETE")]
+    client.delete_stack(StackName="late")
+    assert stacks(StackName=id_) == [("late", "CREATE_COMPLETE")]
+    server.advance(301)
+    assert stacks(StackName=id_) == [("late", "DELETE_COMPLETE")]
+    assert stacks() == []
 
 
 @pytest.fixture

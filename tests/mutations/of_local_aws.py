@@ -260,6 +260,27 @@ MUTATIONS: Final = (
         "eventual_consistency",
     ),
     _fault(
+        "what time changes is seen at once",
+        "service_model",
+        "Service.__init__",
+        drop_statement("before_changes"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "the reads of EC2 that MiniStack serves see each change at once",
+        "service_model",
+        "Ec2QueryService.handle_request",
+        call("_used_by", "None"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "DescribeStacks sees each change at once",
+        "cloudformation.stack_reads",
+        "StackReads._lagging.lagging",
+        assign("lag", "0"),
+        "eventual_consistency",
+    ),
+    _fault(
         "executions are listed by their start",
         "stepfunctions.executions",
         "Executions._list",

@@ -128,7 +128,7 @@ def _export(resolve: Callable[..., Any], stack_id: str, before: list[dict[str, A
     except ValueError as error:
         stack["StackStatus"] = status = stack["StackStatus"].replace("COMPLETE", "FAILED")
         stack["StackStatusReason"] = reason = str(error)
-        seams.add_stack_event(stack_id, name, name, _NESTED, status, reason, stack_id)
+        seams.ADD_STACK_EVENT(stack_id, name, name, _NESTED, status, reason, stack_id)
         raise
     stack["Outputs"] = outputs
     seams.EXPORTS.update(exports)

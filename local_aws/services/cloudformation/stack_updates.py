@@ -38,7 +38,7 @@ def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
             # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
             stack["StackStatus"] = status = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
             type_ = "AWS::CloudFormation::Stack"
-            seams.add_stack_event(
+            seams.ADD_STACK_EVENT(
                 stack_id, stack_name, stack_name, type_, status, physical_id=stack_id
             )
         return outputs, exports
