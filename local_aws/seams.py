@@ -191,6 +191,7 @@ _store: Final = partial(_use, is_store=True)
 # --- stores: MiniStack clears these dictionaries, but never replaces them ---
 
 ROLES: Final = _store("services.iam._roles")
+USERS: Final = _store("services.iam._users")
 INSTANCE_PROFILES: Final = _store("services.iam._instance_profiles")
 AMIS: Final = _store("services.ec2._images")
 SNAPSHOTS: Final = _store("services.ec2._snapshots")
@@ -358,16 +359,32 @@ GATHER_ROLE_POLICIES: Final = Seam(
     "A change of a role's policies has an effect at once in MiniStack",
     "role_name account_id",
 )
+GATHER_USER_POLICIES: Final = Seam(
+    "core.iam_evaluator",
+    "_gather_user_policies",
+    "The same is true for users",
+    "user_name account_id",
+)
+PERMISSIONS_BOUNDARY: Final = Seam(
+    "core.iam_evaluator",
+    "_permissions_boundary",
+    "The same is true for permissions boundaries",
+    "store name account_id",
+)
 IAM_ACTIONS: Final = Seam(
     "services.iam._IAM_HANDLERS",
-    "PutRolePolicy DeleteRolePolicy AttachRolePolicy DetachRolePolicy",
+    "CreateRole DeleteRole UpdateAssumeRolePolicy PutRolePolicy DeleteRolePolicy AttachRolePolicy "
+    "DetachRolePolicy PutRolePermissionsBoundary DeleteRolePermissionsBoundary CreateUser "
+    "DeleteUser PutUserPolicy DeleteUserPolicy AttachUserPolicy DetachUserPolicy "
+    "PutUserPermissionsBoundary DeleteUserPermissionsBoundary AddUserToGroup RemoveUserFromGroup "
+    "PutGroupPolicy DeleteGroupPolicy AttachGroupPolicy DetachGroupPolicy CreatePolicyVersion",
     "MiniStack does not limit the inline policies of a role, and a change has an effect at once",
     "p",
 )
-ROLE_TYPES: Final = Seam(
+IAM_TYPES: Final = Seam(
     "services.cloudformation.provisioners._RESOURCE_HANDLERS",
-    "AWS::IAM::Role AWS::IAM::Policy",
-    "The same is true for roles and policies of a stack",
+    "AWS::IAM::Role AWS::IAM::Policy AWS::IAM::ManagedPolicy AWS::IAM::User",
+    "The same is true for roles, policies and users of a stack",
 )
 INSTANCE_PROFILE_TYPE: Final = Seam(
     "services.cloudformation.provisioners._RESOURCE_HANDLERS",

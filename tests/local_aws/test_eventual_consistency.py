@@ -14,7 +14,7 @@ from tests.local_aws.custom_resources import TRUST, eventually
 from tests.support.local_services import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import boto3
 
@@ -226,33 +226,116 @@ def test_executions_are_listed_when_the_lag_is_over(
     assert listed(states, arn, statusFilter="RUNNING") == []
 
 
-def test_a_role_has_its_new_policies_when_the_lag_is_over(enforcing: LocalAws) -> None:
-    session: Any = enforcing.session()
-    iam: Any = session.client("iam")
-    role = iam.create_role(
-        RoleName="late",
-        AssumeRolePolicyDocument=TRUST_POLICY.replace(
-            '"Service": "lambda.amazonaws.com"', '"AWS": "*"'
-        ),
-    )["Role"]["Arn"]
-    enforcing.knobs(iam_lag_seconds=3600)
-    allow = {"Effect": "Allow", "Action": "imagebuilder:ListImages", "Resource": "*"}
-    iam.put_role_policy(RoleName="late", PolicyName="p", PolicyDocument=policy(allow))
-    keys = session.client("sts").assume_role(RoleArn=role, RoleSessionName="late")["Credentials"]
-    images: Any = session.client(
-        "imagebuilder",
-        aws_access_key_id=keys["AccessKeyId"],
-        aws_secret_access_key=keys["SecretAccessKey"],
-        aws_session_token=keys["SessionToken"],
-    )
+ALLOW = policy({"Effect": "Allow", "Action": "imagebuilder:ListImages", "Resource": "*"})
+DENY = policy({"Effect": "Deny", "Action": "imagebuilder:ListImages", "Resource": "*"})
 
-    assert refused(images.list_images)[0] == "AccessDeniedException"
-    enforcing.knobs(iam_lag_seconds=0)
-    enforcing.advance(3601)
-    assert images.list_images()["imageVersionList"] == []
-    enforcing.knobs(iam_lag_seconds=3600)
-    iam.delete_role_policy(RoleName="late", PolicyName="p")
-    assert images.list_images()["imageVersionList"] == []
-    enforcing.knobs(iam_lag_seconds=0)
-    enforcing.advance(3601)
-    assert refused(images.list_images)[0] == "AccessDeniedException"
+
+class Caller:
+    """A role or a user, to which IAM changes apply late."""
+
+    def __init__(self, server: LocalAws, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.session: Any = server.session()
+        self.iam: Any = self.session.client("iam")
+
+    def assume(self) -> Caller:
+        trust = TRUST_POLICY.replace('"Service": "lambda.amazonaws.com"', '"AWS": "*"')
+        request = {"RoleName": self.name, "AssumeRolePolicyDocument": trust}
+        role = self.iam.create_role(**request)["Role"]["Arn"]
+        sts = self.session.client("sts")
+        return self.use(sts.assume_role(RoleArn=role, RoleSessionName="late")["Credentials"])
+
+    def create(self) -> Caller:
+        self.iam.create_user(UserName=self.name)
+        return self.use(self.iam.create_access_key(UserName=self.name)["AccessKey"])
+
+    def use(self, keys: dict[str, str]) -> Caller:
+        self.images = self.session.client(
+            "imagebuilder",
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys.get("SessionToken"),
+        )
+        return self
+
+    def may(self) -> bool:
+        try:
+            self.images.list_images()
+        except self.images.exceptions.AccessDeniedException:
+            return False
+        return True
+
+    def changes_late(self, change: Callable[[], object]) -> bool:
+        """Return whether the caller may do what it may not, or the reverse, after a change."""
+        before = self.may()
+        self.server.knobs(iam_lag_seconds=3600)
+        change()
+        assert self.may() is before
+        self.server.knobs(iam_lag_seconds=0)
+        self.server.advance(3601)
+        return self.may() is not before
+
+    def managed(self) -> str:
+        """Attach a new policy, and return its ARN."""
+        create = self.iam.create_policy
+        arn = create(PolicyName=self.name, PolicyDocument=ALLOW)["Policy"]["Arn"]
+        self.iam.attach_role_policy(RoleName=self.name, PolicyArn=arn)
+        return str(arn)
+
+
+def test_a_role_has_its_new_policies_when_the_lag_is_over(enforcing: LocalAws) -> None:
+    role = Caller(enforcing, "late").assume()
+    inline = {"RoleName": "late", "PolicyName": "p"}
+
+    assert role.changes_late(lambda: role.iam.put_role_policy(**inline, PolicyDocument=ALLOW))
+    assert role.changes_late(lambda: role.iam.delete_role_policy(**inline))
+
+
+def test_a_role_has_the_new_version_of_its_policy_when_the_lag_is_over(
+    enforcing: LocalAws,
+) -> None:
+    role = Caller(enforcing, "late-version").assume()
+    version = {"PolicyArn": role.managed(), "PolicyDocument": DENY, "SetAsDefault": True}
+
+    assert role.changes_late(lambda: role.iam.create_policy_version(**version))
+
+
+def test_a_role_has_its_permissions_boundary_when_the_lag_is_over(enforcing: LocalAws) -> None:
+    role = Caller(enforcing, "late-boundary").assume()
+    role.managed()
+    boundary = {"PolicyName": "late-limits", "PolicyDocument": DENY}
+    arn = role.iam.create_policy(**boundary)["Policy"]["Arn"]
+
+    def limit() -> None:
+        role.iam.put_role_permissions_boundary(RoleName=role.name, PermissionsBoundary=arn)
+
+    assert role.changes_late(limit)
+    assert role.changes_late(lambda: role.iam.delete_role_permissions_boundary(RoleName=role.name))
+
+
+def test_a_user_has_its_new_policies_when_the_lag_is_over(enforcing: LocalAws) -> None:
+    user = Caller(enforcing, "late-user").create()
+    inline = {"UserName": user.name, "PolicyName": "p"}
+
+    assert user.changes_late(lambda: user.iam.put_user_policy(**inline, PolicyDocument=ALLOW))
+    assert user.changes_late(lambda: user.iam.delete_user_policy(**inline))
+
+
+def test_a_service_can_assume_a_new_role_when_the_lag_is_over(aws: Account) -> None:
+    aws.server.knobs(iam_lag_seconds=300)
+
+    assert refused(aws.start)[0] == "InvalidParameter"
+    aws.server.advance(301)
+    aws.start()
+
+
+def test_a_service_sees_the_trust_policy_of_a_role_when_the_lag_is_over(aws: Account) -> None:
+    aws.start()
+    aws.server.knobs(iam_lag_seconds=300)
+
+    aws.iam.update_assume_role_policy(RoleName="vmimport", PolicyDocument=TRUST_POLICY)
+
+    aws.start()
+    aws.server.advance(301)
+    assert refused(aws.start)[0] == "InvalidParameter"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.local_aws.account import RAW, READ, REGISTER, TRUST, Account, refused
+from tests.local_aws.account import RAW, READ, REGISTER, TRUST, Account, policy, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -590,3 +590,13 @@ def test_an_import_never_ends_if_the_control_api_says_so(aws: Account) -> None:
     aws.server.advance(86400)
     task = aws.task(task_id)
     assert (task["Status"], task["Progress"]) == ("active", "34")
+
+
+def test_a_permissions_boundary_limits_the_role_of_an_import(aws: Account) -> None:
+    aws.start()
+    created = aws.iam.create_policy(PolicyName="limits", PolicyDocument=policy(READ))
+    limits = created["Policy"]["Arn"]
+
+    aws.iam.put_role_permissions_boundary(RoleName="vmimport", PermissionsBoundary=limits)
+
+    assert refused(aws.start)[0] == "InvalidParameter"

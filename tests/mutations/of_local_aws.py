@@ -248,9 +248,37 @@ MUTATIONS: Final = (
     _fault(
         "IAM sees each change at once",
         "iam.role_policies",
-        "_Changes.seen",
+        "_Changes.policies_of_role",
         always("past"),
         "eventual_consistency",
+    ),
+    _fault(
+        "IAM sees a permissions boundary at once",
+        "iam.role_policies",
+        "_Changes.boundary",
+        always("past"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "IAM sees the policies of a user at once",
+        "iam.role_policies",
+        "_Changes.policies_of_user",
+        always("past"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "services see the trust policy of a role at once",
+        "iam.authorization",
+        "service_may_assume",
+        call("role_seen_by_services", "seams.ROLES.get(role_name)"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "a permissions boundary does not limit the roles of services",
+        "iam.authorization",
+        "role_may",
+        assign("limits", "[]"),
+        "vm_import",
     ),
     _fault(
         "reads see each change at once",

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from local_aws import seams
 from local_aws.services.ec2.disk_images import FORMATS, Disk, DiskError, read_disks
 from local_aws.services.ec2.permissions import pass_role_check, read_disk_checks
-from local_aws.services.iam.authorization import role_may, service_may
+from local_aws.services.iam.authorization import role_may, service_may_assume
+from local_aws.services.iam.role_policies import role_seen_by_services
 from local_aws.services.paging import ec2_page
 from local_aws.services.service_model import ServiceError, refuse_dry_run
 
@@ -507,11 +508,8 @@ def _disk_data(task: ImportTask, detail: dict[str, Any]) -> bytes:
 
 
 def _vm_import_may_assume(role_name: str) -> bool:
-    role = seams.ROLES.get(role_name)
     keys = {"sts:Externalid": "vmimport", "aws:SourceAccount": seams.get_account_id()}
-    return role is not None and service_may(
-        "vmie.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"], keys
-    )
+    return service_may_assume("vmie.amazonaws.com", role_name, keys)
 
 
 def _role_is_sufficient(role_name: str, request: dict[str, Any]) -> bool:
@@ -558,7 +556,7 @@ def _key_arn(key: str) -> str:
 
 
 def _pass_role(role_name: str) -> Check:
-    return pass_role_check(seams.ROLES[role_name]["Arn"])
+    return pass_role_check((role_seen_by_services(role_name) or {})["Arn"])
 
 
 def _without_boot_mode(view: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from local_aws import seams
-from local_aws.services.iam.authorization import Check, role_may, service_may
+from local_aws.services.iam.authorization import Check, role_may, service_may, service_may_assume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,7 @@ def _check_function(properties: dict[str, Any]) -> None:
     https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html
     """
     role = _role(properties["Role"])
+    # The present role: CloudFormation repeats the creation until Lambda can assume a new role.
     if not service_may("lambda.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"]):
         raise RoleError("The role defined for the function cannot be assumed by Lambda.")
     for action in _IN_A_VPC if properties.get("VpcConfig") else ():
@@ -172,9 +173,7 @@ def _refusal(machine: dict[str, Any], function: str) -> str | None:
     role = _role(machine["roleArn"])
     arn = machine["stateMachineArn"]
     trusting = {"aws:SourceArn": arn, "aws:SourceAccount": seams.get_account_id()}
-    if not service_may(
-        "states.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"], trusting
-    ):
+    if not service_may_assume("states.amazonaws.com", role["RoleName"], trusting):
         return f"states.amazonaws.com is not authorized to assume {role['Arn']}"
     needed: list[tuple[str, str, dict[str, str]]] = [("lambda:InvokeFunction", function, {})]
     for action, resource, keys in needed + _uses_of_key(machine):
