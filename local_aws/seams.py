@@ -291,9 +291,6 @@ check_template_limits: Final = _use(
 dependencies: Final = _use(
     "services.cloudformation.engine._extract_deps", "resource_def all_resource_names"
 )
-runs_on_worker_thread: Final = _use(
-    "services.cloudformation.stacks._runs_on_worker_thread", "resource_type"
-)
 
 # --- Lambda and Step Functions ---
 
@@ -525,6 +522,12 @@ DIFF_RESOURCES: Final = Seam(
     "A change set of MiniStack does not add a resource whose creation failed",
     "old_template new_template resources",
     also_in=("services.cloudformation.changesets",),
+)
+RUNS_IN_A_THREAD: Final = Seam(
+    "services.cloudformation.stacks",
+    "_runs_on_worker_thread",
+    "MiniStack deletes most types where they cannot wait for the clean-up",
+    "resource_type",
 )
 # The next three are replaced only here, so nested stacks keep MiniStack's order and clean-up.
 RESOLVE_OUTPUTS: Final = Seam(

@@ -361,8 +361,15 @@ MUTATIONS: Final = (
     _fault(
         "a clean-up deletes at once",
         "cloudformation.stack_updates",
-        "_after_a_while",
-        never("is_custom"),
+        "_after_a_while.after_a_while",
+        drop_statement("sleep"),
+        "stack_updates",
+    ),
+    _fault(
+        "a clean-up deletes most types at once",
+        "cloudformation.stack_updates",
+        "_in_a_thread.in_a_thread",
+        always("CLEANUP_IN_PROGRESS"),
         "stack_updates",
     ),
     _fault(

@@ -236,7 +236,7 @@ def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]
     ) -> Any:  # noqa: ANN401
         arguments = (resource_type, logical_id, properties, stack_name)
         stack = seams.STACKS[stack_name]
-        if logical_id in stack["_resources"] or not seams.runs_on_worker_thread(resource_type):
+        if logical_id in stack["_resources"] or not seams.RUNS_IN_A_THREAD(resource_type):
             return provision(*arguments)
         record = {
             "PhysicalResourceId": "",
