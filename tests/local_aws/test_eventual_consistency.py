@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from local_aws import seams
 from local_aws.server.world import World
 from local_aws.services.stepfunctions.executions import Executions
 from tests.local_aws.account import policy, refused
@@ -207,6 +208,61 @@ def test_an_account_that_lists_executions_too_often_is_throttled() -> None:
     assert calls_until_throttled() == 200
     clock.advance(2)
     assert calls_until_throttled() == 10
+    with seams.request_scope("111122223333", "us-east-1"):
+        assert calls_until_throttled() == 200
+    with seams.request_scope(seams.get_account_id(), "eu-west-1"):
+        assert calls_until_throttled() == 200
+
+
+def test_a_token_of_a_list_of_executions_expires_after_24_hours(
+    server: LocalAws, machine: tuple[Any, str]
+) -> None:
+    states, arn = machine
+    for number in range(2):
+        states.start_execution(stateMachineArn=arn, name=str(number))
+    token = states.list_executions(stateMachineArn=arn, maxResults=1)["nextToken"]
+    following = {"stateMachineArn": arn, "nextToken": token}
+
+    server.advance(86_000)
+    assert len(states.list_executions(**following)["executions"]) == 1
+    server.advance(500)
+    assert refused(lambda: states.list_executions(**following))[0] == "InvalidToken"
+
+
+def test_executions_of_a_state_machine_or_of_a_map_run_are_listed_but_not_of_both(
+    machine: tuple[Any, str],
+) -> None:
+    states, arn = machine
+    run = arn.replace("stateMachine", "mapRun") + "/label:1"
+
+    def code(**request: Any) -> str:
+        return refused(lambda: states.list_executions(**request))[0]
+
+    assert code(stateMachineArn=arn, mapRunArn=run) == "ValidationException"
+    assert code() == "ValidationException"
+    assert code(mapRunArn=run) == "ResourceNotFound"
+    assert code(stateMachineArn=arn, statusFilter="PENDING_REDRIVE") == "ValidationException"
+    assert code(stateMachineArn=arn, redriveFilter="REDRIVEN") == "ValidationException"
+
+
+def test_the_executions_of_a_map_run_are_listed(machine: tuple[Any, str]) -> None:
+    states, arn = machine
+    item = {"StartAt": "End", "States": {"End": {"Type": "Pass", "End": True}}}
+    mode = {"ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}}
+    each = {"Type": "Map", "ItemProcessor": mode | item, "End": True}
+    definition = json.dumps({"StartAt": "Each", "States": {"Each": each}})
+    states.update_state_machine(stateMachineArn=arn, definition=definition)
+    execution = states.start_execution(stateMachineArn=arn, input="[1, 2, 3]")["executionArn"]
+    assert eventually(lambda: states.list_map_runs(executionArn=execution)["mapRuns"])
+    (run,) = states.list_map_runs(executionArn=execution)["mapRuns"]
+
+    def children() -> list[dict[str, Any]]:
+        found = states.list_executions(mapRunArn=run["mapRunArn"], statusFilter="SUCCEEDED")
+        return list(found["executions"])
+
+    assert eventually(lambda: len(children()) == 3)
+    assert {child["mapRunArn"] for child in children()} == {run["mapRunArn"]}
+    assert len(listed(states, arn)) == 1
 
 
 def test_executions_are_listed_when_the_lag_is_over(

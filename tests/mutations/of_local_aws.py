@@ -326,7 +326,21 @@ MUTATIONS: Final = (
         "executions can be listed at any rate",
         "stepfunctions.executions",
         "Executions._check_rate",
-        drop_operand("_tokens", beside="fault"),
+        drop_operand("left", beside="fault"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "all accounts and Regions share the rate of listing executions",
+        "stepfunctions.executions",
+        "Executions._check_rate",
+        call("get_account_id", "''"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "a token of a list of executions never expires",
+        "stepfunctions.executions",
+        "",
+        assign("_SECONDS_OF_TOKEN", "10**9"),
         "eventual_consistency",
     ),
     # CloudFormation and Lambda
