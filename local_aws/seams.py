@@ -240,6 +240,10 @@ evaluate: Final = _use("core.iam_evaluator.evaluate", "ctx policies")
 evaluate_resource_policy: Final = _use(
     "core.iam_evaluator.evaluate_resource_policy", "doc ctx service"
 )
+combine_resource_policy: Final = _use(
+    "core.iam_evaluator.combine_resource_policy",
+    "identity ctx policy owner_account required limits",
+)
 parse_policy_document: Final = _use("core.iam_evaluator.parse_policy_document", "doc")
 resolve_principal: Final = _use("core.iam_evaluator.resolve_principal", "access_key_id account_id")
 enforce: Final = _use(
@@ -578,10 +582,12 @@ EMIT_LOGS: Final = Seam(
     "A function of MiniStack writes its log without the permissions of its role",
     "func",
 )
-START_EXECUTION: Final = Seam(
+ENCRYPTED_OPERATIONS: Final = Seam(
     "services.stepfunctions",
-    "_start_execution",
-    "MiniStack does not check whether the caller may use the key of a state machine",
+    "_create_state_machine _update_state_machine _describe_state_machine _start_execution "
+    "_describe_execution _get_execution_history",
+    "MiniStack does not check whether the key of a state machine is enabled, nor whether the "
+    "caller may use it",
     "data",
 )
 LIST_EXECUTIONS: Final = Seam(

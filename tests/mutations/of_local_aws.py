@@ -223,6 +223,27 @@ MUTATIONS: Final = (
         returns("[]"),
         "service_roles",
     ),
+    _fault(
+        "an encrypted execution can be read without its key",
+        "iam.service_roles",
+        "",
+        drop_entry("_describe_execution"),
+        "service_roles",
+    ),
+    _fault(
+        "the key of a state machine may be disabled",
+        "iam.service_roles",
+        "_only_with_the_key.checked",
+        never("state"),
+        "service_roles",
+    ),
+    _fault(
+        "the policy of a key does not limit the roles of services",
+        "iam.authorization",
+        "role_may",
+        never("find_key"),
+        "service_roles",
+    ),
     # limits and lags
     _fault(
         "the policies of a role may be larger by one",

@@ -73,12 +73,19 @@ def authorize(checks: Iterable[Check], code: str, preface: str = "") -> None:
 def role_may(
     role_name: str, action: str, resource: str, keys: Mapping[str, object] | None = None
 ) -> bool:
-    """Return whether policies and boundary of a role of this account allow an action."""
+    """Return whether a role of this account may act: by its policies, its boundary and a key's."""
     policies = seams.GATHER_ROLE_POLICIES(role_name, seams.get_account_id())
     limits = seams.PERMISSIONS_BOUNDARY(seams.ROLES, role_name, seams.get_account_id())
     session = f"arn:aws:sts::{seams.get_account_id()}:assumed-role/{role_name}/{role_name}"
     context = _context(session, action, resource, keys or {})
-    return bool(seams.evaluate(context, policies, *limits).decision == "Allow")
+    result = seams.evaluate(context, policies, *limits)
+    # https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html
+    if action.startswith("kms:") and (key := seams.find_key(resource)):
+        account = seams.get_account_id()
+        result = seams.combine_resource_policy(
+            result, context, key["Policy"], account, required=True, limits=limits
+        )
+    return bool(result.decision == "Allow")
 
 
 def service_may_assume(
