@@ -395,6 +395,7 @@ def test_another_role_can_be_given(aws: Account) -> None:
         ({"DiskContainers": [{"Format": "RAW", "Url": "ftp://b/k"}]}, "InvalidParameter"),
         ({"DiskContainers": [{"UserBucket": {"S3Bucket": "b"}}]}, "InvalidParameter"),
         ({"TagSpecifications": [{"ResourceType": "image"}]}, "InvalidParameter"),
+        ({"UsageOperation": "RunInstances:9999"}, "InvalidParameter"),
         ({"DryRun": True}, "DryRunOperation"),
     ],
 )
@@ -514,6 +515,53 @@ def test_a_resource_of_ec2_has_at_most_50_tags(aws: Account) -> None:
 
     assert refusal[:2] == ("TagLimitExceeded", 400)
     assert len(aws.task(task_id)["Tags"]) == 50
+
+
+@pytest.mark.parametrize(
+    ("tags", "code", "why"),
+    [
+        ([{"Key": str(n)} for n in range(51)], "TagLimitExceeded", "maximum number of Tags"),
+        (
+            [{"Key": "a", "Value": "b"}, {"Key": "a", "Value": "c"}],
+            "InvalidParameterValue",
+            "Duplicate tag key 'a' specified.",
+        ),
+        ([{"Key": "aws:a"}], "InvalidParameterValue", "starting with 'aws:' are reserved"),
+        ([{"Key": "a" * 129}], "InvalidParameterValue", "key exceeds the maximum length of 128"),
+        (
+            [{"Key": "a", "Value": "b" * 257}],
+            "InvalidParameterValue",
+            "value exceeds the maximum length of 256",
+        ),
+    ],
+    ids=["51 tags", "duplicate", "aws:", "long key", "long value"],
+)
+def test_invalid_tags_of_a_task_are_refused(
+    aws: Account, tags: list[Any], code: str, why: str
+) -> None:
+    task_id = aws.start()
+    specification = [{"ResourceType": "import-image-task", "Tags": tags}]
+
+    for refusal in (
+        refused(lambda: aws.start(TagSpecifications=specification)),
+        refused(lambda: aws.ec2.create_tags(Resources=[task_id], Tags=tags)),
+    ):
+        assert refusal[0] == code
+        assert why in refusal[2]
+    assert aws.task(task_id)["Tags"] == []
+
+
+def test_a_forgotten_task_has_no_tags(aws: Account) -> None:
+    task_id = aws.start()
+    aws.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
+    aws.finish()
+    assert len(aws.ec2.describe_tags()["Tags"]) == 1
+
+    aws.server.advance(7 * 86400)
+
+    assert aws.ec2.describe_tags()["Tags"] == []
+    change: dict[str, Any] = {"Resources": [task_id], "Tags": [{"Key": "a"}]}
+    assert refused(lambda: aws.ec2.create_tags(**change))[0] == "InvalidID"
 
 
 def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:
