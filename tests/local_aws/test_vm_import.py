@@ -620,6 +620,56 @@ def test_filters_of_snapshots_can_have_wildcards(
     assert len(found["Snapshots"]) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "count"),
+    [
+        ("block-device-mapping.device-name", "/dev/sda?", 1),
+        ("block-device-mapping.encrypted", "true", 1),
+        ("block-device-mapping.encrypted", "false", 0),
+        ("block-device-mapping.delete-on-termination", "true", 1),
+        ("block-device-mapping.snapshot-id", "snap-*", 1),
+        ("block-device-mapping.volume-size", "1", 1),
+        ("block-device-mapping.volume-type", "gp?", 1),
+        ("creation-date", "20*", 1),
+        ("creation-date", "19*", 0),
+        ("hypervisor", "xen", 1),
+        ("image-type", "machine", 1),
+        ("manifest-location", "*/import-ami-*", 1),
+        ("root-device-type", "ebs", 1),
+    ],
+)
+def test_amis_are_filtered_by_their_disks_and_dates(
+    aws: Account, name: str, value: str, count: int
+) -> None:
+    aws.start(Encrypted=True)
+    aws.finish()
+
+    found = aws.ec2.describe_images(Filters=[{"Name": name, "Values": [value]}], Owners=["self"])
+
+    assert len(found["Images"]) == count
+
+
+def test_ids_that_are_malformed_cannot_be_deleted(aws: Account) -> None:
+    deregister, delete = aws.ec2.deregister_image, aws.ec2.delete_snapshot
+    assert refused(lambda: deregister(ImageId="ami-1"))[0] == "InvalidAMIID.Malformed"
+    assert refused(lambda: delete(SnapshotId="snap-1"))[0] == "InvalidSnapshotID.Malformed"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_tags_of_a_snapshot_disappear_with_it(aws: Account, *, together: bool) -> None:
+    task_id = aws.start()
+    aws.finish()
+    task = aws.task(task_id)
+    snapshot = task["SnapshotDetails"][0]["SnapshotId"]
+    aws.ec2.create_tags(Resources=[snapshot], Tags=[{"Key": "a", "Value": "b"}])
+
+    aws.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=together)
+    if not together:
+        aws.ec2.delete_snapshot(SnapshotId=snapshot)
+
+    assert aws.ec2.describe_tags()["Tags"] == []
+
+
 def test_an_import_fails_at_the_progress_given_to_the_control_api(aws: Account) -> None:
     message = "ClientError: Unsupported kernel version 6.1"
     other, task_id = aws.start(), aws.start()

@@ -173,6 +173,20 @@ MUTATIONS: Final = (
         "vm_import",
     ),
     _fault(
+        "the tags of a snapshot remain",
+        "ec2.images",
+        "_delete",
+        drop_statement("EC2_TAGS"),
+        "vm_import",
+    ),
+    _fault(
+        "DescribeImages ignores filters of disks",
+        "ec2.descriptions",
+        "_image_matches",
+        call("any", "True"),
+        "vm_import",
+    ),
+    _fault(
         "an import may have any tags",
         _VM_IMPORT,
         "_check",

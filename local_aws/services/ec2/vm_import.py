@@ -266,6 +266,7 @@ class VmImport:
             if self._world.knobs.snapshots_of_failed_import == "delete":
                 for snapshot_id in task.created_snapshots():
                     seams.SNAPSHOTS.pop(snapshot_id, None)
+                    seams.EC2_TAGS.pop(snapshot_id, None)
 
         self._world.call_in(self._world.knobs.deleting_seconds, delete)
         self._notify(task)
