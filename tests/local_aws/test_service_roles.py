@@ -211,6 +211,23 @@ def test_a_disabled_key_of_a_state_machine_is_in_an_invalid_state(
     assert error.value.response["kmsKeyState"] == "DISABLED"
 
 
+def test_a_state_machine_cannot_be_created_or_updated_with_an_inactive_key(
+    machine: Machine,
+) -> None:
+    machine.create(machine.states)
+    machine.kms.disable_key(KeyId=machine.key)
+    update = machine.states.update_state_machine
+
+    code = refused(lambda: update(stateMachineArn=machine.arn, **machine.definition()))[0]
+    assert code == "InvalidEncryptionConfiguration"
+    machine.states.delete_state_machine(stateMachineArn=machine.arn)
+    code = refused(lambda: machine.create(machine.states))[0]
+    assert code == "InvalidEncryptionConfiguration"
+    machine.key = machine.key.rpartition("/")[0] + "/00000000-0000-0000-0000-000000000000"
+    code = refused(lambda: machine.create(machine.states))[0]
+    assert code == "InvalidEncryptionConfiguration"
+
+
 def test_the_policy_of_the_key_must_allow_its_use_too(machine: Machine) -> None:
     both = ("kms:Decrypt", "kms:GenerateDataKey")
     machine.allow("machine", *both)

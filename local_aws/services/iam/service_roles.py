@@ -36,6 +36,8 @@ _INVALID_STATES: Final = {
     "Disabled": "DISABLED",
     "PendingDeletion": "PENDING_DELETION",
     "PendingImport": "PENDING_IMPORT",
+    # Inferred: the state of a key that does not exist.
+    "": "UNAVAILABLE",
 }
 # The state machine whose task runs.
 _MACHINE: ContextVar[dict[str, Any] | None] = ContextVar("machine", default=None)
@@ -164,7 +166,6 @@ def _only_with_the_key(
 ) -> Callable[..., Any]:
     """Use an encrypted state machine only if the caller may use its key, and if the key is enabled.
 
-    Inferred: the key must be enabled also to create or update a state machine.
     https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
     """
 
@@ -182,6 +183,9 @@ def _only_with_the_key(
                     return seams.error_response_json("KmsAccessDeniedException", reason, 400)
         if state := _INVALID_STATES.get(key["KeyState"]):
             reason = f"The key {key['Arn']} is {state}"
+            if "kms:DescribeKey" in actions:
+                # https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html
+                return seams.error_response_json("InvalidEncryptionConfiguration", reason, 400)
             return seams.error_response_json(
                 "KmsInvalidStateException", reason, 400, {"kmsKeyState": state}
             )
@@ -206,8 +210,7 @@ def _machine(request: dict[str, Any]) -> dict[str, Any]:
 
 def _key_of(machine: dict[str, Any]) -> dict[str, Any] | None:
     key_id = machine.get("encryptionConfiguration", {}).get("kmsKeyId")
-    key: dict[str, Any] | None = seams.find_key(key_id) if key_id else None
-    return key
+    return (seams.find_key(key_id) or {"Arn": key_id, "KeyState": ""}) if key_id else None
 
 
 def _context(machine: dict[str, Any]) -> dict[str, str]:
