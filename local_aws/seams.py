@@ -191,6 +191,7 @@ _store: Final = partial(_use, is_store=True)
 # --- stores: MiniStack clears these dictionaries, but never replaces them ---
 
 ROLES: Final = _store("services.iam._roles")
+USERS: Final = _store("services.iam._users")
 INSTANCE_PROFILES: Final = _store("services.iam._instance_profiles")
 AMIS: Final = _store("services.ec2._images")
 SNAPSHOTS: Final = _store("services.ec2._snapshots")
@@ -199,8 +200,10 @@ EC2_TAGS: Final = _store("services.ec2._tags")
 BUCKETS: Final = _store("services.s3._buckets")
 FUNCTIONS: Final = _store("services.lambda_svc._functions")
 STATE_MACHINES: Final = _store("services.stepfunctions._state_machines")
+MAP_RUNS: Final = _store("services.stepfunctions._map_runs")
 EXECUTIONS: Final = _store("services.stepfunctions._executions")
 STACKS: Final = _store("services.cloudformation._stacks")
+EXPORTS: Final = _store("services.cloudformation._exports")
 
 # --- requests and responses ---
 
@@ -236,6 +239,10 @@ EvalContext: Final = _use(
 evaluate: Final = _use("core.iam_evaluator.evaluate", "ctx policies")
 evaluate_resource_policy: Final = _use(
     "core.iam_evaluator.evaluate_resource_policy", "doc ctx service"
+)
+combine_resource_policy: Final = _use(
+    "core.iam_evaluator.combine_resource_policy",
+    "identity ctx policy owner_account required limits",
 )
 parse_policy_document: Final = _use("core.iam_evaluator.parse_policy_document", "doc")
 resolve_principal: Final = _use("core.iam_evaluator.resolve_principal", "access_key_id account_id")
@@ -283,15 +290,11 @@ find_change_set: Final = _use(
 imported_export_names: Final = _use(
     "services.cloudformation.handlers._imported_export_names", "stack stack_name"
 )
+check_template_limits: Final = _use(
+    "services.cloudformation.engine._validate_template_limits", "template"
+)
 dependencies: Final = _use(
     "services.cloudformation.engine._extract_deps", "resource_def all_resource_names"
-)
-runs_on_worker_thread: Final = _use(
-    "services.cloudformation.stacks._runs_on_worker_thread", "resource_type"
-)
-add_stack_event: Final = _use(
-    "services.cloudformation.stacks._add_event",
-    "stack_id stack_name logical_id resource_type status reason physical_id",
 )
 
 # --- Lambda and Step Functions ---
@@ -358,16 +361,32 @@ GATHER_ROLE_POLICIES: Final = Seam(
     "A change of a role's policies has an effect at once in MiniStack",
     "role_name account_id",
 )
+GATHER_USER_POLICIES: Final = Seam(
+    "core.iam_evaluator",
+    "_gather_user_policies",
+    "The same is true for users",
+    "user_name account_id",
+)
+PERMISSIONS_BOUNDARY: Final = Seam(
+    "core.iam_evaluator",
+    "_permissions_boundary",
+    "The same is true for permissions boundaries",
+    "store name account_id",
+)
 IAM_ACTIONS: Final = Seam(
     "services.iam._IAM_HANDLERS",
-    "PutRolePolicy DeleteRolePolicy AttachRolePolicy DetachRolePolicy",
+    "CreateRole DeleteRole UpdateAssumeRolePolicy PutRolePolicy DeleteRolePolicy AttachRolePolicy "
+    "DetachRolePolicy PutRolePermissionsBoundary DeleteRolePermissionsBoundary CreateUser "
+    "DeleteUser PutUserPolicy DeleteUserPolicy AttachUserPolicy DetachUserPolicy "
+    "PutUserPermissionsBoundary DeleteUserPermissionsBoundary AddUserToGroup RemoveUserFromGroup "
+    "PutGroupPolicy DeleteGroupPolicy AttachGroupPolicy DetachGroupPolicy CreatePolicyVersion",
     "MiniStack does not limit the inline policies of a role, and a change has an effect at once",
     "p",
 )
-ROLE_TYPES: Final = Seam(
+IAM_TYPES: Final = Seam(
     "services.cloudformation.provisioners._RESOURCE_HANDLERS",
-    "AWS::IAM::Role AWS::IAM::Policy",
-    "The same is true for roles and policies of a stack",
+    "AWS::IAM::Role AWS::IAM::Policy AWS::IAM::ManagedPolicy AWS::IAM::User",
+    "The same is true for roles, policies and users of a stack",
 )
 INSTANCE_PROFILE_TYPE: Final = Seam(
     "services.cloudformation.provisioners._RESOURCE_HANDLERS",
@@ -398,6 +417,17 @@ IMAGE_BUILDER_REPLACEMENTS: Final = Seam(
     "MiniStack does not know which of their properties cannot be updated",
     is_new=True,
 )
+NESTED_STACK_TYPE: Final = Seam(
+    "services.cloudformation.provisioners._RESOURCE_HANDLERS",
+    "AWS::CloudFormation::Stack",
+    "Nested stacks of MiniStack have no exports",
+)
+NESTED_CAPABILITIES: Final = Seam(
+    "services.cloudformation.provisioners",
+    "_check_nested_stack_capabilities",
+    "The template of a nested stack has no limits in MiniStack",
+    "parent_stack_name template",
+)
 EACH_RESOURCE_TYPE: Final = Seam(
     "services.cloudformation.provisioners._RESOURCE_HANDLERS",
     "",
@@ -420,6 +450,19 @@ DELETE_STACK: Final = Seam(
     "DeleteStack",
     "MiniStack deletes a stack that is being updated",
     "params",
+)
+DESCRIBE_STACKS: Final = Seam(
+    "services.cloudformation.handlers._ACTION_HANDLERS",
+    "DescribeStacks",
+    "DescribeStacks of MiniStack shows each change at once",
+    "params",
+)
+ADD_STACK_EVENT: Final = Seam(
+    "services.cloudformation.stacks",
+    "_add_event",
+    "MiniStack does not keep earlier descriptions of a stack",
+    "stack_id stack_name logical_id resource_type status reason physical_id",
+    also_in=("services.cloudformation.handlers", "services.cloudformation.changesets"),
 )
 EVALUATE_CONDITIONS: Final = Seam(
     "services.cloudformation.engine",
@@ -485,6 +528,12 @@ DIFF_RESOURCES: Final = Seam(
     "old_template new_template resources",
     also_in=("services.cloudformation.changesets",),
 )
+RUNS_IN_A_THREAD: Final = Seam(
+    "services.cloudformation.stacks",
+    "_runs_on_worker_thread",
+    "MiniStack deletes most types where they cannot wait for the clean-up",
+    "resource_type",
+)
 # The next three are replaced only here, so nested stacks keep MiniStack's order and clean-up.
 RESOLVE_OUTPUTS: Final = Seam(
     "services.cloudformation.stacks",
@@ -533,10 +582,12 @@ EMIT_LOGS: Final = Seam(
     "A function of MiniStack writes its log without the permissions of its role",
     "func",
 )
-START_EXECUTION: Final = Seam(
+ENCRYPTED_OPERATIONS: Final = Seam(
     "services.stepfunctions",
-    "_start_execution",
-    "MiniStack does not check whether the caller may use the key of a state machine",
+    "_create_state_machine _update_state_machine _describe_state_machine _start_execution "
+    "_describe_execution _get_execution_history",
+    "MiniStack does not check whether the key of a state machine is enabled, nor whether the "
+    "caller may use it",
     "data",
 )
 LIST_EXECUTIONS: Final = Seam(

@@ -10,12 +10,14 @@ from local_aws import seams
 from local_aws.server import control
 from local_aws.server.world import CALLER, World
 from local_aws.services.cloudformation import (
+    exports,
     resource_types,
     response_urls,
     stack_operations,
     stack_updates,
     template_conditions,
 )
+from local_aws.services.cloudformation.stack_reads import StackReads
 from local_aws.services.ec2 import descriptions, images, tags
 from local_aws.services.ec2.permissions import ec2_checks
 from local_aws.services.ec2.vm_import import VmImport
@@ -74,27 +76,17 @@ def make_app(clock: Clock) -> App:
         seams.handle_ec2_request,
     )
 
+    stack_reads = StackReads(world)
+
     def reset() -> None:
         image_builder.reset()
+        stack_reads.forget_the_past()
         image_builder_service.forget_the_past()
         ec2_service.forget_the_past()
 
     _serve(image_builder_service, ec2_service, reset)
     authorize_ourselves(world.operations)
-    resource_types.register(image_builder_service)
-    functions.register(world)
-    aws_time.register(world)
-    executions.register(world)
-    response_urls.register(world)
-    role_policies.register(world)
-    service_roles.register(world)
-    template_conditions.register()
-    stack_operations.register(world)
-    stack_updates.register(world)
-    execution_role.register()
-    world.operations |= {
-        ("cloudformation", name) for name in ("CustomResourceEvent", "ResponseURL")
-    }
+    _change_ministack(world, image_builder_service)
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -133,6 +125,25 @@ def _serve(
     # MiniStack calls `reset` of a service's module.
     seams.LOADED_MODULES.put(SimpleNamespace(reset=reset))
     seams.SERVICE_PATTERNS.put({"host_patterns": [r"imagebuilder\."]})
+
+
+def _change_ministack(world: World, image_builder: RestJsonService) -> None:
+    """Add what MiniStack's services lack."""
+    resource_types.register(image_builder)
+    functions.register(world)
+    aws_time.register(world)
+    executions.register(world)
+    response_urls.register(world)
+    role_policies.register(world)
+    service_roles.register(world)
+    template_conditions.register()
+    exports.register()
+    stack_operations.register(world)
+    stack_updates.register(world)
+    execution_role.register()
+    world.operations |= {
+        ("cloudformation", name) for name in ("CustomResourceEvent", "ResponseURL")
+    }
 
 
 def _access_key(scope: Message) -> str:

@@ -66,7 +66,7 @@ class Knobs:
     ami_listing_seconds: float = 0
     # For how long a read or a list shows resources as they were before a change.
     read_lag_seconds: float = 0
-    # For how long a role has the policies that it had before a change.
+    # For how long roles and users have the policies that they had before a change.
     iam_lag_seconds: float = 0
     # Whether the caller of StartExecution, and not only the role of the state machine, must be
     # able to use the key of the state machine.

@@ -30,6 +30,8 @@ class World:
     faults: list[Fault] = field(default_factory=list)
     import_failures: list[ImportFailure] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
+    # What services do before time changes a resource: keep what reads still show.
+    before_changes: list[Callable[[], None]] = field(default_factory=list)
     # CloudFormation's threads and the event loop both change the state.
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -60,6 +62,8 @@ class World:
 
         def scoped() -> None:
             with seams.request_scope(account, region):
+                for keep in self.before_changes:
+                    keep()
                 action()
 
         self.clock.call_in(seconds, scoped)

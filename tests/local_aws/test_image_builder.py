@@ -306,6 +306,19 @@ def test_an_image_that_is_being_cancelled_never_becomes_available(aws: Account) 
     assert aws.status(arn) == "CANCELLED"
 
 
+def test_the_same_token_cancels_an_image_once(aws: Account) -> None:
+    arn = aws.import_image()
+    aws.cancel(arn)
+    aws.server.advance(21)
+    assert aws.status(arn) == "CANCELLED"
+
+    aws.cancel(arn)  # returns the first response
+
+    other = aws.import_image(name="other")
+    assert refused(lambda: aws.cancel(other))[0] == "IdempotentParameterMismatchException"
+    aws.images.cancel_image_creation(imageBuildVersionArn=other, clientToken="other")
+
+
 def test_cancelling_an_import_is_refused_if_the_knob_says_so(aws: Account) -> None:
     aws.server.knobs(cancel_import="refuse")
     arn = aws.import_image()

@@ -144,6 +144,20 @@ def test_a_second_recipe_with_the_same_name_and_version_is_refused(aws: Account)
     assert refusal[:2] == ("ResourceAlreadyExistsException", 400)
 
 
+@pytest.mark.parametrize("version", [f"1.0.{2**30}", f"{'9' * 5000}.0.0"], ids=["2^30", "long"])
+def test_a_version_of_a_recipe_or_component_is_not_too_large(aws: Account, version: str) -> None:
+    component: Any = {"name": "part", "platform": "Linux", "data": "a: b"}
+    parent = "ami-0123456789abcdef0"
+
+    refusals = [
+        refused(lambda: create(aws, parent, semanticVersion=version)),
+        refused(lambda: aws.images.create_component(**component, semanticVersion=version)),
+    ]
+
+    assert {code for code, *_ in refusals} == {"InvalidVersionNumberException"}
+    create(aws, parent, semanticVersion=f"1.0.{2**30 - 1}")
+
+
 def test_x_in_a_version_becomes_the_next_free_number(aws: Account) -> None:
     wanted = ["1.x.x", "1.0.x", "1.0.7", "1.0.x", "2.x.x", "x.x.x"]
     made = [

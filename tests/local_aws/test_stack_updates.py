@@ -124,6 +124,45 @@ def test_a_clean_up_deletes_what_was_replaced_a_while_later_with_its_old_propert
     assert (delete["PhysicalResourceId"], delete["ResourceProperties"]["Id"]) == ("first", "first")
 
 
+def test_a_clean_up_of_all_types_begins_a_while_after_the_update(stack: Stack) -> None:
+    topic = {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": stack.name}}
+    sns: Any = stack.server.session().client("sns")
+
+    def topic_exists() -> bool:
+        return f":{stack.name}'" in str(sns.list_topics()["Topics"])
+
+    # The topic would be the first to be deleted, and the things the next.
+    things = {name: custom(after=("Role",)) for name in ("A", "B")}
+    stack.create({**things, "Topic": {**topic, "DependsOn": ["A", "B"]}})
+    assert stack.ends("CREATE_COMPLETE")
+    stack.server.knobs(clean_up_seconds=10**6)
+
+    stack.update({})
+
+    assert stack.ends("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
+    stack.server.advance(10**6 - 3600)
+    assert topic_exists()
+    assert stack.requests() == ["Create A", "Create B"]
+    stack.server.advance(3600)
+    assert stack.ends("UPDATE_COMPLETE")
+    assert not topic_exists()
+    assert eventually(lambda: stack.requests()[2:] == ["Delete B", "Delete A"])
+
+
+def test_a_clean_up_of_a_rollback_begins_once_for_all(stack: Stack) -> None:
+    stack.create({})
+    assert stack.ends("CREATE_COMPLETE")
+    stack.server.knobs(clean_up_seconds=10**6)
+
+    stack.update({"A": custom(), "Failing": custom(Create="FAILED", after=("A",))})
+
+    assert stack.ends("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
+    assert stack.requests() == ["Create A", "Create Failing"]
+    stack.server.advance(10**6)
+    assert stack.ends("UPDATE_ROLLBACK_COMPLETE")
+    assert eventually(lambda: stack.requests()[2:] == ["Delete Failing", "Delete A"])
+
+
 def role(description: str) -> dict[str, Any]:
     resource: dict[str, Any] = json.loads(json.dumps(FUNCTION["Role"]))
     resource["Properties"]["Description"] = description

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.local_aws.account import RAW, READ, REGISTER, TRUST, Account, refused
+from tests.local_aws.account import RAW, READ, REGISTER, TRUST, Account, policy, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -423,6 +423,7 @@ def test_another_role_can_be_given(aws: Account) -> None:
         ({"DiskContainers": [{"Format": "RAW", "Url": "ftp://b/k"}]}, "InvalidParameter"),
         ({"DiskContainers": [{"UserBucket": {"S3Bucket": "b"}}]}, "InvalidParameter"),
         ({"TagSpecifications": [{"ResourceType": "image"}]}, "InvalidParameter"),
+        ({"UsageOperation": "RunInstances:9999"}, "InvalidParameter"),
         ({"DryRun": True}, "DryRunOperation"),
     ],
 )
@@ -548,6 +549,53 @@ def test_a_resource_of_ec2_has_at_most_50_tags(aws: Account) -> None:
     assert aws.task(other)["Tags"] == []
 
 
+@pytest.mark.parametrize(
+    ("tags", "code", "why"),
+    [
+        ([{"Key": str(n)} for n in range(51)], "TagLimitExceeded", "maximum number of Tags"),
+        (
+            [{"Key": "a", "Value": "b"}, {"Key": "a", "Value": "c"}],
+            "InvalidParameterValue",
+            "Duplicate tag key 'a' specified.",
+        ),
+        ([{"Key": "aws:a"}], "InvalidParameterValue", "starting with 'aws:' are reserved"),
+        ([{"Key": "a" * 129}], "InvalidParameterValue", "key exceeds the maximum length of 128"),
+        (
+            [{"Key": "a", "Value": "b" * 257}],
+            "InvalidParameterValue",
+            "value exceeds the maximum length of 256",
+        ),
+    ],
+    ids=["51 tags", "duplicate", "aws:", "long key", "long value"],
+)
+def test_invalid_tags_of_a_task_are_refused(
+    aws: Account, tags: list[Any], code: str, why: str
+) -> None:
+    task_id = aws.start()
+    specification = [{"ResourceType": "import-image-task", "Tags": tags}]
+
+    for refusal in (
+        refused(lambda: aws.start(TagSpecifications=specification)),
+        refused(lambda: aws.ec2.create_tags(Resources=[task_id], Tags=tags)),
+    ):
+        assert refusal[0] == code
+        assert why in refusal[2]
+    assert aws.task(task_id)["Tags"] == []
+
+
+def test_a_forgotten_task_has_no_tags(aws: Account) -> None:
+    task_id = aws.start()
+    aws.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
+    aws.finish()
+    assert len(aws.ec2.describe_tags()["Tags"]) == 1
+
+    aws.server.advance(7 * 86400)
+
+    assert aws.ec2.describe_tags()["Tags"] == []
+    change: dict[str, Any] = {"Resources": [task_id], "Tags": [{"Key": "a"}]}
+    assert refused(lambda: aws.ec2.create_tags(**change))[0] == "InvalidID"
+
+
 def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:
     task_id = aws.start()
     aws.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
@@ -605,6 +653,56 @@ def test_filters_of_snapshots_can_have_wildcards(
     assert len(found["Snapshots"]) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "count"),
+    [
+        ("block-device-mapping.device-name", "/dev/sda?", 1),
+        ("block-device-mapping.encrypted", "true", 1),
+        ("block-device-mapping.encrypted", "false", 0),
+        ("block-device-mapping.delete-on-termination", "true", 1),
+        ("block-device-mapping.snapshot-id", "snap-*", 1),
+        ("block-device-mapping.volume-size", "1", 1),
+        ("block-device-mapping.volume-type", "gp?", 1),
+        ("creation-date", "????-??-*", 1),
+        ("creation-date", "1999-*", 0),
+        ("hypervisor", "xen", 1),
+        ("image-type", "machine", 1),
+        ("manifest-location", "*/import-ami-*", 1),
+        ("root-device-type", "ebs", 1),
+    ],
+)
+def test_amis_are_filtered_by_their_disks_and_dates(
+    aws: Account, name: str, value: str, count: int
+) -> None:
+    aws.start(Encrypted=True)
+    aws.finish()
+
+    found = aws.ec2.describe_images(Filters=[{"Name": name, "Values": [value]}], Owners=["self"])
+
+    assert len(found["Images"]) == count
+
+
+def test_ids_that_are_malformed_cannot_be_deleted(aws: Account) -> None:
+    deregister, delete = aws.ec2.deregister_image, aws.ec2.delete_snapshot
+    assert refused(lambda: deregister(ImageId="ami-1"))[0] == "InvalidAMIID.Malformed"
+    assert refused(lambda: delete(SnapshotId="snap-1"))[0] == "InvalidSnapshotID.Malformed"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_tags_of_a_snapshot_disappear_with_it(aws: Account, *, together: bool) -> None:
+    task_id = aws.start()
+    aws.finish()
+    task = aws.task(task_id)
+    snapshot = task["SnapshotDetails"][0]["SnapshotId"]
+    aws.ec2.create_tags(Resources=[snapshot], Tags=[{"Key": "a", "Value": "b"}])
+
+    aws.ec2.deregister_image(ImageId=task["ImageId"], DeleteAssociatedSnapshots=together)
+    if not together:
+        aws.ec2.delete_snapshot(SnapshotId=snapshot)
+
+    assert aws.ec2.describe_tags()["Tags"] == []
+
+
 def test_an_import_fails_at_the_progress_given_to_the_control_api(aws: Account) -> None:
     message = "ClientError: Unsupported kernel version 6.1"
     other, task_id = aws.start(), aws.start()
@@ -623,3 +721,13 @@ def test_an_import_never_ends_if_the_control_api_says_so(aws: Account) -> None:
     aws.server.advance(86400)
     task = aws.task(task_id)
     assert (task["Status"], task["Progress"]) == ("active", "34")
+
+
+def test_a_permissions_boundary_limits_the_role_of_an_import(aws: Account) -> None:
+    aws.start()
+    created = aws.iam.create_policy(PolicyName="limits", PolicyDocument=policy(READ))
+    limits = created["Policy"]["Arn"]
+
+    aws.iam.put_role_permissions_boundary(RoleName="vmimport", PermissionsBoundary=limits)
+
+    assert refused(aws.start)[0] == "InvalidParameter"

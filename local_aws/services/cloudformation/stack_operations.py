@@ -169,7 +169,7 @@ async def _delete_resources(stack: dict[str, Any], records: list[dict[str, Any]]
             await seams.run_reentrant(seams.DELETE_RESOURCE, *arguments)
         except Exception as error:  # noqa: BLE001 - the operation goes on, as in a clean-up
             status, reason = "DELETE_FAILED", str(error)
-        seams.add_stack_event(stack_id, name, logical_id, type_, status, reason, physical_id)
+        seams.ADD_STACK_EVENT(stack_id, name, logical_id, type_, status, reason, physical_id)
 
 
 def _with_missing_added(diff: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
@@ -236,7 +236,7 @@ def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]
     ) -> Any:  # noqa: ANN401
         arguments = (resource_type, logical_id, properties, stack_name)
         stack = seams.STACKS[stack_name]
-        if logical_id in stack["_resources"] or not seams.runs_on_worker_thread(resource_type):
+        if logical_id in stack["_resources"] or not seams.RUNS_IN_A_THREAD(resource_type):
             return provision(*arguments)
         record = {
             "PhysicalResourceId": "",
@@ -260,7 +260,7 @@ def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]
                 record["ResourceStatus"] = "CREATE_FAILED"
             if isinstance(error, CreationCancelledError) and stack["StackId"] in _RUNNING:
                 event = (logical_id, resource_type, "CREATE_FAILED", str(error))
-                seams.add_stack_event(stack["StackId"], stack_name, *event)
+                seams.ADD_STACK_EVENT(stack["StackId"], stack_name, *event)
             raise
         finally:
             # The engine forgets a created resource if it is cancelled at this moment.

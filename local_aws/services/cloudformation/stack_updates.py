@@ -1,31 +1,36 @@
-"""What CloudFormation checks after it updated all resources, and how it cleans up.
+"""The order in which CloudFormation updates resources, and how it cleans up.
 
-MiniStack lets a stack change an export that another stack imports, and deletes what an update
-replaced at once and without a status of its own.
+MiniStack deletes what an update replaced at once, and without a status of its own.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import partial, wraps
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from local_aws import seams
+from local_aws.services.cloudformation.exports import change_exports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from local_aws.server.world import World
 
 
-class ExportInUseError(ValueError):
-    """An export that another stack imports would change, or another stack has its name."""
+# The stack of the current operation, and when its clean-up begins.
+_STACK: ContextVar[str] = ContextVar("stack", default="")
+_CLEAN_UP: Final = "_clean_up"
 
 
 def register(world: World) -> None:
     """Change MiniStack's CloudFormation for the whole process."""
     seams.RESOLVE_OUTPUTS.replace(_then_clean_up)
     seams.TOPOLOGICAL_SORT.replace(partial(_in_order, world))
+    seams.DEPLOY_STACK.replace(_tracked)
+    seams.ROLL_BACK.replace(_tracked)
+    seams.RUNS_IN_A_THREAD.replace(partial(_in_a_thread, world))
     seams.DELETE_RESOURCE.replace(partial(_after_a_while, world))
 
 
@@ -37,46 +42,17 @@ def _then_clean_up(resolve: Callable[..., Any]) -> Callable[..., Any]:
         outputs, exports = resolve(*arguments)
         stack_name, stack_id = arguments[-2:]
         stack = seams.STACKS[stack_name]
-        # https://github.com/aws-solutions/aws-waf-security-automations/issues/268
-        for name in exports:
-            if owner := next(_exporters_of(name, stack_name), None):
-                raise ExportInUseError(
-                    f"Export with name {name} is already exported by stack {owner}"
-                )
-        for output in stack.get("Outputs", []):
-            name = output.get("ExportName", "")
-            value = exports.get(name, {}).get("Value")
-            users = list(_users_of(name, stack_name))
-            # https://github.com/linz/geostore/issues/630
-            if users and value != output["OutputValue"]:
-                what = "deleted" if value is None else "updated"
-                raise ExportInUseError(
-                    f"Export {name} cannot be {what} as it is in use by {', '.join(users)}"
-                )
+        change_exports(stack_name, stack.get("Outputs", []), exports)
         if stack["StackStatus"].startswith("UPDATE"):
             # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
             stack["StackStatus"] = status = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
             type_ = "AWS::CloudFormation::Stack"
-            seams.add_stack_event(
+            seams.ADD_STACK_EVENT(
                 stack_id, stack_name, stack_name, type_, status, physical_id=stack_id
             )
         return outputs, exports
 
     return then_clean_up
-
-
-def _exporters_of(export: str, stack_name: str) -> Iterator[str]:
-    for name, stack in seams.STACKS.items():
-        exists = name != stack_name and not stack["StackStatus"].startswith("DELETE")
-        if exists and any(export == out.get("ExportName") for out in stack.get("Outputs", [])):
-            yield name
-
-
-def _users_of(export: str, stack_name: str) -> Iterator[str]:
-    for name, stack in seams.STACKS.items():
-        exists = name != stack_name and not stack["StackStatus"].startswith("DELETE")
-        if exists and export in seams.imported_export_names(stack, name):
-            yield name
 
 
 def _in_order(world: World, sort: Callable[..., list[str]]) -> Callable[..., list[str]]:
@@ -103,8 +79,33 @@ def _in_order(world: World, sort: Callable[..., list[str]]) -> Callable[..., lis
     return in_order
 
 
+def _tracked(operation: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @wraps(operation)
+    async def tracked(stack_name: str, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
+        _STACK.set(stack_name)
+        seams.STACKS[stack_name].pop(_CLEAN_UP, None)
+        await operation(stack_name, *arguments, **more)
+
+    return tracked
+
+
+def _in_a_thread(world: World, needs_thread: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Delete all types in a thread, where they may sleep, during a clean-up that begins later."""
+
+    @wraps(needs_thread)
+    def in_a_thread(resource_type: str) -> bool:
+        stack = seams.STACKS.get(_STACK.get()) or {}
+        if not stack.get("StackStatus", "").endswith("CLEANUP_IN_PROGRESS"):
+            return needs_thread(resource_type)
+        # MiniStack asks before it deletes the first resource.
+        stack.setdefault(_CLEAN_UP, world.now() + world.knobs.clean_up_seconds)
+        return True
+
+    return in_a_thread
+
+
 def _after_a_while(world: World, delete: Callable[..., Any]) -> Callable[..., Any]:
-    """Delete a custom resource in a clean-up later, as a knob says."""
+    """Delete a resource when the clean-up begins; what MiniStack's handlers delete is not here."""
 
     @wraps(delete)
     def after_a_while(
@@ -114,11 +115,8 @@ def _after_a_while(world: World, delete: Callable[..., Any]) -> Callable[..., An
         stack_name: str,
         *more: object,
     ) -> Any:  # noqa: ANN401
-        stack = seams.STACKS[stack_name]
-        # On a thread of its own, which may sleep.
-        is_custom = seams.runs_on_worker_thread(resource_type)
-        if is_custom and stack["StackStatus"].endswith("CLEANUP_IN_PROGRESS"):
-            world.clock.sleep(world.knobs.clean_up_seconds)
+        begins = seams.STACKS[stack_name].get(_CLEAN_UP, 0)
+        world.clock.sleep(begins - world.now())
         return delete(resource_type, physical_id, properties, stack_name, *more)
 
     return after_a_while

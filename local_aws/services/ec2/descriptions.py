@@ -26,6 +26,22 @@ _IMAGE_FILTERS: Final = (
     "architecture", "description", "image-id", "is-public", "name", "owner-alias", "owner-id",
     "platform", "root-device-name", "root-device-type", "state", "tag-key", "virtualization-type",
 )  # fmt: skip
+# The members that filters of AMIs compare here.
+_IMAGE_MEMBERS: Final = {
+    "creation-date": "CreationDate",
+    "hypervisor": "Hypervisor",
+    "image-type": "ImageType",
+    "manifest-location": "ImageLocation",
+}
+# The members of a block device mapping, or of its Ebs.
+_DISK_MEMBERS: Final = {
+    "block-device-mapping.delete-on-termination": "DeleteOnTermination",
+    "block-device-mapping.device-name": "DeviceName",
+    "block-device-mapping.encrypted": "Encrypted",
+    "block-device-mapping.snapshot-id": "SnapshotId",
+    "block-device-mapping.volume-size": "VolumeSize",
+    "block-device-mapping.volume-type": "VolumeType",
+}
 # The members that filters of snapshots compare here, because MiniStack does not know wildcards.
 _SNAPSHOT_MEMBERS: Final = {
     "description": "Description",
@@ -43,22 +59,29 @@ _SNAPSHOT_FILTERS: Final = (*_SNAPSHOT_MEMBERS, "start-time", "tag-key")
 
 def describe_images(request: dict[str, Any]) -> dict[str, Any]:
     """DescribeImages."""
-    _check_filters(request, _IMAGE_FILTERS)
+    _check_filters(request, (*_IMAGE_FILTERS, *_IMAGE_MEMBERS, *_DISK_MEMBERS))
     ids = request.get("ImageIds", [])
-    _check_form(ids, "ami", "InvalidAMIID.Malformed")
+    check_form(ids, "ami", "InvalidAMIID.Malformed")
     found = _of_ministack("DescribeImages", {"ImageIds": ids})["Images"] if ids else []
     if unknown := sorted(set(ids) - {image["ImageId"] for image in found}):
         error = f"The image id '[{', '.join(unknown)}]' does not exist"
         raise ServiceError("InvalidAMIID.NotFound", error)
     refuse_dry_run(request)
-    images = _of_ministack("DescribeImages", request)["Images"]
-    return ec2_page("Images", [_with_details(image) for image in images], request)
+    filters = request.pop("Filters", [])
+    ours = {*_IMAGE_MEMBERS, *_DISK_MEMBERS}
+    request["Filters"] = [wanted for wanted in filters if wanted["Name"] not in ours]
+    found = _of_ministack("DescribeImages", request)["Images"]
+    images = [_with_details(image) for image in found]
+    for wanted in filters:
+        if wanted["Name"] in ours:
+            images = [image for image in images if _image_matches(image, wanted)]
+    return ec2_page("Images", images, request)
 
 
 def describe_snapshots(request: dict[str, Any]) -> dict[str, Any]:
     """DescribeSnapshots."""
     _check_filters(request, _SNAPSHOT_FILTERS)
-    _check_form(request.get("SnapshotIds", []), "snap", "InvalidSnapshotID.Malformed")
+    check_form(request.get("SnapshotIds", []), "snap", "InvalidSnapshotID.Malformed")
     filters = request.pop("Filters", [])
     request["Filters"] = [found for found in filters if found["Name"] not in _SNAPSHOT_MEMBERS]
     snapshots = _of_ministack("DescribeSnapshots", request)["Snapshots"]
@@ -86,13 +109,28 @@ def _check_filters(request: dict[str, Any], known: tuple[str, ...]) -> None:
             )
 
 
+def _image_matches(image: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Return whether an AMI, or one of its disks, matches a filter."""
+    name, patterns = wanted["Name"], wanted.get("Values", [])
+    if member := _IMAGE_MEMBERS.get(name):
+        return member in image and _matches(image[member], patterns)
+    member = _DISK_MEMBERS[name]
+    disks = [mapping | mapping.get("Ebs", {}) for mapping in image.get("BlockDeviceMappings", [])]
+    return any(member in disk and _matches(disk[member], patterns) for disk in disks)
+
+
 def _matches(value: object, patterns: list[str]) -> bool:
     """Return whether a value of EC2 matches one of the values of a filter, with * and ?."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return bool(seams.filter_value_matches(text, patterns))
 
 
-def _check_form(ids: list[str], prefix: str, code: str) -> None:
+def check_form(ids: list[str], prefix: str, code: str) -> None:
+    """Check the form of ids.
+
+    Raises:
+        ServiceError: With this code, if one is malformed.
+    """
     for resource_id in ids:
         if not re.fullmatch(f"{prefix}-(?:[0-9a-f]{{8}}|[0-9a-f]{{17}})", resource_id):
             raise ServiceError(code, f'Invalid id: "{resource_id}"')

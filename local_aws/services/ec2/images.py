@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from local_aws import seams
+from local_aws.services.ec2.descriptions import check_form
 from local_aws.services.ec2.permissions import delete_snapshot_check
 from local_aws.services.service_model import ServiceError, refuse_dry_run
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
     """DeregisterImage: DeleteAssociatedSnapshots skips snapshots that another AMI uses."""
     image_id = request["ImageId"]
+    check_form([image_id], "ami", "InvalidAMIID.Malformed")
     image = seams.AMIS.get(image_id)
     if image is None:
         raise ServiceError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
@@ -33,7 +35,7 @@ def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
         if delete_snapshot_check(snapshot_id).refusal:
             code = "missing-permissions"
         if code == "success":
-            seams.SNAPSHOTS.pop(snapshot_id, None)
+            _delete(snapshot_id)
         results.append({"SnapshotId": snapshot_id, "ReturnCode": code})
     return {"Return": True, "DeleteSnapshotResults": results}
 
@@ -41,6 +43,7 @@ def deregister_image(request: dict[str, Any]) -> dict[str, Any]:
 def delete_snapshot(request: dict[str, Any]) -> dict[str, Any]:
     """DeleteSnapshot: refused while an AMI uses the snapshot."""
     snapshot_id = request["SnapshotId"]
+    check_form([snapshot_id], "snap", "InvalidSnapshotID.Malformed")
     if snapshot_id not in seams.SNAPSHOTS:
         raise ServiceError(
             "InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist."
@@ -50,7 +53,7 @@ def delete_snapshot(request: dict[str, Any]) -> dict[str, Any]:
             "InvalidSnapshot.InUse", f"The snapshot {snapshot_id} is currently in use by {user}"
         )
     refuse_dry_run(request)
-    seams.SNAPSHOTS.pop(snapshot_id)
+    _delete(snapshot_id)
     return {}
 
 
@@ -58,6 +61,11 @@ OPERATIONS: dict[str, Operation] = {
     "DeregisterImage": deregister_image,
     "DeleteSnapshot": delete_snapshot,
 }
+
+
+def _delete(snapshot_id: str) -> None:
+    seams.SNAPSHOTS.pop(snapshot_id, None)
+    seams.EC2_TAGS.pop(snapshot_id, None)
 
 
 def _snapshots(image: dict[str, Any]) -> list[str]:

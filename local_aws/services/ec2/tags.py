@@ -11,21 +11,51 @@ from local_aws import seams
 from local_aws.services.service_model import ServiceError, refuse_dry_run
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from local_aws.services.service_model import Operation
 
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
 _MOST_TAGS: Final = 50
 
 
+def check_tags(tags: list[dict[str, str]]) -> None:
+    """Check the tags of a request.
+
+    Raises:
+        ServiceError: There are too many, or one is not valid.
+    """
+
+    def refuse(why: str) -> None:
+        raise ServiceError("InvalidParameterValue", why)
+
+    seen = set()
+    for tag in tags:
+        key = tag.get("Key", "")
+        # https://github.com/cloud-custodian/cloud-custodian/issues/3792
+        if key in seen:
+            refuse(f"Duplicate tag key '{key}' specified.")
+        seen.add(key)
+        # https://github.com/cloud-custodian/cloud-custodian/issues/5975
+        if key.startswith("aws:"):
+            reserved = "Tag keys starting with 'aws:' are reserved for internal use"
+            refuse(f"Value ( {key} ) for parameter key is invalid. {reserved}")
+        # https://github.com/skypilot-org/skypilot/pull/1992
+        for name, text, longest in (("key", key, 128), ("value", tag.get("Value", ""), 256)):
+            if len(text) > longest:
+                refuse(f"Tag {name} exceeds the maximum length of {longest} characters")
+    _check_number(tags)
+
+
 def create_tags(request: dict[str, Any]) -> dict[str, Any]:
     """CreateTags."""
     _check_existence(request["Resources"])
+    check_tags(request["Tags"])
     refuse_dry_run(request)
     new = {tag["Key"]: tag.get("Value", "") for tag in request["Tags"]}
     tagged = {resource_id: _tags(resource_id) | new for resource_id in request["Resources"]}
-    if any(len(tags) > _MOST_TAGS for tags in tagged.values()):
-        message = "The maximum number of Tags for a resource has been reached."
-        raise ServiceError("TagLimitExceeded", message)
+    for tags in tagged.values():
+        _check_number(tags)
     for resource_id, tags in tagged.items():
         _put(resource_id, tags)
     return {}
@@ -72,6 +102,12 @@ def _check_existence(resource_ids: list[str]) -> None:
             case _:
                 continue
         raise ServiceError(code, f"The {why}")
+
+
+def _check_number(tags: Sized) -> None:
+    if len(tags) > _MOST_TAGS:
+        message = "The maximum number of Tags for a resource has been reached."
+        raise ServiceError("TagLimitExceeded", message)
 
 
 def _tags(resource_id: str) -> dict[str, str]:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from local_aws import seams
 from local_aws.services.ec2.disk_images import FORMATS, Disk, DiskError, read_disks
 from local_aws.services.ec2.permissions import pass_role_check, read_disk_checks
-from local_aws.services.iam.authorization import role_may, service_may
+from local_aws.services.ec2.tags import check_tags
+from local_aws.services.iam.authorization import role_may, service_may_assume
+from local_aws.services.iam.role_policies import role_seen_by_services
 from local_aws.services.paging import ec2_page
 from local_aws.services.service_model import ServiceError, refuse_dry_run
 
@@ -57,9 +59,23 @@ _ROLE_NEEDS_OF_LICENSES: Final = (
 _WINDOWS: Final = "RunInstances:0002"
 _PLATFORM_DETAILS: Final = {
     "RunInstances": "Linux/UNIX",
+    "RunInstances:0004": "Linux with SQL Server Standard",
+    "RunInstances:0100": "Linux with SQL Server Enterprise",
+    "RunInstances:0200": "Linux with SQL Server Web",
     "RunInstances:0010": "Red Hat Enterprise Linux",
+    "RunInstances:00g0": "Red Hat BYOL Linux",
+    "RunInstances:0014": "Red Hat Enterprise Linux with SQL Server Standard",
+    "RunInstances:0110": "Red Hat Enterprise Linux with SQL Server Enterprise",
+    "RunInstances:0210": "Red Hat Enterprise Linux with SQL Server Web",
+    "RunInstances:1010": "Red Hat Enterprise Linux with HA",
+    "RunInstances:1014": "Red Hat Enterprise Linux with HA and SQL Server Standard",
+    "RunInstances:1110": "Red Hat Enterprise Linux with HA and SQL Server Enterprise",
     "RunInstances:000g": "SUSE Linux",
+    "RunInstances:0g00": "Ubuntu Pro",
     _WINDOWS: "Windows",
+    "RunInstances:0006": "Windows with SQL Server Standard",
+    "RunInstances:0102": "Windows with SQL Server Enterprise",
+    "RunInstances:0202": "Windows with SQL Server Web",
     "RunInstances:0800": "Windows BYOL",
 }
 _FORBIDDEN: Final = (
@@ -199,11 +215,7 @@ class VmImport:
             request=request,
             details=[_detail(container) for container in request["DiskContainers"]],
         )
-        seams.EC2_TAGS[task.task_id] = [
-            tag
-            for specification in request.get("TagSpecifications", [])
-            for tag in specification.get("Tags", [])
-        ]
+        seams.EC2_TAGS[task.task_id] = _given_tags(request)
         self._tasks[task.task_id] = task
         if token:
             expiry = self._world.clock.now() + self._world.knobs.import_idempotency_seconds
@@ -247,13 +259,14 @@ class VmImport:
     def fail(self, task: ImportTask, message: str) -> None:
         """Fail a task: as in EC2, it is deleting, then deleted, and never has the status failed."""
         task.status, task.message = "deleting", message
-        task.ended = self._world.clock.now()
+        self._end(task)
 
         def delete() -> None:
             task.status = "deleted"
             if self._world.knobs.snapshots_of_failed_import == "delete":
                 for snapshot_id in task.created_snapshots():
                     seams.SNAPSHOTS.pop(snapshot_id, None)
+                    seams.EC2_TAGS.pop(snapshot_id, None)
 
         self._world.call_in(self._world.knobs.deleting_seconds, delete)
         self._notify(task)
@@ -385,8 +398,14 @@ class VmImport:
             self._world.call_in(delay, listed)
         else:
             listed()
-        task.status, task.ended = "completed", self._world.clock.now()
+        task.status = "completed"
+        self._end(task)
         self._notify(task)
+
+    def _end(self, task: ImportTask) -> None:
+        task.ended = self._world.clock.now()
+        # Inferred: a task that is no longer shown cannot be tagged either.
+        self._world.call_in(_SECONDS_REMEMBERED, lambda: seams.EC2_TAGS.pop(task.task_id, None))
 
     def _details_of_ami(self, task: ImportTask, name: str) -> dict[str, Any]:
         """Return what DescribeImages shows of an imported AMI, and MiniStack does not know."""
@@ -398,9 +417,8 @@ class VmImport:
             "CreationDate": self._world.clock.timestamp(),
             "ImageLocation": f"{seams.get_account_id()}/{name}",
             "UsageOperation": usage,
+            "PlatformDetails": _PLATFORM_DETAILS[usage],
         }
-        if usage in _PLATFORM_DETAILS:
-            details["PlatformDetails"] = _PLATFORM_DETAILS[usage]
         if is_windows:
             details["Platform"] = "windows"
         if "BootMode" in request:
@@ -439,6 +457,7 @@ def _check(request: dict[str, Any]) -> None:  # noqa: C901 - one line for each r
         ("BootMode", ("legacy-bios", "uefi")),
         ("Hypervisor", ("xen",)),
         ("Platform", ("Windows", "Linux")),
+        ("UsageOperation", _PLATFORM_DETAILS),
         ("LicenseType", ("BYOL",) if request.get("Platform") == "Linux" else ("AWS", "BYOL")),
     ):
         if name in request and request[name] not in allowed:
@@ -448,6 +467,13 @@ def _check(request: dict[str, Any]) -> None:  # noqa: C901 - one line for each r
     for specification in request.get("TagSpecifications", []):
         if specification.get("ResourceType") != "import-image-task":
             refuse("ResourceType", specification.get("ResourceType"), "use import-image-task")
+
+    check_tags(_given_tags(request))
+
+
+def _given_tags(request: dict[str, Any]) -> list[dict[str, str]]:
+    specifications = request.get("TagSpecifications", [])
+    return [tag for specification in specifications for tag in specification.get("Tags", [])]
 
 
 def _place(container: dict[str, Any]) -> tuple[str, str] | None:
@@ -507,11 +533,8 @@ def _disk_data(task: ImportTask, detail: dict[str, Any]) -> bytes:
 
 
 def _vm_import_may_assume(role_name: str) -> bool:
-    role = seams.ROLES.get(role_name)
     keys = {"sts:Externalid": "vmimport", "aws:SourceAccount": seams.get_account_id()}
-    return role is not None and service_may(
-        "vmie.amazonaws.com", "sts:AssumeRole", role["AssumeRolePolicyDocument"], keys
-    )
+    return service_may_assume("vmie.amazonaws.com", role_name, keys)
 
 
 def _role_is_sufficient(role_name: str, request: dict[str, Any]) -> bool:
@@ -558,7 +581,7 @@ def _key_arn(key: str) -> str:
 
 
 def _pass_role(role_name: str) -> Check:
-    return pass_role_check(seams.ROLES[role_name]["Arn"])
+    return pass_role_check((role_seen_by_services(role_name) or {})["Arn"])
 
 
 def _without_boot_mode(view: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from local_aws import seams
 from local_aws.server.world import CALLER
+from local_aws.services.iam.role_policies import role_seen_by_services
 from local_aws.services.service_model import ServiceError
 
 if TYPE_CHECKING:
@@ -72,11 +73,35 @@ def authorize(checks: Iterable[Check], code: str, preface: str = "") -> None:
 def role_may(
     role_name: str, action: str, resource: str, keys: Mapping[str, object] | None = None
 ) -> bool:
-    """Return whether the policies of a role of this account allow an action."""
+    """Return whether a role of this account may act: by its policies, its boundary and a key's."""
     policies = seams.GATHER_ROLE_POLICIES(role_name, seams.get_account_id())
+    limits = seams.PERMISSIONS_BOUNDARY(seams.ROLES, role_name, seams.get_account_id())
     session = f"arn:aws:sts::{seams.get_account_id()}:assumed-role/{role_name}/{role_name}"
     context = _context(session, action, resource, keys or {})
-    return bool(seams.evaluate(context, policies).decision == "Allow")
+    result = seams.evaluate(context, policies, *limits)
+    # https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html
+    if action.startswith("kms:") and (key := seams.find_key(resource)):
+        account = seams.get_account_id()
+        result = seams.combine_resource_policy(
+            result, context, key["Policy"], account, required=True, limits=limits
+        )
+    return bool(result.decision == "Allow")
+
+
+def service_may_assume(
+    service: str, role_name: str, keys: Mapping[str, object] | None = None
+) -> bool:
+    """Return whether a service can assume a role of this account, as IAM sees the role.
+
+    Args:
+        service: The principal, such as `lambda.amazonaws.com`.
+        role_name: The name of the role, which need not exist.
+        keys: Condition keys of the request.
+    """
+    role = role_seen_by_services(role_name)
+    return role is not None and service_may(
+        service, "sts:AssumeRole", role["AssumeRolePolicyDocument"], keys
+    )
 
 
 def service_may(

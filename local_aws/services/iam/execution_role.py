@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from local_aws import seams
 from local_aws.server.world import CALLER
-from local_aws.services.iam.authorization import Check, service_may
+from local_aws.services.iam.authorization import Check, service_may_assume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -360,8 +360,7 @@ def _refusal(role_arn: str) -> Any:  # noqa: ANN401 - a response of MiniStack
     """Return the error response if CloudFormation may not use the role, or None if it may."""
     if reason := _pass_role(role_arn, _SERVICE).refusal:
         return seams.cloudformation_error("AccessDenied", reason, 403)
-    role = seams.ROLES.get(role_arn.rpartition("/")[2])
-    if role and service_may(_SERVICE, "sts:AssumeRole", role["AssumeRolePolicyDocument"]):
+    if service_may_assume(_SERVICE, role_arn.rpartition("/")[2]):
         return None
     message = f"Role {role_arn} is invalid or cannot be assumed"
     return seams.cloudformation_error("ValidationError", message)

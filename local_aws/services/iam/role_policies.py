@@ -1,4 +1,4 @@
-"""Policies of roles and functions: how large they may be, and how long IAM takes to see a change.
+"""Policies of roles, users and functions: how large they may be, and how late a change is seen.
 
 MiniStack knows neither.
 """
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _LARGEST_OF_ROLE: Final = 10_240
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _LARGEST_OF_FUNCTION: Final = 20_480
+# What IAM still knows of an account: by what is known, and the name of the role or user.
+_PAST: Final[dict[str, Past[dict[tuple[str, str], Any]]]] = {}
 
 
 class QuotaError(Exception):
@@ -31,31 +33,46 @@ class QuotaError(Exception):
 def register(world: World) -> None:
     """Add limits and lag for the whole process."""
     changes = _Changes(world)
-    seams.ROLE_TYPES.replace(
+    seams.IAM_TYPES.replace(
         lambda acts: acts | {act: changes.of(acts[act]) for act in ("create", "update", "delete")}
     )
     seams.IAM_ACTIONS.replace(lambda action: _as_response(changes.of(action)))
-    seams.GATHER_ROLE_POLICIES.put(changes.seen)
+    seams.GATHER_ROLE_POLICIES.put(changes.policies_of_role)
+    seams.GATHER_USER_POLICIES.put(changes.policies_of_user)
+    seams.PERMISSIONS_BOUNDARY.put(changes.boundary)
     seams.ADD_PERMISSION.replace(_limited)
+
+
+def role_seen_by_services(name: str) -> dict[str, Any] | None:
+    """Return a role of this account as services see it, maybe as before a change."""
+    past = _past(seams.get_account_id())
+    found: dict[str, Any] | None
+    found = seams.ROLES.get(name) if past is None else past.get(("role", name))
+    return found
+
+
+def _past(account_id: str) -> dict[tuple[str, str], Any] | None:
+    """Return what IAM still knows of an account, or None if it sees the present."""
+    return _PAST[account_id].shown() if account_id in _PAST else None
 
 
 class _Changes:
     def __init__(self, world: World) -> None:
         self._world = world
-        # By account.
-        self._past: dict[str, Past[dict[str, list[Any]]]] = {}
-        self._present = seams.GATHER_ROLE_POLICIES.present
+        self._of_role = seams.GATHER_ROLE_POLICIES.present
+        self._of_user = seams.GATHER_USER_POLICIES.present
+        self._boundary = seams.PERMISSIONS_BOUNDARY.present
 
     def of(self, act: Callable[..., Any]) -> Callable[..., Any]:
-        """Do what changes roles, unless a role's policies become too large."""
+        """Do what changes roles and users, unless a role's policies become too large."""
 
         @wraps(act)
         def change(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
             before = {name: dict(role["InlinePolicies"]) for name, role in seams.ROLES.items()}
             if lag := self._world.knobs.iam_lag_seconds:
                 account = seams.get_account_id()
-                seen = {name: self._present(name, account) for name in before}
-                self._of_account(account).keep(seen, lag)
+                past = _PAST.setdefault(account, Past(self._world.now))
+                past.keep(self._known(account), lag)
             result = act(*arguments, **more)
             for name, role in list(seams.ROLES.items()):
                 if _size(role["InlinePolicies"]) > _LARGEST_OF_ROLE:
@@ -70,15 +87,38 @@ class _Changes:
 
         return change
 
-    def seen(self, role_name: str, account_id: str) -> list[Any]:
-        """Return the policies that a role has as IAM sees it, maybe as before a change."""
-        past = self._of_account(account_id).shown()
-        if past is None:
-            return list(self._present(role_name, account_id))
-        return past.get(role_name, [])
+    def _known(self, account_id: str) -> dict[tuple[str, str], Any]:
+        known: dict[tuple[str, str], Any] = {}
+        for name, role in seams.ROLES.items():
+            known["role", name] = dict(role)
+            known["policies of role", name] = self._of_role(name, account_id)
+            known["boundary of role", name] = self._boundary(seams.ROLES, name, account_id)
+        for name in seams.USERS:
+            known["policies of user", name] = self._of_user(name, account_id)
+            known["boundary of user", name] = self._boundary(seams.USERS, name, account_id)
+        return known
 
-    def _of_account(self, account_id: str) -> Past[dict[str, list[Any]]]:
-        return self._past.setdefault(account_id, Past(self._world.now))
+    def policies_of_role(self, name: str, account_id: str) -> list[Any]:
+        """Return the policies that a role has, maybe as before a change."""
+        past = _past(account_id)
+        if past is None:
+            return list(self._of_role(name, account_id))
+        return list(past.get(("policies of role", name), []))
+
+    def policies_of_user(self, name: str, account_id: str) -> list[Any]:
+        """Return the policies that a user has, maybe as before a change."""
+        past = _past(account_id)
+        if past is None:
+            return list(self._of_user(name, account_id))
+        return list(past.get(("policies of user", name), []))
+
+    def boundary(self, store: Any, name: str, account_id: str) -> list[Any]:  # noqa: ANN401
+        """Return the permissions boundary that a role or user has, maybe as before a change."""
+        past = _past(account_id)
+        if past is None:
+            return list(self._boundary(store, name, account_id))
+        of = "role" if store is seams.ROLES else "user"
+        return list(past.get((f"boundary of {of}", name), []))
 
 
 def _size(policies: dict[str, str]) -> int:

@@ -18,6 +18,7 @@ from local_aws.services.imagebuilder.lists import listed
 from local_aws.services.imagebuilder.pipelines import (
     KINDS,
     Pipelines,
+    check_version,
     has_dependants,
     not_found,
     refuse_missing,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from local_aws.services.service_model import Operation
 
 _TERMINAL: Final = ("AVAILABLE", "CANCELLED", "FAILED", "DEPRECATED", "DISABLED")
-_LARGEST_NODE: Final = 2**30 - 1
 _MOST_TAGS: Final = 50
 _NAME: Final = re.compile(r"[-_A-Za-z0-9][-_A-Za-z0-9 ]{1,126}[-_A-Za-z0-9]")
 
@@ -109,7 +109,9 @@ class ImageBuilder:
             "ListImages": self.list_images,
             "ListImageBuildVersions": self.list_image_build_versions,
             "DeleteImage": self.delete_image,
-            "CancelImageCreation": self.cancel_image_creation,
+            "CancelImageCreation": partial(
+                self._once, "CancelImageCreation", self.cancel_image_creation
+            ),
             "TagResource": self.tag_resource,
             "UntagResource": self.untag_resource,
             "ListTagsForResource": self.list_tags_for_resource,
@@ -225,19 +227,20 @@ class ImageBuilder:
         """Check what ImportVmImage requires beyond the shapes of its model."""
         if not _NAME.fullmatch(request["name"]):
             raise self._invalid("name", f"it must match {_NAME.pattern}")
-        # Python converts numbers of up to 4,300 digits only.
-        nodes = [node.lstrip("0")[:20] or "0" for node in request["semanticVersion"].split(".")]
-        if any(int(node) > _LARGEST_NODE for node in nodes):
-            raise self._invalid("semanticVersion", f"a node is at most {_LARGEST_NODE}")
+        check_version(request["semanticVersion"], self._code_of_invalid)
         group = request.get("loggingConfiguration", {}).get("logGroupName", "/aws/imagebuilder/")
         if not group.startswith("/aws/imagebuilder/"):
             why = "it must start with /aws/imagebuilder/"
             raise self._invalid("loggingConfiguration.logGroupName", why)
 
+    @property
+    def _code_of_invalid(self) -> str:
+        code = self._world.knobs.invalid_value_error
+        return "ClientException" if code == "declared" else code
+
     def _invalid(self, name: str, why: str) -> ServiceError:
-        code: str = self._world.knobs.invalid_value_error
         return ServiceError(
-            "ClientException" if code == "declared" else code,
+            self._code_of_invalid,
             f"The value supplied for parameter '{name}' is not valid: {why}.",
         )
 
@@ -345,7 +348,7 @@ class ImageBuilder:
         if not image.cancelling:
             image.cancelling = True
             self._world.call_in(knobs.cancel_seconds, cancel)
-        return {"clientToken": request["clientToken"], "imageBuildVersionArn": arn}
+        return {"imageBuildVersionArn": arn}
 
     def _image(self, arn: str) -> Image:
         if image := self._images.get(arn):
@@ -384,6 +387,7 @@ class ImageBuilder:
 
     def create_image_recipe(self, request: dict[str, Any]) -> dict[str, Any]:
         """CreateImageRecipe: the parent may be an image that is still PENDING."""
+        check_version(request["semanticVersion"], "InvalidVersionNumberException")
         parent = self._parent(request["parentImage"])
         for component in request.get("components", []):
             wanted = component["componentArn"]

@@ -56,6 +56,8 @@ _SUMMARIES: Final = {
         ),
     ),
 }  # fmt: skip
+# https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_CreateImageRecipe.html
+_LARGEST_NODE: Final = 2**30 - 1
 _COMPONENT_BUILD: Final = (
     "arn", "name", "version", "platform", "supportedOsVersions", "state", "type", "owner",
     "description", "changeDescription", "dateCreated", "tags",
@@ -214,6 +216,7 @@ class Pipelines:
         match kind:
             case "Component":
                 _one_of(request, "data", "uri")
+                check_version(request["semanticVersion"], "InvalidVersionNumberException")
             case "InfrastructureConfiguration":
                 profile = request["instanceProfileName"]
                 if profile not in seams.INSTANCE_PROFILES:
@@ -276,6 +279,22 @@ def has_dependants(arn: str) -> ServiceError:
         "ResourceDependencyException",
         f"Resource dependency error: The resource ARN '{arn}' has other resources depended on it.",
     )
+
+
+def check_version(version: str, code: str) -> None:
+    """Check the nodes of a semantic version.
+
+    Raises:
+        ServiceError: With this code, if a node is too large.
+    """
+    # Python converts numbers of up to 4,300 digits only.
+    nodes = [node.lstrip("0x")[:20] or "0" for node in version.split(".")]
+    if any(int(node) > _LARGEST_NODE for node in nodes):
+        raise ServiceError(
+            code,
+            "The value supplied for parameter 'semanticVersion' is not valid: "
+            f"a node is at most {_LARGEST_NODE}.",
+        )
 
 
 def refuse_missing(world: World, name: str, value: str) -> None:
