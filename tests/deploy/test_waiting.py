@@ -294,10 +294,12 @@ def test_a_deployment_that_timed_out_without_a_rollback_is_continued_by_the_next
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("failed_creation_deleted", ["before", "after"])
 def test_an_import_that_failed_without_a_rollback_is_repeated_with_another_task(
-    make_stack: Callable[[float], Stack],
+    make_stack: Callable[[float], Stack], failed_creation_deleted: str
 ) -> None:
     stack = make_stack(2 * HOUR)
+    stack.local.knobs(failed_creation_deleted=failed_creation_deleted)
     stack.local.fail_import(CLIENT_ERROR, task_id=stack.task, fail_at_progress=58)
     with pytest.raises(CdkError):
         stack.deploy("--no-rollback", minutes=TWELVE_HOURS)
