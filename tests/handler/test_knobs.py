@@ -43,6 +43,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "image_shows_ami": (True, False),
     "ami_listing_seconds": (0, 60),
     "read_lag_seconds": (0, 3),
+    "stack_lag_seconds": (0, 3),
     "iam_lag_seconds": (0, 60),
     "state_machine_key_checks_caller": (True, False),
     "clean_up_seconds": (0, 600),
