@@ -73,7 +73,7 @@ class ResourceType(ABC, Generic[P, E]):
     def stack(self) -> Stack | None:
         """Return the stack; None if the function may not describe it."""
         try:
-            return self.aws.stacks.get(self.owner.stack_id)
+            return self.aws.stacks.get(self.owner.stack_id, self.state.started)
         except AwsError as error:
             if not error.is_denied or self.repeats(error):
                 raise

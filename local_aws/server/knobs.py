@@ -66,6 +66,9 @@ class Knobs:
     ami_listing_seconds: float = 0
     # For how long a read or a list shows resources as they were before a change.
     read_lag_seconds: float = 0
+    # For how long DescribeStacks shows a stack as it was before a change. It is a knob of its own,
+    # because the CDK CLI takes an old status for the end of a deployment.
+    stack_lag_seconds: float = 0
     # For how long roles and users have the policies that they had before a change.
     iam_lag_seconds: float = 0
     # Whether the caller of StartExecution, and not only the role of the state machine, must be

@@ -18,7 +18,7 @@ from contract import ImageProperty, OwnTag, ResourceType, WaitAttribute, WaitPro
 from local_aws.client.cdk_cli import CdkCli
 from tests.deploy.deployed import HOUR, Account, Function, StackView, eventually
 from tests.deploy.waiting_app import synthesize
-from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
+from tests.lifecycle.cloudformation_driver import Policy, Resource, UpdateBack
 from tests.support.properties import checked
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ DENIED = {"code": "AccessDeniedException", "message": "no", "status": 403}
 # The handler repeats a denied call for 90 seconds, with pauses of at least 5 seconds.
 ALWAYS = 1000
 DOCUMENTED = pytest.mark.parametrize(
-    "order", [Order.DOCUMENTED, Order.DOCUMENTED_OLD_ID], ids=["new id", "old id"]
+    "update_back", [UpdateBack.WITH_NEW_ID, UpdateBack.WITH_OLD_ID], ids=["new id", "old id"]
 )
 
 
@@ -95,11 +95,11 @@ class Played(Resource):
         self,
         deployed: Deployed,
         properties: dict[str, Any],
-        order: Order = Order.DOCUMENTED,
+        update_back: UpdateBack = UpdateBack.WITH_NEW_ID,
         policy: Policy = Policy.DESTROY,
         resource_type: ResourceType = ResourceType.IMAGE,
     ) -> None:
-        super().__init__(self.deliver, self.supersede, order, policy)
+        super().__init__(self.deliver, self.supersede, update_back, policy)
         self.deployed = deployed
         self.stack_id, self.logical_id = deployed.id, f"Played{next(_numbers)}"
         self.first = properties
@@ -155,9 +155,11 @@ def deployed(
 def play(deployed: Deployed, request: pytest.FixtureRequest) -> Iterator[Callable[..., Played]]:
     """Return a function that returns an image whose events are played."""
 
-    def play(order: Order = Order.DOCUMENTED, policy: Policy = Policy.DESTROY) -> Played:
+    def play(
+        update_back: UpdateBack = UpdateBack.WITH_NEW_ID, policy: Policy = Policy.DESTROY
+    ) -> Played:
         properties = deployed.properties(policy, waits=request.param)
-        return Played(deployed, properties, order, policy)
+        return Played(deployed, properties, update_back, policy)
 
     yield play
     deployed.local.clear_faults()
@@ -217,9 +219,9 @@ def test_a_create_in_flight_is_deleted_by_an_id_that_cloudformation_invents(
 @DOCUMENTED
 @pytest.mark.slow
 def test_rollback_of_a_replacement_keeps_the_original_image(
-    play: Callable[..., Played], order: Order
+    play: Callable[..., Played], update_back: UpdateBack
 ) -> None:
-    resource = play(order)
+    resource = play(update_back)
     resource.create(resource.first)
     first = resource.physical_id
 
@@ -232,9 +234,9 @@ def test_rollback_of_a_replacement_keeps_the_original_image(
 @DOCUMENTED
 @pytest.mark.slow
 def test_rollback_of_a_failed_update_deletes_by_the_id_of_its_response(
-    play: Callable[..., Played], order: Order
+    play: Callable[..., Played], update_back: UpdateBack
 ) -> None:
-    resource = play(order)
+    resource = play(update_back)
     resource.create(resource.first)
     first = resource.physical_id
     resource.deployed.local.fault("imagebuilder", "ImportVmImage", error=DENIED, times=ALWAYS)

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import ImageProperty, TaskProperty
+from contract import ImageAttribute, ImageProperty, ResourceType, TaskProperty, WaitProperty
 from local_aws.server.knobs import Knobs
 from tests.support.account import IMPORT
-from tests.support.aws import STACK_CHANGED, STACK_STATUS
+from tests.support.aws import ROLLS_BACK, STACK_CHANGED, STACK_STATUS
+from tests.support.cloudformation import CustomResource
 from tests.support.local_services import UNLICENSED_ROLE
+from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.account import Account
     from tests.support.aws import Aws
-    from tests.support.cloudformation import CustomResource
 
 BOTH: dict[str, tuple[object, ...]] = {
     "import_seconds": (0, 600),
@@ -47,6 +48,7 @@ BOTH: dict[str, tuple[object, ...]] = {
     "image_shows_ami": (True, False),
     "ami_listing_seconds": (0, 60),
     "read_lag_seconds": (0, 6),
+    "stack_lag_seconds": (0, 6),
     "iam_lag_seconds": (0, 60),
     "state_machine_key_checks_caller": (True, False),
     "clean_up_seconds": (0, 600),
@@ -256,6 +258,21 @@ def test_build_numbers_of_an_image_that_is_deleted_outside_the_stack_may_be_used
     assert account.images_of(image) == []
 
 
+def test_build_numbers_that_are_used_again_do_not_keep_an_import_from_being_cancelled(
+    account: Account, image: CustomResource
+) -> None:
+    account.knobs(build_numbers="reuse", import_seconds=10**6)
+    properties = account.properties()
+    first = image.create(properties)["PhysicalResourceId"]
+    assert image.delete()["Status"] == "SUCCESS"
+    again = account.properties(Name=properties[ImageProperty.NAME])
+    assert image.create(again)["PhysicalResourceId"] == first
+
+    assert image.delete()["Status"] == "SUCCESS"
+
+    assert account.images_of(image) == []
+
+
 @pytest.mark.parametrize("value", BOTH["invalid_value_error"])
 def test_invalid_value_error_is_reported_with_its_message(
     account: Account,
@@ -288,6 +305,30 @@ def test_failed_task_is_reported_if_it_fails_before_image_builder_reads_it(
         assert account.images_of(image) == []
     assert image.delete()["Status"] == "SUCCESS"
     assert account.images_of(image) == []
+
+
+@pytest.mark.parametrize("value", BOTH["stack_lag_seconds"])
+def test_stack_lag_seconds_do_not_fail_a_rollback(
+    aws: Aws, account: Account, image: CustomResource, value: float
+) -> None:
+    account.knobs(stack_lag_seconds=value)
+    data = image.create(account.properties())["Data"]
+    account.advance(IMPORT)
+    properties: dict[str, Any] = {
+        WaitProperty.IMAGE_ARN: data[ImageAttribute.IMAGE_ARN],
+        WaitProperty.VM_IMPORT_TASK_ID: data[ImageAttribute.VM_IMPORT_TASK_ID],
+        WaitProperty.STATE_MACHINE_ARN: STATE_MACHINE,
+        WaitProperty.TIMEOUT_SECONDS: "3600",
+    }
+    link = CustomResource(
+        aws, ResourceType.WAIT.value, logical_id="Wait2F00D", stack_id=image.stack_id
+    )
+    assert link.create(properties)["Status"] == "SUCCESS"
+    failed = {**properties, WaitProperty.IMPORT_FAILED: "true"}
+
+    back = link.send(link.update_event(failed) | ROLLS_BACK)
+
+    assert back["Status"] == "SUCCESS", back["Reason"]
 
 
 @pytest.mark.parametrize("value", BOTH["cancel_ended_task"])

@@ -17,10 +17,6 @@ Nobody documents all rules. Sources are sections of CloudFormation's user guide 
    RetainExceptOnCreate, with UpdateReplacePolicy Retain, all but the last (user guide,
    aws-attribute-deletionpolicy).
 8. An event without a response within the service timeout has failed (crpg-ref).
-
-MiniStack 1.5.33 (services/cloudformation/stacks.py) has another order: no Delete after a failed
-Create; after a failed Update an Update back with the old id, and no Delete; after a successful
-Update that is rolled back Delete of what it created, and no Update back; Delete is tried once.
 """
 
 from __future__ import annotations
@@ -47,12 +43,11 @@ _numbers = itertools.count()
 _IN_FLIGHT: Final = 10
 
 
-class Order(enum.Enum):
-    """Who decides the order of events."""
+class UpdateBack(enum.Enum):
+    """Which id the Update of a rollback has."""
 
-    DOCUMENTED = "documented"
-    DOCUMENTED_OLD_ID = "documented, the old id in an Update back"
-    MINISTACK = "MiniStack"
+    WITH_NEW_ID = "new"
+    WITH_OLD_ID = "old"
 
 
 class Policy(enum.Enum):
@@ -84,7 +79,7 @@ class Resource:
 
     send: Callable[[Event], Response | None]
     send_at_once: Callable[[Event, Event], Response | None]
-    order: Order
+    update_back: UpdateBack
     policy: Policy
     stack_id: str = "arn:aws:cloudformation:us-east-1:123456789012:stack/images/1f"
     logical_id: str = "GoldenImageF00D"
@@ -125,12 +120,10 @@ class Resource:
                 self.physical_id, self.properties = response["PhysicalResourceId"], properties
                 return True
             self._delete_created(response["PhysicalResourceId"], properties)
-        elif self.order is not Order.MINISTACK:
+        else:
             self._delete_created(
                 response["PhysicalResourceId"] if response else self._invented(), properties
             )
-        elif not response:
-            self.abandoned = True
         return False
 
     def create_without_rollback(self, properties: Properties, *, deletes_first: bool) -> bool:
@@ -160,9 +153,7 @@ class Resource:
         """Create the resource, and cancel that because another resource fails."""
         self.began = self.now()
         create = self.event("Create", properties)
-        if self.order is Order.MINISTACK:  # one after the other
-            self.create(properties, others_fail=True)
-        elif self.policy is not Policy.RETAIN:
+        if self.policy is not Policy.RETAIN:
             invented: Any = {"PhysicalResourceId": self._invented(), **ROLLS_BACK}
             delete = self.event("Delete", properties, later=_IN_FLIGHT, **invented)
             self.send_at_once(create, delete)
@@ -181,7 +172,7 @@ class Resource:
         self.began = self.now()
         old_id, old = self.physical_id, self.properties
         update = self._update(old_id, properties, old)
-        if in_flight and self.order is not Order.MINISTACK:
+        if in_flight:
             back = self._update_back(old_id, old, properties, _IN_FLIGHT)
             response = self.send_at_once(update, back)
             if not response or response["Status"] != "SUCCESS":
@@ -189,7 +180,7 @@ class Resource:
             self._come_back(response, old_id)
             return False
         response = self.send(update)
-        if response and response["Status"] == "SUCCESS" and not (others_fail or in_flight):
+        if response and response["Status"] == "SUCCESS" and not others_fail:
             self.physical_id, self.properties = response["PhysicalResourceId"], properties
             if self.physical_id != old_id:
                 self.let_pass(self.clean_up_after)
@@ -210,12 +201,7 @@ class Resource:
         self, response: Response | None, old_id: str, properties: Properties, old: Properties
     ) -> None:
         new_id = response["PhysicalResourceId"] if response else old_id
-        if self.order is Order.MINISTACK:
-            if response and response["Status"] == "SUCCESS" and new_id != old_id:
-                self._delete_created(new_id, properties)
-                return
-            new_id = old_id
-        known_id = old_id if self.order is Order.DOCUMENTED_OLD_ID else new_id
+        known_id = old_id if self.update_back is UpdateBack.WITH_OLD_ID else new_id
         back = self.send(self._update_back(known_id, old, properties))
         if not back or back["Status"] != "SUCCESS":
             back = self._continue_rollback(known_id, old, properties)
@@ -270,7 +256,7 @@ class Resource:
         marks: Mapping[str, str] | None = None,
     ) -> None:
         if not retained:
-            for _ in range(1 if self.order is Order.MINISTACK else 3):
+            for _ in range(3):
                 more: Any = {"PhysicalResourceId": physical_id, **(marks or {})}
                 event = self.event("Delete", properties, **more)
                 response = self.send(event)

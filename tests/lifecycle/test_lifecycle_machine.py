@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from contract import TAG_PREFIX, ImageProperty
-from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
+from tests.lifecycle.cloudformation_driver import Policy, Resource, UpdateBack
 from tests.support.aws import FAULTS, RESPONSE_FAULTS, SERVICE_TIMEOUT, shared_aws
 from tests.support.step_functions import STATE_MACHINE
 
@@ -114,7 +114,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     # --- the world ---
 
     @initialize(
-        order=st.sampled_from(Order),
+        update_back=st.sampled_from(UpdateBack),
         policy=st.sampled_from(Policy),
         replay=st.sampled_from(["replay", "import"]),
         mismatch=st.sampled_from(["refuse", "replay"]),
@@ -127,7 +127,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     )
     def begin(
         self,
-        order: Order,
+        update_back: UpdateBack,
         policy: Policy,
         replay: str,
         mismatch: str,
@@ -145,7 +145,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             cancel_import=cancel,
             unknown_image_version=unknown,
         )
-        self.resource = Resource(self.send, self.send_at_once, order, policy)
+        self.resource = Resource(self.send, self.send_at_once, update_back, policy)
         self.resource.now = self.aws.clock.now
         self.resource.repair = self.aws.expect
         self.resource.let_pass = self.aws.let_pass
@@ -164,11 +164,13 @@ class LifecycleMachine(RuleBasedStateMachine):
             (self.resource.stack_id, "Another"),
             (OTHER_STACK, self.resource.logical_id),
         ):
-            other = Resource(self.send, self.send_at_once, order, policy, stack_id, logical_id)
+            other = Resource(
+                self.send, self.send_at_once, update_back, policy, stack_id, logical_id
+            )
             other.now = self.aws.clock.now
             assert other.create(self.properties), self.aws.responses
         self.others = {arn: dict(i.tags) for arn, i in self.aws.images.items()}
-        self.aws.local.change_knobs(read_lag_seconds=lag)
+        self.aws.local.change_knobs(read_lag_seconds=lag, stack_lag_seconds=lag)
         if waits:
             self.properties |= WAITING
         if there:
@@ -186,10 +188,6 @@ class LifecycleMachine(RuleBasedStateMachine):
         first = self.response(event)
         if repeat == "after" and first:
             self.aws.deliver(event)
-        if "GetImage" in self.aws.denied and self.resource.order is Order.MINISTACK:
-            # An image that cannot be read cannot be deleted, and MiniStack sends no Delete.
-            failed = bool(first and first["Status"] == "FAILED")
-            self.resource.abandoned |= failed and event["RequestType"] == "Create"
         self.aws.denied = set()  # the rollback is allowed
         return first
 
@@ -270,8 +268,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             for _, event in self.sent[sent_before:]
             if event["RequestType"] == "Create"
         ]
-        last = self.resource.policy is Policy.RETAIN or self.resource.order is Order.MINISTACK
-        return last and {"SUCCESS", "FAILED"} in statuses
+        return self.resource.policy is Policy.RETAIN and {"SUCCESS", "FAILED"} in statuses
 
     @staticmethod
     def identity(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,7 +350,6 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.perform(add, **(self.in_flight(data) if in_flight else data))
 
     @precondition(lambda self: self.resource.physical_id is None)
-    @precondition(lambda self: self.resource.order is not Order.MINISTACK)
     @rule(change=changes, deletes_first=st.booleans(), data=trouble)
     def add_without_rollback(self, change: Change, *, deletes_first: bool, data: Trouble) -> None:
         properties = self.changed(change)

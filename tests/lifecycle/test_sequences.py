@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contract import TAG_PREFIX, ImageProperty, OwnTag
-from tests.lifecycle.cloudformation_driver import Order, Policy, Resource
+from tests.lifecycle.cloudformation_driver import Policy, Resource, UpdateBack
 from tests.support.aws import SERVICE_TIMEOUT
 from tests.support.properties import checked
 from tests.support.step_functions import STATE_MACHINE
@@ -29,7 +29,7 @@ class Stack(Resource):
     """A resource whose events all get a response in time."""
 
     def __init__(self, aws: Aws, policy: Policy = Policy.DESTROY, **more: Any) -> None:
-        super().__init__(self.deliver, self.overlap, Order.DOCUMENTED, policy, **more)
+        super().__init__(self.deliver, self.overlap, UpdateBack.WITH_NEW_ID, policy, **more)
         self.aws = aws
         self.now = aws.clock.now
         self.properties = {
@@ -657,7 +657,7 @@ def test_an_image_that_was_created_a_moment_ago_is_deleted(aws: Aws, by: str) ->
     ("ends", "reason"), [("failed", "is deleting: "), ("never", "after 10 min")]
 )
 def test_a_failed_wait_leaves_nothing(waiting: Stack, aws: Aws, ends: str, reason: str) -> None:
-    # Only the Create: MiniStack sends nothing after it. Image Builder does not show what EC2 knows.
+    # Only the Create is delivered. Image Builder does not show what EC2 knows.
     aws.local.change_knobs(image_watch_seconds=10_000.0)
     task = aws.import_task(60, ends)
 

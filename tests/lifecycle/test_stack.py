@@ -279,7 +279,8 @@ def play(aws: Aws, seed: int) -> None:
         snapshots_of_failed_import=chance.choice(["keep", "delete"]),
         ami_listing_seconds=chance.choice([0, 0, 3]),
     )
-    aws.local.change_knobs(read_lag_seconds=chance.choice([0, 0, 1, 3, 6]))
+    lag = chance.choice([0, 0, 1, 3, 6])
+    aws.local.change_knobs(read_lag_seconds=lag, stack_lag_seconds=lag)
     stack = Stack(
         aws,
         chance,

@@ -116,9 +116,10 @@ def test_what_has_ended_is_still_shown_as_running_during_the_lag(aws: Account) -
 
 
 def test_the_status_of_a_stack_is_shown_when_the_lag_is_over(
-    server: LocalAws, lagging: Account, session: boto3.Session
+    server: LocalAws, aws: Account, session: boto3.Session
 ) -> None:
-    client: Any = session.client("cloudformation", aws_access_key_id=lagging.account_id)
+    server.knobs(stack_lag_seconds=300)
+    client: Any = session.client("cloudformation", aws_access_key_id=aws.account_id)
     template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
 
     def stacks(**more: str) -> list[tuple[str, str]]:

@@ -260,6 +260,18 @@ MUTATIONS = (
         "Images.create",
         never("repeats"),
     ),
+    _fault(
+        "images with the same ARN are cancelled under the same token",
+        "aws.image_builder",
+        "ImageBuilder.cancel",
+        call("uuid5", "uuid.uuid5(uuid.NAMESPACE_URL, image.id)"),
+    ),
+    _fault(
+        "the status of the stack may be that before the event",
+        "aws.stacks",
+        "Stacks.get",
+        call("sleep", "None"),
+    ),
     _fault("a new image is read only once", "aws.session", "", assign("READS", "1")),
     _fault(
         "a failed image ends the search for one that is being created",

@@ -140,8 +140,8 @@ class Aws:
         response_faults: The same for responses to CloudFormation.
         operation_faults: What happens to the next calls of an operation.
         denied: Operations that IAM denies now.
-        stack_status: The status of the stack of the last event.
-        stack_changed: When its stack operation began.
+        stack_changes: When an event was sent, the status of its stack, and when its stack operation
+            began.
         responses: The responses that arrived at each ResponseURL, in order.
         responded: When the first of them arrived.
         bodies: The bodies of all responses, in order.
@@ -152,8 +152,7 @@ class Aws:
     response_faults: dict[int, str] = field(default_factory=dict)
     operation_faults: list[Fault] = field(default_factory=list)
     denied: set[str] = field(default_factory=set)
-    stack_status: str = "UPDATE_IN_PROGRESS"
-    stack_changed: float = 0.0
+    stack_changes: list[tuple[float, str, float]] = field(default_factory=list)
     responses: dict[str, list[Answer]] = field(default_factory=dict)
     responded: dict[str, float] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
@@ -181,6 +180,7 @@ class Aws:
         self.bodies.clear()
         self.headers.clear()
         self.operation_faults.clear()
+        self.stack_changes.clear()
         self._denied_until.clear()
         for quota in self._retry_quotas:
             quota.release(RetryQuota.INITIAL_CAPACITY)
@@ -275,8 +275,8 @@ class Aws:
     def call(self, event: Event, process: LambdaProcess | None = None) -> None:
         """Have Lambda call the function with an event, and retry if the function fails."""
         process = process or self.processes[0]
-        self.stack_status = event.get(STACK_STATUS, "UPDATE_IN_PROGRESS")
-        self.stack_changed = event.get(STACK_CHANGED, self.now())
+        status = event.get(STACK_STATUS, "UPDATE_IN_PROGRESS")
+        self.stack_changes.append((self.now(), status, event.get(STACK_CHANGED, self.now())))
         for pause in (*_RETRIES, None):
             outcome, _ = self._invoke(process, event)
             if outcome == "returned":
@@ -511,8 +511,10 @@ class Aws:
         if _model_name(service) == "stepfunctions":
             return self._serve_step_functions(request, operation)
         if service == "cloudformation":
-            changed = datetime.fromtimestamp(self.stack_changed, UTC).isoformat()
-            body = _STACK.format(changed, self.stack_status)
+            then = self.now() - self.local.knobs.stack_lag_seconds
+            seen = [change for change in self.stack_changes if change[0] <= then]
+            _, shown, changed = (seen or self.stack_changes[:1])[-1]
+            body = _STACK.format(datetime.fromtimestamp(changed, UTC).isoformat(), shown)
             return _response(request, _OK, {}, body.encode())
         url = urlsplit(str(request.url))
         self.clock.settle()

@@ -156,20 +156,20 @@ class ImageBuilder(AwsApi):
         logger.info({"action": "ImportVmImage", "image": response["imageArn"], "token": token})
         return response["imageArn"], response["requestId"]
 
-    def cancel(self, arn: str) -> None:
+    def cancel(self, image: Image) -> None:
         """Cancel the import of an image, unless it has ended or cannot be cancelled."""
-        logger.info({"action": "CancelImageCreation", "image": arn})
+        logger.info({"action": "CancelImageCreation", "image": image.id})
         try:
             self._call(
                 "cancel_image_creation",
-                imageBuildVersionArn=arn,
-                # Derived from the ARN, so that a repeated request is the same request.
-                clientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, arn)),
+                imageBuildVersionArn=image.id,
+                # A repeated request is the same request. But another image may get the same ARN.
+                clientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, image.id + image.created)),
             )
         except AwsError as error:
             if not (error.is_not_found or error.code in _NOT_CANCELLABLE):
                 raise
-            logger.info({"not cancelled": arn, "reason": str(error)})
+            logger.info({"not cancelled": image.id, "reason": str(error)})
 
     def delete(self, arn: str) -> None:
         """Delete Image Builder's record of an image that has ended. AMI and snapshots stay."""

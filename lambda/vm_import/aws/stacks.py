@@ -1,10 +1,11 @@
 """The calls to CloudFormation."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from aws.session import AwsApi
+from aws.session import LAG, AwsApi
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,15 @@ class Stacks(AwsApi):
 
     service: ClassVar[str] = "cloudformation"
 
-    def get(self, stack_id: str) -> Stack:
-        """Return the stack."""
+    def get(self, stack_id: str, sent: float) -> Stack:
+        """Return the stack as it is during an event, or later.
+
+        Args:
+            stack_id: The stack.
+            sent: When the event was sent, in seconds since 1970. Reads lag behind changes, so a
+                read that is too early would show the stack operation before that of the event.
+        """
+        time.sleep(max(0.0, sent + LAG - time.time()))
         (stack,) = self._call("describe_stacks", StackName=stack_id)["Stacks"]
         changed = stack.get("LastUpdatedTime") or stack["CreationTime"]
         return Stack(stack["StackStatus"], changed)

@@ -200,7 +200,7 @@ class Images(ResourceType[ImageProperties, Image]):
             return [f"{existing.id} is retained: it existed before the stack operation"]
         if existing.is_running:
             with tolerated("the import is not cancelled", unless=self.repeats):
-                self.aws.image_builder.cancel(existing.id)
+                self.aws.image_builder.cancel(existing)
             if not read_until_found(
                 lambda: not self._is_running(existing), READS_WHILE_OTHERS_WORK
             ):

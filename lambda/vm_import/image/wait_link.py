@@ -75,7 +75,7 @@ def _is_rolling_back(event: Event, state: State, aws: Aws, *, unknown: bool) -> 
         unknown: What to return if the function may not describe the stack.
     """
     try:
-        return aws.stacks.get(event.owner.stack_id).is_rolling_back
+        return aws.stacks.get(event.owner.stack_id, state.started).is_rolling_back
     except AwsError as error:
         if not error.is_denied or state.may_pass(error):
             raise

@@ -52,7 +52,7 @@ class StackReads:
     def _lagging(self, describe: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(describe)
         def lagging(params: dict[str, Any]) -> Any:  # noqa: ANN401
-            lag = self._world.knobs.read_lag_seconds
+            lag = self._world.knobs.stack_lag_seconds
             if not lag:
                 return describe(params)
             then = self._world.now() - lag
