@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +22,7 @@ from local_aws import LocalAwsError
 from local_aws.client.environment import CHECKOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -366,22 +368,38 @@ class Stack:
             "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path),
         }
         # An interruption must not come before the run knows the process that it has to end.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            with self._output.open("a") as output:
-                self._process = subprocess.Popen(  # noqa: S603 - the pinned CLI
-                    [*command_line, *options],
-                    cwd=self._folder,
-                    env=environment,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    # Ctrl-C in the terminal must reach this program only, which then cleans up.
-                    start_new_session=True,
-                )
+        with self._output.open("a") as output, _interrupted_later():
+            self._process = subprocess.Popen(  # noqa: S603 - the pinned CLI
+                [*command_line, *options],
+                cwd=self._folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                # Ctrl-C in the terminal must reach this program only, which then cleans up.
+                start_new_session=True,
+            )
             self._run.processes.append(self._process)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Let an interruption of the block take effect at its end.
+
+    A signal mask would not do: it is that of one thread, and another one receives the signal.
+    """
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in SIGNALS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def redacted(event: dict[str, Any]) -> dict[str, Any]:
