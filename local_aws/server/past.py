@@ -17,18 +17,21 @@ class Past(Generic[State]):
 
     Attributes:
         now: AWS time.
+        lag: How many seconds readers are late. Without a lag they see the present.
     """
 
     now: Callable[[], float]
+    lag: Callable[[], float]
     _states: list[tuple[float, State]] = field(default_factory=list)
 
-    def keep(self, state: State, seconds: float) -> None:
-        """Show the state before a change for so many seconds."""
-        self._states.append((self.now() + seconds, state))
+    def keep(self, state: State) -> None:
+        """Keep the state before a change that happens now."""
+        self._states.append((self.now(), state))
 
     def shown(self) -> State | None:
         """Return the state that readers see, or None if they see the present one."""
-        self._states = [(end, state) for end, state in self._states if end > self.now()]
+        then = self.now() - self.lag()
+        self._states = [(changed, state) for changed, state in self._states if changed > then]
         return self._states[0][1] if self._states else None
 
     def forget(self) -> None:

@@ -189,7 +189,9 @@ class Service(ABC):
         self.model = get_service_model(name)
         self._world = world
         self._stores = stores
-        self._past: Past[list[dict[Any, Any]]] = Past(world.now)
+        self._past: Past[list[dict[Any, Any]]] = Past(
+            world.now, lambda: world.knobs.read_lag_seconds
+        )
         world.operations |= {(name, operation) for operation in operations}
         world.before_changes.append(self._keep_the_past)
 
@@ -249,8 +251,8 @@ class Service(ABC):
 
     def _keep_the_past(self) -> None:
         """Keep what reads still show after a change."""
-        if lag := self._world.knobs.read_lag_seconds:
-            self._past.keep([copy.deepcopy(seams.contents(store)) for store in self._stores], lag)
+        if self._world.knobs.read_lag_seconds:
+            self._past.keep([copy.deepcopy(seams.contents(store)) for store in self._stores])
 
     @contextmanager
     def _as_of(self, past: list[dict[Any, Any]] | None) -> Iterator[None]:

@@ -545,6 +545,15 @@ def test_all_checks_run_in_the_simulated_aws_with_the_policy_that_the_command_pr
 
 def start(reports: Path, check: str, local: LocalAws | None = None) -> subprocess.Popen[str]:
     """Start a run in a simulated AWS, or in one that it starts itself."""
+    # Otherwise it inherits that nohup ignores SIGHUP.
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        return _start(reports, check, local)
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
+
+
+def _start(reports: Path, check: str, local: LocalAws | None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable, "-m", "integ", "--local", *([str(local.port)] if local else []),

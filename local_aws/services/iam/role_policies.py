@@ -69,10 +69,10 @@ class _Changes:
         @wraps(act)
         def change(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
             before = {name: dict(role["InlinePolicies"]) for name, role in seams.ROLES.items()}
-            if lag := self._world.knobs.iam_lag_seconds:
+            if self._world.knobs.iam_lag_seconds:
                 account = seams.get_account_id()
-                past = _PAST.setdefault(account, Past(self._world.now))
-                past.keep(self._known(account), lag)
+                past = _PAST.setdefault(account, Past(self._world.now, self._lag))
+                past.keep(self._known(account))
             result = act(*arguments, **more)
             for name, role in list(seams.ROLES.items()):
                 if _size(role["InlinePolicies"]) > _LARGEST_OF_ROLE:
@@ -86,6 +86,9 @@ class _Changes:
             return result
 
         return change
+
+    def _lag(self) -> float:
+        return self._world.knobs.iam_lag_seconds
 
     def _known(self, account_id: str) -> dict[tuple[str, str], Any]:
         known: dict[tuple[str, str], Any] = {}
