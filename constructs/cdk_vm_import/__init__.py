@@ -1,5 +1,7 @@
 """Import a virtual machine into EC2 Image Builder from a CDK stack."""
 
+from importlib import metadata as _metadata
+
 from cdk_vm_import.disk_format import DiskFormat
 from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.imported_vm_image import ImportedVmImage
@@ -23,3 +25,10 @@ __all__ = [
     "VmImportRole",
     "VmImportTask",
 ]
+
+
+def __getattr__(name: str) -> str:
+    # Asked for only when it is needed: a checkout that is not installed has no version.
+    if name == "__version__":
+        return _metadata.version("cdk-vm-import")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from aws_cdk import Token
 
+from cdk_vm_import import _validation
 from cdk_vm_import.disk_format import DiskFormat
 from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.platform import Platform
@@ -37,6 +38,10 @@ _UNSUPPORTED = {
 
 def disks(value: Sequence[VmDisk]) -> Iterator[str]:
     """Check each disk, and their combination."""
+    problems = [*_validation.listed("disks", value, VmDisk, "VmDisks, such as [disk]")]
+    yield from problems
+    if problems:
+        return
     if not value:
         yield "disks is empty: use at least one disk."
     for disk in value:
@@ -48,9 +53,10 @@ def disks(value: Sequence[VmDisk]) -> Iterator[str]:
             f"disks has {len(value)} entries: use at most {_MAX_DISKS}. Import the others with "
             "'aws ec2 import-snapshot', and attach them to the instances of the AMI."
         )
-    devices = Counter(disk._device_name for disk in value)  # noqa: SLF001 - ours
+    names = (disk._device_name for disk in value)  # noqa: SLF001 - ours
+    devices = Counter(name for name in names if isinstance(name, str))
     for device, count in devices.items():
-        if device is not None and not Token.is_unresolved(device) and count > 1:
+        if not Token.is_unresolved(device) and count > 1:
             yield f"device_name {device!r} has {count} disks: use another device for each disk."
 
 
@@ -74,13 +80,12 @@ def choices(
         spelled = str(getattr(value, "value", value)).lower().replace("_", "-")
         names = ", ".join(f"{known.__name__}.{member.name}" for member in known)
         yield _UNSUPPORTED.get(
-            spelled, f"{argument} {value!r} is not one of {known.__name__}: use {names}."
+            spelled,
+            f"{argument} {_validation.shown(value)} is not one of {known.__name__}: use {names}.",
         )
 
 
-def license_of(
-    platform: object, license_type: object, usage_operation: str | None
-) -> Iterator[str]:
+def license_of(platform: object, license_type: object, usage_operation: object) -> Iterator[str]:
     """Check that platform and licence fit."""
     if platform is Platform.LINUX and license_type is LicenseType.AWS:
         yield (
@@ -96,21 +101,27 @@ def license_of(
         yield "license_type and usage_operation are both given: use one of them."
     if not (
         usage_operation is None
-        or Token.is_unresolved(usage_operation)
-        or _USAGE_OPERATION.fullmatch(usage_operation)
+        or (
+            isinstance(usage_operation, str)
+            and (
+                Token.is_unresolved(usage_operation) or _USAGE_OPERATION.fullmatch(usage_operation)
+            )
+        )
     ):
         yield (
-            f"usage_operation {usage_operation!r} is not valid: use 'RunInstances', or add a "
-            "colon and four characters, such as 'RunInstances:0002'."
+            f"usage_operation {_validation.shown(usage_operation)} is not valid: use "
+            "'RunInstances', or add a colon and four characters, such as 'RunInstances:0002'."
         )
 
 
 def license_configurations(value: Sequence[str]) -> Iterator[str]:
     """Check for ARNs of License Manager configurations."""
-    for arn in value:
+    problems = [*_validation.listed("license_configurations", value, str, "ARNs")]
+    yield from problems
+    for arn in value if not problems else ():
         if not (Token.is_unresolved(arn) or _LICENSE_CONFIGURATION.fullmatch(arn)):
             yield (
-                f"license configuration {arn!r} is not valid: use its ARN, "
+                f"license configuration {_validation.shown(arn)} is not valid: use its ARN, "
                 "arn:<partition>:license-manager:<region>:<account>:license-configuration:lic-..."
             )
 
@@ -119,5 +130,8 @@ def platform_of_snapshot(
     value: Sequence[VmDisk], boot_mode: object, platform: object
 ) -> Iterator[str]:
     """Check that the platform is given where EC2 cannot detect it."""
-    if boot_mode is BootMode.UEFI and platform is None and any(disk.is_snapshot for disk in value):
+    if not isinstance(value, (list, tuple)):
+        return
+    snapshots = [disk for disk in value if isinstance(disk, VmDisk) and disk.is_snapshot]
+    if boot_mode is BootMode.UEFI and platform is None and snapshots:
         yield "platform is missing: boot_mode UEFI with a snapshot requires it."

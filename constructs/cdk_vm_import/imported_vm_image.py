@@ -1,16 +1,18 @@
 """An image in EC2 Image Builder that the stack imports from a virtual machine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
-from constructs import Construct
+from constructs import Construct, IConstruct
 
-from cdk_vm_import import _validation, _wait_chain
+from cdk_vm_import import _tagging, _validation, _wait_chain
 from cdk_vm_import._handler import contract
+from cdk_vm_import._signature import shows_arguments
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_image import IVmImage, VmImageBase, split_image_arn
 from cdk_vm_import.vm_import_provider import VmImportProvider
@@ -20,6 +22,7 @@ from cdk_vm_import.vm_import_task import VmImportTask
 _versions: WeakKeyDictionary[cdk.Stack, dict[tuple[str, str], str]] = WeakKeyDictionary()
 
 
+@shows_arguments(timeout="Duration.hours(1)")
 @jsii.implements(cdk.ITaggableV2)
 class ImportedVmImage(VmImageBase):
     """An image in EC2 Image Builder, imported from an EC2 VM import task, for image recipes.
@@ -66,6 +69,7 @@ class ImportedVmImage(VmImageBase):
         timeout: cdk.Duration = cdk.Duration.hours(1),  # noqa: B008 - never changes
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         delete_ami: bool = False,
+        stack_output: bool = True,
         export_name: str | None = None,
         provider: VmImportProvider | None = None,
     ) -> None:
@@ -92,10 +96,10 @@ class ImportedVmImage(VmImageBase):
             os_version: Version of the operating system, 1 to 1024 characters. Default: none.
             log_group: Log group that Image Builder logs the import to. Its name must start with
                 `/aws/imagebuilder/`. Default: Image Builder chooses the log group.
-            tags: Tags of the image, at most 47. A key has 1 to 128 letters, digits, spaces or
-                `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A value has at most
-                256 characters. `Tags.of()` adds tags and takes precedence. Default: only tags from
-                `Tags.of()`.
+            tags: Tags of the image, at most 47 with those of the stack. A key has 1 to 128 letters,
+                digits, spaces or `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A
+                value has at most 256 characters. These tags take precedence over those of the
+                stack, and `Tags.of()` over both. Default: only tags from these.
             client_token: Idempotency token of the import, 1 to 36 characters. If the image of a
                 used token failed or was deleted, AWS imports no other image for the token. Default:
                 a token derived from the stack, the resource and the properties, or the next token
@@ -109,21 +113,25 @@ class ImportedVmImage(VmImageBase):
                 hour after the first adds a custom resource that waits. Of each full hour, the last
                 two minutes are reserved for the response to CloudFormation. Default: 1 hour.
             removal_policy: What happens to the image when it is replaced or removed from the stack.
+                `apply_removal_policy`, `RemovalPolicies.of()` and Aspects can change it.
                 `delete_ami` decides about the AMI and its snapshots. `RETAIN` also retains the
                 image when its first deployment fails elsewhere. `SNAPSHOT` is not possible.
                 Default: RETAIN_ON_UPDATE_OR_DELETE, which retains an image after a successful
                 deployment and cleans up after a failed creation.
             delete_ami: Whether the AMI and its snapshots are deleted with the image, or with the
                 `vm_import_task` if one is given. They are retained while another image uses them
-                or while they are shared, and the function logs why. Default: False.
-            export_name: Name under which the stack exports the image ARN, for `Fn.import_value`.
-                Default: the ARN is a stack output without an export name.
+                or while they are shared, and the function logs why. With a `removal_policy` that
+                retains the image, a warning at synthesis says that they stay. Default: False.
+            stack_output: Whether the image ARN is an output of the stack. Default: True.
+            export_name: Name under which the stack exports the image ARN, for `Fn.import_value`,
+                1 to 255 letters, digits, colons or hyphens. Default: the output has no export name.
             provider: Provider whose function imports the image. It must belong to the same stack.
                 Default: the shared provider of the stack, see `VmImportProvider.get_or_create`.
 
         Raises:
             ValueError: Arguments are not valid. The message lists all problems.
         """
+        _validation.place(scope, construct_id)
         _validation.check(
             scope,
             construct_id,
@@ -137,15 +145,18 @@ class ImportedVmImage(VmImageBase):
                 *_log_group(log_group),
                 *_validation.tags(tags),
                 *_validation.text("client_token", client_token, 36),
+                *_validation.flag("wait_for_available", wait_for_available),
                 *_validation.timeout(timeout),
-                *_removal_policy(removal_policy),
-                *_validation.provider(provider, cdk.Stack.of(scope)),
+                *_validation.removal_policy(removal_policy),
+                *_validation.flag("delete_ami", delete_ami),
+                *_output(stack_output, export_name),
+                *_validation.provider(provider, VmImportProvider, cdk.Stack.of(scope)),
             ],
         )
         super().__init__(scope, construct_id)
         resource_type = contract.ResourceType.IMAGE.value
         self._tags = cdk.TagManager(cdk.TagType.MAP, resource_type, dict(tags or {}))
-        self.node.add_validation(_validation.TagValidation(self._tags))
+        self.node.add_validation(_validation.TagValidation(self, self._tags))
         self._platform = platform
         if vm_import_task:
             vm_import_task_id = vm_import_task._bind(delete_ami=delete_ami)  # noqa: SLF001 - ours
@@ -172,14 +183,16 @@ class ImportedVmImage(VmImageBase):
                 names.VM_IMPORT_TASK_ID: vm_import_task_id,
                 names.LOGGING_CONFIGURATION: log_group
                 and {contract.LOG_GROUP_NAME: log_group.log_group_name},
-                names.TAGS: self._tags.rendered_tags,
+                names.TAGS: _tagging.rendered(self, self._tags),
                 names.CLIENT_TOKEN: client_token,
                 names.STATE_MACHINE_ARN: config.state_machine_arn,
                 names.TIMEOUT_SECONDS: waits[0] if waits else None,
                 names.CONTINUE_AFTER_TIMEOUT: len(waits) > 1 or None,
                 # The AMI of a task of this stack is deleted with the task, after the image.
                 names.DELETE_AMI: (delete_ami and not vm_import_task) or None,
-                names.RETAIN: removal_policy is not cdk.RemovalPolicy.DESTROY or None,
+                names.RETAIN: cdk.Lazy.any(
+                    cast("cdk.IStableAnyProducer", _IsRetained(self._is_retained))
+                ),
             },
             service_timeout=cdk.Duration.seconds(contract.service_timeout(waits[0]))
             if waits
@@ -203,16 +216,22 @@ class ImportedVmImage(VmImageBase):
         self._image_name = self._attribute(contract.ImageAttribute.IMAGE_NAME)
         self._image_version = self._attribute(contract.ImageAttribute.IMAGE_VERSION)
 
-        cdk.CfnOutput(
-            self,
-            "ImageArn",
-            description="ARN of the imported Image Builder image",
-            # The same value as `image_arn`. CloudFormation evaluates outputs last in any case, so
-            # the ARN of the image resource would be equal, but this way there is one rule: every
-            # ARN that leaves the construct has been waited for.
-            value=self._image_arn,
-            export_name=export_name,
-        )
+        if stack_output:
+            cdk.CfnOutput(
+                self,
+                "ImageArn",
+                description="ARN of the imported Image Builder image",
+                # The same value as `image_arn`. CloudFormation evaluates outputs last in any case,
+                # so the ARN of the image resource would be equal, but this way there is one rule:
+                # every ARN that leaves the construct has been waited for.
+                value=self._image_arn,
+                export_name=export_name,
+            )
+        if delete_ami:
+            # On this node, and after all others, because they may change its removal policy.
+            cdk.Aspects.of(self._cfn_resource).add(
+                cast("cdk.IAspect", _WarnsOfRetainedAmi(self)), priority=cdk.AspectPriority.READONLY
+            )
         self._warn_of_same_version(image_name, semantic_version)
 
     @staticmethod
@@ -275,6 +294,28 @@ class ImportedVmImage(VmImageBase):
         """Id of the ImportVmImage request that created the image, for AWS support."""
         return self._attribute(contract.ImageAttribute.REQUEST_ID)
 
+    def apply_removal_policy(self, policy: cdk.RemovalPolicy) -> None:
+        """Change what happens to the image when it is replaced or removed from the stack.
+
+        Args:
+            policy: The policy, as in the argument `removal_policy`.
+
+        Raises:
+            ValueError: An image cannot have this policy.
+        """
+        if problems := [*_validation.removal_policy(policy)]:
+            raise ValueError(f"{self.node.path}: {problems[0]}")
+        self._resource.apply_removal_policy(policy)
+
+    def _is_retained(self) -> bool:
+        """Return whether CloudFormation retains the image, whoever decided that."""
+        policy = self._cfn_resource.cfn_options.deletion_policy
+        return policy is not cdk.CfnDeletionPolicy.DELETE
+
+    @property
+    def _cfn_resource(self) -> cdk.CfnResource:
+        return cast("cdk.CfnResource", self._resource.node.default_child)
+
     @property
     def cdk_tag_manager(self) -> cdk.TagManager:
         """The tags of the image, which `Tags.of()` adds to."""
@@ -298,6 +339,29 @@ class ImportedVmImage(VmImageBase):
             )
 
 
+@jsii.implements(cdk.IStableAnyProducer)
+class _IsRetained:
+    def __init__(self, is_retained: Callable[[], bool]) -> None:
+        self._is_retained = is_retained
+
+    def produce(self) -> bool | None:
+        return self._is_retained() or None
+
+
+@jsii.implements(cdk.IAspect)
+class _WarnsOfRetainedAmi:
+    def __init__(self, image: ImportedVmImage) -> None:
+        self._image = image
+
+    def visit(self, _node: IConstruct) -> None:
+        if self._image._is_retained():  # noqa: SLF001 - ours
+            cdk.Annotations.of(self._image).add_warning_v2(
+                "cdk-vm-import:retainedAmi",
+                "delete_ami is True, but the removal policy retains the image, and an image "
+                "retains its AMI. Use RemovalPolicy.DESTROY, or leave delete_ami out.",
+            )
+
+
 @jsii.implements(ec2.IMachineImage)
 class _MachineImage:
     def __init__(self, image_id: str, platform: Platform) -> None:
@@ -315,6 +379,7 @@ class _MachineImage:
 
 class _ImageFromArn(VmImageBase):
     def __init__(self, scope: Construct, construct_id: str, image_arn: str) -> None:
+        _validation.place(scope, construct_id)
         _validation.check(scope, construct_id, _validation.image_arn(image_arn))
         super().__init__(scope, construct_id, environment_from_arn=image_arn)
         prefix, self._image_name, self._image_version = split_image_arn(image_arn)
@@ -323,8 +388,17 @@ class _ImageFromArn(VmImageBase):
         self._latest_image_arn = f"{prefix}/{self._image_name}/x.x.x"
 
 
+def _output(stack_output: object, export_name: object) -> Iterator[str]:
+    yield from _validation.flag("stack_output", stack_output)
+    yield from _validation.export_name(export_name)
+    if stack_output is False and export_name is not None:
+        yield "export_name needs the stack output: leave stack_output=False or export_name out."
+
+
 def _log_group(log_group: logs.ILogGroup | None) -> Iterator[str]:
-    if log_group is None:
+    problems = [*_validation.optional("log_group", log_group, "log_group_name", "a logs.LogGroup")]
+    yield from problems
+    if log_group is None or problems:
         return
     name = log_group.log_group_name
     # For a log group of this app that is a token, but its template contains the name.
@@ -333,22 +407,18 @@ def _log_group(log_group: logs.ILogGroup | None) -> Iterator[str]:
     yield from _validation.log_group_name(name)
 
 
-def _removal_policy(removal_policy: cdk.RemovalPolicy) -> Iterator[str]:
-    if removal_policy is cdk.RemovalPolicy.SNAPSHOT:
-        yield (
-            "removal_policy SNAPSHOT is not possible for an image: use DESTROY, RETAIN or "
-            "RETAIN_ON_UPDATE_OR_DELETE."
-        )
-
-
-def _task(
-    task_id: str | None, task: VmImportTask | None, platform: Platform, stack: cdk.Stack
-) -> Iterator[str]:
+def _task(task_id: object, task: object, platform: Platform, stack: cdk.Stack) -> Iterator[str]:
     if (task_id is None) is (task is None):
         yield "vm_import_task or vm_import_task_id is required: use exactly one of them."
     if task_id is not None:
         yield from _validation.vm_import_task_id(task_id)
     if task is None:
+        return
+    if not isinstance(task, VmImportTask):
+        yield (
+            f"vm_import_task {_validation.shown(task)} is not a VmImportTask: use one, or the id "
+            "of a task as vm_import_task_id."
+        )
         return
     if task.stack is not stack:
         yield (

@@ -1,6 +1,7 @@
 """A disk of a virtual machine, and where it is stored."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -59,7 +60,7 @@ class VmDisk:
             case Path():
                 name = str(source)
         self._problems = [
-            f"disk {name!r} {problem}"
+            f"disk {_validation.shown(name)} {problem}"
             for problem in (
                 *problems,
                 *_validation.text("device_name", device_name, 255),
@@ -98,6 +99,15 @@ class VmDisk:
         Returns:
             The disk. The import task that uses it reports what is not valid.
         """
+        problems = [
+            *_validation.optional("bucket", bucket, "bucket_arn", "an s3.Bucket"),
+            *_key(key),
+            *_encryption_key(encryption_key),
+        ]
+        if bucket is None:
+            problems.append("has no bucket: use an s3.Bucket.")
+        if problems:
+            return cls._invalid(key, problems)
         return cls(
             source=(bucket, key),
             disk_format=format or (None if cdk.Token.is_unresolved(key) else format_of_name(key)),
@@ -137,6 +147,8 @@ class VmDisk:
         Returns:
             The disk. The import task that uses it reports what is not valid.
         """
+        if problems := [*_path(path), *_encryption_key(encryption_key)]:
+            return cls._invalid(path, problems)
         file = Path(path)
         disk_format = format or format_of_name(file.name)
         problems = [*_format(file.name, format)]
@@ -175,13 +187,28 @@ class VmDisk:
         Returns:
             The disk. The import task that uses it reports what is not valid.
         """
+        problems = [*_validation.snapshot_id(snapshot_id), *_encryption_key(encryption_key)]
+        if problems:
+            return cls._invalid(snapshot_id, problems)
         return cls(
             source=snapshot_id,
             disk_format=None,
             device_name=device_name,
             description=description,
             encryption_key=encryption_key,
-            problems=[*_validation.snapshot_id(snapshot_id)],
+            problems=[],
+        )
+
+    @classmethod
+    def _invalid(cls, source: object, problems: list[str]) -> "VmDisk":
+        """Return a disk whose source is not valid; the import task reports that."""
+        return cls(
+            source=source if isinstance(source, str) else _validation.shown(source),
+            disk_format=None,
+            device_name=None,
+            description=None,
+            encryption_key=None,
+            problems=problems,
         )
 
     @property
@@ -193,6 +220,11 @@ class VmDisk:
     def is_snapshot(self) -> bool:
         """Whether the disk is an EBS snapshot."""
         return isinstance(self._source, str)
+
+    @property
+    def _size(self) -> int:
+        """Size of a local file in bytes; 0 for other disks."""
+        return self._source.stat().st_size if isinstance(self._source, Path) else 0
 
     @property
     def _bucket(self) -> s3.IBucket | None:
@@ -233,6 +265,27 @@ def _asset(stack: cdk.Stack, file: Path) -> s3_assets.Asset:
     name = f"VmDisk{hashlib.sha256(path.encode()).hexdigest()[:8]}"
     child = stack.node.try_find_child(name)
     return child if isinstance(child, s3_assets.Asset) else s3_assets.Asset(stack, name, path=path)
+
+
+def _key(key: object) -> Iterator[str]:
+    if not isinstance(key, str):
+        yield "is not a string: use the key of an object."
+    elif not key:
+        yield "has no name: use the key of an object."
+    elif key.startswith(("s3://", "https://")):
+        yield "is a URL: use the key alone, such as 'disks/rhel9.vmdk', and the bucket as bucket."
+
+
+def _path(path: object) -> Iterator[str]:
+    if not isinstance(path, (str, Path)):
+        yield "is not a path: use a str."
+    elif "\0" in str(path):
+        yield "is not a path: it has a null character."
+
+
+def _encryption_key(encryption_key: object) -> Iterator[str]:
+    for problem in _validation.optional("encryption_key", encryption_key, "key_arn", "a kms.Key"):
+        yield f"is not valid: {problem}"
 
 
 def _format(name: str, given: DiskFormat | None) -> list[str]:

@@ -1,6 +1,6 @@
 """The Lambda function behind the custom resources."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import aws_cdk as cdk
@@ -12,15 +12,18 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from cdk_vm_import import _policies
+from cdk_vm_import import _policies, _validation
 from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._event_state_machine import EventStateMachine
 from cdk_vm_import._handler import handler_code
 from cdk_vm_import._inline_policy import set_inline_policy
+from cdk_vm_import._signature import shows_arguments
 
 # The function's logical id derives from this id. CloudFormation refuses to update a resource whose
 # ServiceToken changed, so another id would break every stack that is deployed.
 _ID = "VmImportProvider"
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+_MEMORY = range(128, 10_241)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class ProviderConfig:
     state_machine_arn: str
 
 
+@shows_arguments(architecture="Architecture.X86_64")
 @jsii.implements(iam.IGrantable)
 class VmImportProvider(Construct):
     """The Lambda function that imports, tags and deletes images for the resources of one stack.
@@ -87,13 +91,20 @@ class VmImportProvider(Construct):
             memory_size: Memory of the function in MiB, 128 to 10240. Default: 256.
 
         Raises:
-            ValueError: Subnets or security groups are given without a VPC.
+            ValueError: Arguments are not valid, or the stack has its provider already. The message
+                lists all problems.
         """
-        if vpc is None and (vpc_subnets or security_groups):
-            raise ValueError(
-                f"{scope.node.path}/{construct_id}: vpc_subnets and security_groups need a vpc: "
-                "give the vpc that they belong to, or leave them out."
-            )
+        _validation.place(scope, construct_id)
+        _validation.check(
+            scope,
+            construct_id,
+            [
+                *_exists(scope, construct_id),
+                *_vpc(vpc, vpc_subnets, security_groups),
+                *_validation.optional("encryption_key", encryption_key, "key_arn", "a kms.Key"),
+                *_settings(log_retention, architecture, memory_size),
+            ],
+        )
         super().__init__(scope, construct_id)
         log_group = logs.LogGroup(
             self,
@@ -225,3 +236,52 @@ class VmImportProvider(Construct):
             *_policies.check_disks(self._disks),
             *_policies.pass_roles_to_vm_import(list(self._passed_roles)),
         ]
+
+
+def _exists(scope: Construct, construct_id: str) -> Iterator[str]:
+    if isinstance(scope.node.try_find_child(construct_id), VmImportProvider):
+        yield (
+            "the provider exists already, because an image or a task needed it before: create the "
+            "provider before the first image and the first task."
+        )
+
+
+def _vpc(vpc: object, vpc_subnets: object, security_groups: object) -> Iterator[str]:
+    yield from _validation.optional("vpc", vpc, "vpc_id", "an ec2.Vpc")
+    if not (vpc_subnets is None or isinstance(vpc_subnets, (ec2.SubnetSelection, dict))):
+        yield (
+            f"vpc_subnets {_validation.shown(vpc_subnets)} is not a SubnetSelection: use one, or "
+            "leave it out."
+        )
+    if security_groups is not None:
+        problems = [*_validation.listed("security_groups", security_groups, object, "groups")]
+        yield from problems
+        for group in security_groups if not problems else ():  # type: ignore[attr-defined]
+            yield from _validation.optional(
+                "security_groups:", group, "security_group_id", "an ec2.SecurityGroup"
+            )
+    if vpc is None and (vpc_subnets is not None or security_groups):
+        yield (
+            "vpc_subnets and security_groups need a vpc: give the vpc that they belong to, or "
+            "leave them out."
+        )
+
+
+def _settings(log_retention: object, architecture: object, memory_size: object) -> Iterator[str]:
+    if not isinstance(log_retention, logs.RetentionDays):
+        yield (
+            f"log_retention {_validation.shown(log_retention)} is not valid: use a member of "
+            "logs.RetentionDays."
+        )
+    if not isinstance(architecture, lambda_.Architecture):
+        yield (
+            f"architecture {_validation.shown(architecture)} is not valid: use "
+            "lambda_.Architecture.X86_64 or lambda_.Architecture.ARM_64."
+        )
+    if isinstance(memory_size, bool) or not isinstance(memory_size, (int, float)):
+        yield f"memory_size {_validation.shown(memory_size)} is not a number: use 128 to 10240."
+    elif not (cdk.Token.is_unresolved(memory_size) or memory_size in _MEMORY):
+        yield (
+            f"memory_size {memory_size} is not valid: use a whole number from {_MEMORY.start} to "
+            f"{_MEMORY.stop - 1} MiB."
+        )

@@ -7,15 +7,17 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from cdk_vm_import import _policies, _validation
+from cdk_vm_import import _policies, _task_validation, _validation
 from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._inline_policy import set_inline_policy
+from cdk_vm_import._signature import shows_arguments
 from cdk_vm_import.vm_disk import VmDisk
 
 # Not the name of the class, which users may give to a role of their own.
 _SHARED_ID = "VmImportTaskRole"
 
 
+@shows_arguments()
 class VmImportRole(iam.Role):
     """The role that ImportImage requires, usually called vmimport, restricted to certain disks.
 
@@ -54,10 +56,22 @@ class VmImportRole(iam.Role):
             ValueError: Disks are not valid. The message lists all problems. At synthesis: the
                 policy would exceed the 10,240 characters that IAM allows. 40 buckets always fit.
         """
+        _validation.place(scope, construct_id)
+        are_disks = [*_validation.listed("disks", disks, VmDisk, "VmDisks, such as [disk]")]
         _validation.check(
             scope,
             construct_id,
-            [problem for disk in disks for problem in disk._problems],  # noqa: SLF001 - ours
+            [
+                *are_disks,
+                *(
+                    problem
+                    for disk in (disks if not are_disks else ())
+                    for problem in disk._problems  # noqa: SLF001 - ours
+                ),
+                *_validation.optional("encryption_key", encryption_key, "key_arn", "a kms.Key"),
+                *_task_validation.license_configurations(license_configurations),
+                *_validation.text("role_name", role_name, 64),
+            ],
         )
         self._disks = DiskAccess()
         self._keys: dict[str, None] = {}

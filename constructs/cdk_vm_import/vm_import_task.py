@@ -9,17 +9,22 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from cdk_vm_import import _task_validation, _validation
+from cdk_vm_import import _tagging, _task_validation, _validation
 from cdk_vm_import._disk_access import StoredDisk
 from cdk_vm_import._handler import contract
 from cdk_vm_import._policy_order import wait_for_policies
+from cdk_vm_import._signature import shows_arguments
 from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_disk import VmDisk
 from cdk_vm_import.vm_import_provider import VmImportProvider
 from cdk_vm_import.vm_import_role import VmImportRole
 
+# Larger local disks cause a warning, in bytes.
+_LARGE_FILE = 2 * 2**30
 
+
+@shows_arguments()
 @jsii.implements(cdk.ITaggableV2)
 class VmImportTask(cdk.Resource):
     """An EC2 ImportImage task, which turns the disks of a virtual machine into an AMI.
@@ -106,10 +111,10 @@ class VmImportTask(cdk.Resource):
             role: Role that VM Import reads the disks with. It must already have the permissions
                 that a `VmImportRole` has; nothing is added to it. Default: one `VmImportRole` that
                 all tasks of the stack share.
-            tags: Tags of the task, at most 47. A key has 1 to 127 letters, digits, spaces or
-                `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A value has at most
-                256 characters. `Tags.of()` adds tags and takes precedence. Default: only tags from
-                `Tags.of()`.
+            tags: Tags of the task, at most 47 with those of the stack. A key has 1 to 127 letters,
+                digits, spaces or `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A
+                value has at most 256 characters. These tags take precedence over those of the
+                stack, and `Tags.of()` over both. Default: only tags from these.
             client_token: Idempotency token of the import, 1 to 64 characters. If the task of a
                 used token failed or was cancelled, EC2 starts no other task for the token. Default:
                 a token derived from the stack, the resource and the properties, or the next token
@@ -123,6 +128,7 @@ class VmImportTask(cdk.Resource):
                 with the buckets that contain disks and with the roles, not with the tasks. 15
                 buckets or 30 roles always fit.
         """
+        _validation.place(scope, construct_id)
         _validation.check(
             scope,
             construct_id,
@@ -134,16 +140,19 @@ class VmImportTask(cdk.Resource):
                 *_task_validation.platform_of_snapshot(disks, boot_mode, platform),
                 *_encryption(encrypted, encryption_key),
                 *_validation.text("description", description, 255),
+                *_validation.optional("role", role, "role_arn", "an iam.Role"),
                 *_validation.tags(tags),
                 *_validation.text("client_token", client_token, 64),
-                *_validation.provider(provider, cdk.Stack.of(scope)),
+                *_validation.provider(provider, VmImportProvider, cdk.Stack.of(scope)),
             ],
         )
         super().__init__(scope, construct_id)
         resource_type = contract.ResourceType.IMPORT_TASK.value
         self._tags = cdk.TagManager(cdk.TagType.MAP, resource_type, dict(tags or {}))
-        self.node.add_validation(_validation.TagValidation(self._tags))
+        self.node.add_validation(_validation.TagValidation(self, self._tags))
         stored = [disk._bind(self) for disk in disks]  # noqa: SLF001 - ours
+        for disk in disks:
+            _warn_of_large_upload(self, disk)
         self._role = role or _shared_role(self, stored, encryption_key, license_configurations)
         self._platform = platform
         provider = provider or VmImportProvider.get_or_create(self)
@@ -170,7 +179,7 @@ class VmImportTask(cdk.Resource):
                 names.DESCRIPTION: description,
                 names.CLIENT_TOKEN: client_token,
                 names.ROLE_NAME: self._role.role_name,
-                names.TAGS: self._tags.rendered_tags,
+                names.TAGS: _tagging.rendered(self, self._tags),
                 names.STATE_MACHINE_ARN: config.state_machine_arn,
             },
         )
@@ -223,6 +232,18 @@ def _shared_role(
     return role
 
 
-def _encryption(encrypted: object, encryption_key: kms.IKey | None) -> Iterator[str]:
+def _warn_of_large_upload(scope: Construct, disk: VmDisk) -> None:
+    if disk._size > _LARGE_FILE:  # noqa: SLF001 - ours
+        cdk.Annotations.of(scope).add_warning_v2(
+            "cdk-vm-import:largeUpload",
+            f"a local disk has {disk._size / 2**30:.1f} GiB: each deployment of a change uploads "  # noqa: SLF001 - ours
+            "it, and synthesis reads all of it. Upload it to a bucket, and use VmDisk.from_bucket.",
+        )
+
+
+def _encryption(encrypted: object, encryption_key: object) -> Iterator[str]:
+    if encrypted is not None:
+        yield from _validation.flag("encrypted", encrypted)
+    yield from _validation.optional("encryption_key", encryption_key, "key_arn", "a kms.Key")
     if encryption_key is not None and encrypted is False:
         yield "encrypted is False, but encryption_key is given: leave one of them out."

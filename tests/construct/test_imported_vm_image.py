@@ -244,8 +244,8 @@ def test_a_scope_can_remove_a_tag(stack: cdk.Stack, import_image: ImportImage) -
 def test_tags_can_exclude_images_by_their_resource_type(
     stack: cdk.Stack, import_image: ImportImage
 ) -> None:
-    import_image(stack)
-    cdk.Tags.of(stack).add("team", "platform", exclude_resource_types=[IMAGE])
+    image = import_image(stack)
+    cdk.Tags.of(image).add("team", "platform", exclude_resource_types=[IMAGE])
 
     assert ImageProperty.TAGS not in properties(stack)
 

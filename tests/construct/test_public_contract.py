@@ -261,6 +261,7 @@ def test_the_arguments_are_pinned_and_keyword_only() -> None:
         "timeout",
         "removal_policy",
         "delete_ami",
+        "stack_output",
         "export_name",
         "provider",
     ]
@@ -291,6 +292,7 @@ def test_the_members_are_pinned() -> None:
     }
     assert own_members(ImportedVmImage.__mro__[1]) == shared
     assert own_members(ImportedVmImage) == {
+        "apply_removal_policy",
         "cdk_tag_manager",
         "client_token",
         "from_image_arn",

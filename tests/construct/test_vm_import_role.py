@@ -154,7 +154,14 @@ def test_the_role_may_attach_licenses_only_if_license_configurations_are_given(
     stack: cdk.Stack, bucket: s3.IBucket
 ) -> None:
     disks = [VmDisk.from_bucket(bucket, "a.vmdk")]
-    VmImportRole(stack, "Role", disks=disks, license_configurations=["arn:aws:license-manager:x"])
+    VmImportRole(
+        stack,
+        "Role",
+        disks=disks,
+        license_configurations=[
+            "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-0"
+        ],
+    )
 
     assert statements(stack)["AttachLicenses"]["Action"] == [
         "license-manager:GetLicenseConfiguration",
