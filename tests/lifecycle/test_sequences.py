@@ -886,6 +886,24 @@ def test_a_create_without_an_execution_that_is_delivered_again_imports_nothing(
     assert images(aws) == []
 
 
+def test_an_event_that_comes_late_is_refused_although_a_later_one_is_not_listed_yet(
+    aws: Aws,
+) -> None:
+    stack = Stack(aws)
+    assert stack.create(stack.properties)
+    tagged = stack.change(Tags={"a": "1"})
+    more: dict[str, Any] = {"PhysicalResourceId": stack.physical_id}
+    late = stack.event("Update", tagged, **more, OldResourceProperties=stack.properties)
+    aws.sleep(60)
+    back = stack.event("Update", stack.properties, **more, OldResourceProperties=tagged)
+    stack.deliver(back)
+    aws.local.change_knobs(read_lag_seconds=6)
+
+    aws.deliver_again(late)
+
+    assert "a" not in aws.images[str(stack.physical_id)].tags
+
+
 def test_events_without_a_date_are_ordered_by_their_delivery(
     aws: Aws,
 ) -> None:

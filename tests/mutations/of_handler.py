@@ -352,6 +352,12 @@ MUTATIONS = (
         "_is_later",
         call("bool", "False"),
     ),
+    _fault(
+        "a late event is carried out if a later one is not listed yet",
+        "cloudformation.executions",
+        "put_in_order",
+        call("sleep", "None"),
+    ),
     _fault("the order of events is not checked", "index", "_take", call("_put_in_order", "None")),
     _fault(
         "an event is carried out though its order is not known",

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from aws.session import LAG
 from aws.step_functions import StateMachine
 from cloudformation.event import Event, seconds_of
 from cloudformation.step import State
@@ -67,6 +68,9 @@ def put_in_order(event: Event, started: float) -> None:
     """
     state_machine, name = _state_machine(event), execution_name(event)
     sent = seconds_of(name) or started
+    if time.time() - sent > _SKEW:
+        # It is late, so a later event may have an execution that is not listed yet.
+        time.sleep(LAG)
     running = _of(event, state_machine.running())
     others = running | _of(event, state_machine.ended_since(sent - _SKEW))
     # Events have whole seconds: without an execution, it began within the next one.
