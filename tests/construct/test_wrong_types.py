@@ -75,7 +75,7 @@ def create(name: str, **arguments: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS, ids=[f"{n}-{a}" for n, a in ARGUMENTS])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(value=JSON)
 def test_no_value_of_any_argument_raises_anything_but_our_error(
     name: str, argument: str, value: Any

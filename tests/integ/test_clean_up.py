@@ -18,6 +18,7 @@ from integ.run import PREFIX, Run
 from integ.stack import Stack
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 STACK = f"{PREFIX}-1128-4f2a9c-first"
@@ -95,6 +96,15 @@ def test_a_stack_that_cannot_be_deleted_is_deleted_by_force_only_if_that_hides_n
     assert cloudformation.status == status
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt: a shell ignores it in what runs in the background."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_while_the_cdk_cli_starts_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

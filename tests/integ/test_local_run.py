@@ -231,13 +231,10 @@ def test_a_denied_call_does_not_decide_anything(
     assert everything(local) == []
 
 
-_QUICK = ("rollback-of-the-first-task",)
-
-
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if check.stacks and name not in _QUICK else [])
+        pytest.param(name, marks=[pytest.mark.slow] if check.stacks else [])
         for name, check in CHECKS.items()
     ],
 )
@@ -383,7 +380,7 @@ def test_a_real_account_must_be_bootstrapped_before_the_plan_is_shown(
     [
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        signal.SIGHUP,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_run_leaves_nothing(
