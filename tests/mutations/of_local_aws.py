@@ -518,7 +518,7 @@ MUTATIONS: Final = (
         "only the first resource of CreateTags has a limit of tags",
         "ec2.tags",
         "create_tags",
-        call("any", "len(next(iter(tagged.values()))) > _MOST_TAGS"),
+        iterate("tags", "[*tagged.values()][:1]"),
         "vm_import",
     ),
     _fault(
