@@ -64,7 +64,9 @@ def test_the_demo_passes_all_its_checks() -> None:
     assert marked_processes() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals) -> None:
     process = start()
     read_until(process.stdout, "$ cdk deploy")

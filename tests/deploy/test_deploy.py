@@ -73,6 +73,7 @@ def test_a_stack_is_created_changed_and_destroyed(stack: Stack, account: Account
     assert account.builds(image["image_name"]) == []
 
 
+@pytest.mark.slow
 def test_two_images_of_a_stack_share_one_function(stack: Stack, account: Account) -> None:
     first, second = stack.image(), stack.image()
 
@@ -137,6 +138,7 @@ def test_an_error_of_image_builder_is_in_the_stack_event(stack: Stack) -> None:
     assert "(request id " in reasons
 
 
+@pytest.mark.slow
 def test_retained_images_exist_after_a_replacement_and_after_the_stack(
     stack: Stack, account: Account
 ) -> None:

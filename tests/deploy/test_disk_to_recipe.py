@@ -251,6 +251,7 @@ def test_a_wrong_disk_fails_the_deployment_with_ec2s_message_and_nothing_is_left
     assert stack.left() == []
 
 
+@pytest.mark.slow
 def test_a_missing_object_fails_the_deployment_with_ec2s_message(stack: Stack) -> None:
     with pytest.raises(CdkError):
         stack.deploy(f"{stack.name}/absent.raw")
