@@ -38,6 +38,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     started = time.monotonic()
+    print_line("\nThe real CDK CLI deploys to a simulated AWS on this machine; no account is used.")
     try:
         with (
             tempfile.TemporaryDirectory(prefix="cdk-vm-import-demo-") as folder,

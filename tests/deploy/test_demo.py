@@ -57,6 +57,7 @@ def test_the_demo_passes_all_its_checks() -> None:
     printed, _ = process.communicate(timeout=600)
 
     assert process.returncode == 0, printed
+    assert "no account is used" in printed.partition("1. ")[0]
     assert "28 %  converting" in printed
     assert "EC2 imported the disk once for all three images" in printed
     assert "All checks passed" in printed
