@@ -153,7 +153,8 @@ class VmDisk:
         disk_format = format or format_of_name(file.name)
         problems = [*_format(file.name, format)]
         if not file.is_file():
-            problems = [f"is not a file: there is none at {file.resolve()}."]
+            place = _validation.shown(str(file.resolve()))
+            problems = [f"is not a file: there is none at {place}."]
         elif not problems and disk_format and (problem := problem_of_file(file, disk_format)):
             problems.append(problem)
         return cls(

@@ -1,5 +1,6 @@
 """The Lambda function behind the custom resources."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -280,8 +281,11 @@ def _settings(log_retention: object, architecture: object, memory_size: object) 
         )
     if isinstance(memory_size, bool) or not isinstance(memory_size, (int, float)):
         yield f"memory_size {_validation.shown(memory_size)} is not a number: use 128 to 10240."
-    elif not (cdk.Token.is_unresolved(memory_size) or memory_size in _MEMORY):
+    # jsii ends if it is asked about an infinite number.
+    elif memory_size not in _MEMORY and not (
+        abs(memory_size) <= sys.float_info.max and cdk.Token.is_unresolved(memory_size)
+    ):
         yield (
-            f"memory_size {memory_size} is not valid: use a whole number from {_MEMORY.start} to "
-            f"{_MEMORY.stop - 1} MiB."
+            f"memory_size {_validation.shown(memory_size)} is not valid: use a whole number from "
+            f"{_MEMORY.start} to {_MEMORY.stop - 1} MiB."
         )

@@ -1,6 +1,7 @@
 """The service role that VM Import reads disks and creates AMIs with."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -15,6 +16,8 @@ from cdk_vm_import.vm_disk import VmDisk
 
 # Not the name of the class, which users may give to a role of their own.
 _SHARED_ID = "VmImportTaskRole"
+# https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
+_ROLE_NAME = re.compile(r"[\w+=,.@-]{1,64}", re.ASCII)
 
 
 @shows_arguments()
@@ -50,7 +53,8 @@ class VmImportRole(iam.Role):
                 of a key of this app does. Default: only the AWS managed key for EBS.
             license_configurations: ARNs of the License Manager configurations that are attached to
                 AMIs. Default: none.
-            role_name: Name of the role. Default: CloudFormation generates it.
+            role_name: Name of the role, 1 to 64 letters, digits or `+=,.@_-`. Default:
+                CloudFormation generates it.
 
         Raises:
             ValueError: Disks are not valid. The message lists all problems. At synthesis: the
@@ -70,7 +74,7 @@ class VmImportRole(iam.Role):
                 ),
                 *_validation.optional("encryption_key", encryption_key, "key_arn", "a kms.Key"),
                 *_task_validation.license_configurations(license_configurations),
-                *_validation.text("role_name", role_name, 64),
+                *_role_name(role_name),
             ],
         )
         self._disks = DiskAccess()
@@ -122,3 +126,16 @@ class VmImportRole(iam.Role):
             *_policies.encrypt_ami(list(self._keys)),
             *([_policies.attach_licenses()] if self._attaches_licenses else []),
         ]
+
+
+def _role_name(role_name: object) -> Iterator[str]:
+    yield from _validation.text("role_name", role_name, 64)
+    if not (
+        not isinstance(role_name, str)
+        or cdk.Token.is_unresolved(role_name)
+        or _ROLE_NAME.fullmatch(role_name)
+    ):
+        yield (
+            f"role_name {_validation.shown(role_name)} is not valid: use 1 to 64 letters, digits "
+            "or any of +=,.@_-"
+        )

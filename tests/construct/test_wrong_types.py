@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STACK = cdk.Stack(cdk.App(), "Stack")
+NUMBERS = itertools.count()
 BUCKET = s3.Bucket(STACK, "Bucket")
 DISK = VmDisk.from_bucket(BUCKET, "rhel9.vmdk")
 IMAGE: dict[str, Any] = {
@@ -66,7 +68,7 @@ JSON = st.recursive(
 def create(name: str, **arguments: Any) -> None:
     """Call a constructor in a stack of its own; a disk reports what is wrong to its task."""
     constructor, valid = CONSTRUCTORS[name]
-    stack = cdk.Stack(STACK, f"Own{len(STACK.node.children)}")
+    stack = cdk.Stack(STACK, f"Own{next(NUMBERS)}")
     place: dict[str, Any] = {"scope": stack, "construct_id": "Thing"}
     if name in OF_DISKS:
         VmImportTask(stack, "Import", disks=[constructor(**valid | arguments)])
@@ -75,7 +77,7 @@ def create(name: str, **arguments: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS, ids=[f"{n}-{a}" for n, a in ARGUMENTS])
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(value=JSON)
 def test_no_value_of_any_argument_raises_anything_but_our_error(
     name: str, argument: str, value: Any
@@ -106,6 +108,7 @@ def test_no_value_of_any_argument_raises_anything_but_our_error(
         ("from_bucket", {"key": "s3://disks/a.vmdk"}, "is a URL: use the key alone, such as"),
         ("from_bucket", {"key": None}, "is not a string: use the key of an object."),
         ("from_asset", {"path": None}, "is not a path: use a str."),
+        ("from_asset", {"path": "a\r.vmdk"}, "a\\r.vmdk'."),
         ("from_snapshot", {"snapshot_id": None}, "is not a string: use the id of a snapshot"),
         ("ImportedVmImage", {"image_name": None}, "image_name None is not a string: use a str."),
         ("ImportedVmImage", {"log_group": "/aws"}, "log_group '/aws' is not valid: use a logs."),
@@ -124,6 +127,11 @@ def test_no_value_of_any_argument_raises_anything_but_our_error(
             "VmImportProvider",
             {"memory_size": 64},
             "memory_size 64 is not valid: use a whole number",
+        ),
+        (
+            "VmImportProvider",
+            {"memory_size": float("-inf")},
+            "memory_size -inf is not valid: use a whole number",
         ),
         ("VmImportProvider", {"vpc": "vpc-0"}, "vpc 'vpc-0' is not valid: use an ec2.Vpc"),
         ("VmImportProvider", {"architecture": "arm64"}, "use lambda_.Architecture.X86_64 or"),

@@ -53,7 +53,6 @@ FUZZ = settings(
     max_examples=60,
     deadline=None,
     database=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
