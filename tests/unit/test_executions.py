@@ -52,7 +52,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
     monkeypatch.setattr(executions, "StateMachine", lambda _arn: fake)
-    monkeypatch.setattr(executions.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     return fake
 
 
