@@ -81,10 +81,10 @@ class GoldenImageStack(cdk.Stack):
         recipe = imagebuilder.CfnImageRecipe(
             self,
             "Recipe",
-            # Image Builder cannot change a recipe, so a new image needs a new version of it. The
-            # recipe's builds are images with the recipe's name, so it differs from the image's.
+            # The recipe's builds are images with the recipe's name, so it differs from the image's.
             name=f"{image_name}-updated",
-            version=semantic_version,
+            # Image Builder cannot change a recipe. For a new image, the x is the next free number.
+            version="1.0.x",
             parent_image=image.image_arn,
             components=[
                 component(

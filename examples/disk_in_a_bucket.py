@@ -40,7 +40,7 @@ class DiskInABucket(cdk.Stack):
             self,
             "Recipe",
             name="rhel9-golden-updated",
-            version="1.0.0",
+            version="1.0.x",
             parent_image=image.image_arn,
         )
 

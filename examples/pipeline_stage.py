@@ -43,7 +43,7 @@ class GoldenImages(cdk.Stage):
             stack,
             "Recipe",
             name="rhel9-golden-updated",
-            version="1.0.0",
+            version="1.0.x",
             parent_image=image.image_arn,
         )
 

@@ -94,7 +94,7 @@ def test_with_a_task_the_app_creates_an_image_and_a_recipe(
     assert image["DeletionPolicy"] == "RetainExceptOnCreate"
     assert image["Properties"][ImageProperty.NAME] == "rhel9-golden"
     assert recipe["ParentImage"] == {"Fn::GetAtt": ["Image9D742C96", ImageAttribute.IMAGE_ARN]}
-    assert recipe["Version"] == "1.0.0"
+    assert recipe["Version"] == "1.0.x"
     assert set(template["Outputs"]) == {"ImageImageArnCD42D5A5", "RecipeArn"}
 
 
