@@ -22,6 +22,7 @@ LOG_GROUP_PREFIX = "/aws/imagebuilder/"
 _LOG_GROUP = re.compile(rf"{LOG_GROUP_PREFIX}[-_/.a-zA-Z0-9]+")
 _MAX_LOG_GROUP = 512
 _SNAPSHOT = re.compile(r"snap-[0-9a-f]{8,17}")
+_AMI = re.compile(r"ami-[0-9a-f]{8,17}")
 _TAG_KEY = re.compile(r"[a-zA-Z0-9\s_.:/=+\-@]*", re.ASCII)
 _MAX_TAG_KEY = 128
 _MAX_TAG_VALUE = 256
@@ -305,6 +306,16 @@ def image_arn(value: object) -> Iterator[str]:
             f"image_arn {shown(value)} is not the ARN of an image build: use "
             "arn:<partition>:imagebuilder:<region>:<account>:image/<name>/<x.y.z>/<build>."
         )
+
+
+def image_id(value: object) -> Iterator[str]:
+    """Check for the id of an AMI, or None."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        yield _not_a_string("image_id", value)
+    elif not (Token.is_unresolved(value) or _AMI.fullmatch(value)):
+        yield f"image_id {shown(value)} is not the id of an AMI: use ami-..."
 
 
 def _tag_key(key: object) -> Iterator[str]:

@@ -6,11 +6,12 @@ from weakref import WeakKeyDictionary
 
 import aws_cdk as cdk
 import jsii
-from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_events as events
 from aws_cdk import aws_logs as logs
 from constructs import Construct, IConstruct
 
 from cdk_vm_import import _tagging, _validation, _wait_chain
+from cdk_vm_import._existing_image import ImageFromAttributes, ImageFromName
 from cdk_vm_import._handler import contract
 from cdk_vm_import._signature import shows_arguments
 from cdk_vm_import.platform import Platform
@@ -49,6 +50,11 @@ class ImportedVmImage(VmImageBase):
 
     See https://docs.aws.amazon.com/imagebuilder/latest/APIReference/API_ImportVmImage.html
     """
+
+    _no_image_id = (
+        "because with wait_for_available=False the deployment ends before the AMI exists: let the "
+        "deployment wait, or read the AMI id from Image Builder when the image is AVAILABLE."
+    )
 
     def __init__(  # noqa: PLR0913 - the request has nine fields
         self,
@@ -158,6 +164,7 @@ class ImportedVmImage(VmImageBase):
         self._tags = cdk.TagManager(cdk.TagType.MAP, resource_type, dict(tags or {}))
         self.node.add_validation(_validation.TagValidation(self, self._tags))
         self._platform = platform
+        self._given = (image_name, semantic_version)
         if vm_import_task:
             vm_import_task_id = vm_import_task._bind(delete_ami=delete_ami)  # noqa: SLF001 - ours
         provider = provider or VmImportProvider.get_or_create(self)
@@ -250,34 +257,68 @@ class ImportedVmImage(VmImageBase):
         Raises:
             ValueError: It is not the ARN of an image build.
         """
-        return _ImageFromArn(scope, construct_id, image_arn)
+        return ImageFromAttributes(
+            scope, construct_id, image_arn=image_arn, image_id=None, platform=None
+        )
 
-    @property
-    def image_id(self) -> str:
-        """Id of the AMI that the import created.
+    @staticmethod
+    def from_image_attributes(
+        scope: Construct,
+        construct_id: str,
+        *,
+        image_arn: str,
+        image_id: str | None = None,
+        platform: Platform | None = None,
+    ) -> IVmImage:
+        """Use an image that was imported elsewhere, and its AMI.
 
-        Raises:
-            ValueError: The deployment does not wait for the image, so it does not know the id.
-        """
-        if self._image_id is None:
-            raise ValueError(
-                f"{self.node.path}: image_id is not available, because with "
-                "wait_for_available=False the deployment ends before the AMI exists: let the "
-                "deployment wait, or read the AMI id from Image Builder when the image is "
-                "AVAILABLE."
-            )
-        return self._image_id
+        A warning says that the image is in another account or Region than the stack, if both are
+        known at synthesis.
 
-    def to_machine_image(self) -> ec2.IMachineImage:
-        """Return the AMI as a machine image for instances and launch templates.
+        Args:
+            scope: The construct to create the image in.
+            construct_id: The id of the image in the scope.
+            image_arn: ARN of the image build, as in the output of the stack that imported it. It
+                may be an unresolved token.
+            image_id: Id of the AMI, `ami-...`. It may be an unresolved token. Default: not known.
+            platform: Operating system, for `to_machine_image`. Default: not known.
 
         Returns:
-            The machine image. Its user data are empty and fit the image's platform.
+            The image. Its name is as it is in the ARN.
 
         Raises:
-            ValueError: The deployment does not wait for the image, so it does not know the AMI.
+            ValueError: Arguments are not valid. The message lists all problems.
         """
-        return _MachineImage(self.image_id, self._platform)
+        return ImageFromAttributes(
+            scope, construct_id, image_arn=image_arn, image_id=image_id, platform=platform
+        )
+
+    @staticmethod
+    def from_image_name(
+        scope: Construct, construct_id: str, image_name: str, *, semantic_version: str = "x.x.x"
+    ) -> IVmImage:
+        """Use the latest build of an image of the stack's account and Region.
+
+        Its `image_arn` is the ARN of the version, `arn:...:image/<name>/<x.y.z>`. Image Builder
+        resolves it to the latest build that is AVAILABLE, each time that a recipe is built.
+
+        Args:
+            scope: The construct to create the image in.
+            construct_id: The id of the image in the scope.
+            image_name: Name of the image, 3 to 128 letters, digits, hyphens, underscores or inner
+                spaces. Not an unresolved token.
+            semantic_version: The version, `X.Y.Z`, in which x stands for the latest. Default:
+                `x.x.x`, the latest of all versions.
+
+        Returns:
+            The image. Its name is as it is in the ARN.
+
+        Raises:
+            ValueError: Arguments are not valid. The message lists all problems.
+        """
+        return ImageFromName(
+            scope, construct_id, image_name=image_name, semantic_version=semantic_version
+        )
 
     @property
     def client_token(self) -> str:
@@ -321,6 +362,19 @@ class ImportedVmImage(VmImageBase):
         """The tags of the image, which `Tags.of()` adds to."""
         return self._tags
 
+    def _event_resources(self) -> list[str]:
+        # The rule must exist before the image, so it cannot refer to its ARN.
+        image_name, semantic_version = self._given
+        if cdk.Token.is_unresolved(image_name):
+            raise ValueError(
+                f"{self.node.path}: image_name is an unresolved token, so events of the image "
+                "cannot be recognized: use a name that is known at synthesis."
+            )
+        version = f"{contract.slug(image_name)}/{semantic_version}/"
+        return events.Match.prefix(
+            self.stack.format_arn(service="imagebuilder", resource="image", resource_name=version)
+        )
+
     def _attribute(self, attribute: contract.ImageAttribute) -> str:
         return self._resource.get_att_string(attribute.value)
 
@@ -360,32 +414,6 @@ class _WarnsOfRetainedAmi:
                 "delete_ami is True, but the removal policy retains the image, and an image "
                 "retains its AMI. Use RemovalPolicy.DESTROY, or leave delete_ami out.",
             )
-
-
-@jsii.implements(ec2.IMachineImage)
-class _MachineImage:
-    def __init__(self, image_id: str, platform: Platform) -> None:
-        self._image_id = image_id
-        self._windows = platform is Platform.WINDOWS
-
-    @jsii.member(jsii_name="getImage")
-    def get_image(self, _scope: Construct) -> ec2.MachineImageConfig:
-        if self._windows:
-            system, data = ec2.OperatingSystemType.WINDOWS, ec2.UserData.for_windows()
-        else:
-            system, data = ec2.OperatingSystemType.LINUX, ec2.UserData.for_linux()
-        return ec2.MachineImageConfig(image_id=self._image_id, os_type=system, user_data=data)
-
-
-class _ImageFromArn(VmImageBase):
-    def __init__(self, scope: Construct, construct_id: str, image_arn: str) -> None:
-        _validation.place(scope, construct_id)
-        _validation.check(scope, construct_id, _validation.image_arn(image_arn))
-        super().__init__(scope, construct_id, environment_from_arn=image_arn)
-        prefix, self._image_name, self._image_version = split_image_arn(image_arn)
-        self._image_arn = image_arn
-        self._image_version_arn = f"{prefix}/{self._image_name}/{self._image_version}"
-        self._latest_image_arn = f"{prefix}/{self._image_name}/x.x.x"
 
 
 def _output(stack_output: object, export_name: object) -> Iterator[str]:

@@ -1,15 +1,33 @@
 """What every image offers, whether this stack imports it or another stack did."""
 
-from typing import Protocol
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_ssm as ssm
+from aws_cdk.interfaces import aws_imagebuilder as interfaces
+from constructs import Construct
+
+from cdk_vm_import import _validation
+from cdk_vm_import.platform import Platform
+
+if TYPE_CHECKING:
+    from aws_cdk.aws_imagebuilder_alpha import BaseImage
+
+# https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html
+_PARAMETER_NAME = re.compile(r"(?!/?(aws|ssm))((/[\w.-]+){1,15}|[\w.-]+)", re.ASCII | re.IGNORECASE)
+_MAX_PARAMETER_NAME = 1011
 
 
 class IVmImage(Protocol):
     """An image in EC2 Image Builder that was a virtual machine.
 
-    Use the protocol in annotations. It is not a base class.
+    Use the protocol in annotations. It is not a base class. `VmImageBase` describes the members.
     """
 
     @property
@@ -25,6 +43,14 @@ class IVmImage(Protocol):
         """ARN of the latest version of the image."""
 
     @property
+    def latest_major_image_arn(self) -> str:
+        """ARN of the latest version of the image with the same major version."""
+
+    @property
+    def latest_minor_image_arn(self) -> str:
+        """ARN of the latest version of the image with the same major and minor version."""
+
+    @property
     def image_name(self) -> str:
         """Name of the image."""
 
@@ -32,26 +58,96 @@ class IVmImage(Protocol):
     def image_version(self) -> str:
         """Semantic version of the image."""
 
+    @property
+    def image_id(self) -> str:
+        """Id of the AMI."""
+
+    def to_machine_image(self) -> ec2.IMachineImage:
+        """Return the AMI as a machine image for instances and launch templates."""
+
+    def to_base_image(self) -> "BaseImage":
+        """Return the image as a base image for the recipes of CDK's Image Builder constructs."""
+
+    def publish_image_id_to_ssm(self, parameter_name: str) -> ssm.StringParameter:
+        """Store the id of the AMI in a parameter of Systems Manager."""
+
     def grant(self, grantee: iam.IGrantable, *actions: str) -> iam.Grant:
         """Allow the grantee the actions on the image build."""
 
     def grant_read(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow the grantee to read the image build."""
 
+    def on_state_change(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+        rule_name: str | None = None,
+    ) -> events.Rule:
+        """Create a rule for each change of the image's state."""
 
+    def on_available(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+        rule_name: str | None = None,
+    ) -> events.Rule:
+        """Create a rule for the event that the image is AVAILABLE."""
+
+    def on_failed(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+        rule_name: str | None = None,
+    ) -> events.Rule:
+        """Create a rule for the event that the image has FAILED."""
+
+
+class _IImageWithArn(interfaces.IImageRef, Protocol):
+    """What `BaseImage.from_image()` reads from an image.
+
+    The interface of CDK's Image Builder constructs has the property too, but it is in a package
+    that not everybody installs. For jsii, this one is IImageRef with one more property.
+    """
+
+    __jsii_type__: ClassVar[str] = "aws-cdk-lib.interfaces.aws_imagebuilder.IImageRef"
+
+    @property
+    @jsii.member(jsii_name="imageArn")
+    def image_arn(self) -> str:
+        """ARN of the image build."""
+
+
+@jsii.implements(_IImageWithArn)
 class VmImageBase(cdk.Resource):
-    """The attributes that derive from the ARN, and the grants. Subclasses set the fields."""
+    """The attributes that derive from the ARN, the grants and the events.
+
+    Subclasses set the fields, and say what to do if the AMI is not known.
+    """
 
     _image_arn: str
     _image_version_arn: str
     _latest_image_arn: str
     _image_name: str
     _image_version: str
+    _image_id: str | None
+    _platform: Platform | None
+    _no_image_id: ClassVar[str]
 
     @property
     def image_arn(self) -> str:
         """ARN of the image build, `arn:...:image/<name>/<x.y.z>/<build>`."""
         return self._image_arn
+
+    @property
+    def image_ref(self) -> interfaces.ImageReference:
+        """Reference to the image build, for constructs that take an `IImageRef`."""
+        return interfaces.ImageReference(image_arn=self.image_arn)
 
     @property
     def image_version_arn(self) -> str:
@@ -71,14 +167,116 @@ class VmImageBase(cdk.Resource):
         return self._latest_image_arn
 
     @property
+    def latest_major_image_arn(self) -> str:
+        """ARN of the latest version with the same major version, `arn:...:image/<name>/<x>.x.x`.
+
+        It is resolved like `latest_image_arn`.
+        """
+        return self._latest_of(nodes=1)
+
+    @property
+    def latest_minor_image_arn(self) -> str:
+        """ARN of the latest version with the same major and minor version, `.../<x.y>.x`.
+
+        It is resolved like `latest_image_arn`.
+        """
+        return self._latest_of(nodes=2)
+
+    @property
     def image_name(self) -> str:
-        """Name of the image. For an image from an ARN, the name as it is in the ARN."""
+        """Name of the image. For an image that another stack imported, as it is in the ARN."""
         return self._image_name
 
     @property
     def image_version(self) -> str:
         """Semantic version of the image, `x.y.z`."""
         return self._image_version
+
+    @property
+    def image_id(self) -> str:
+        """Id of the AMI that the import created.
+
+        Raises:
+            ValueError: The id is not known. The message says what to do.
+        """
+        if self._image_id is None:
+            raise ValueError(f"{self.node.path}: image_id is not available, {self._no_image_id}")
+        return self._image_id
+
+    def to_machine_image(self) -> ec2.IMachineImage:
+        """Return the AMI as a machine image for instances and launch templates.
+
+        Returns:
+            The machine image. Its user data are empty and fit the image's platform.
+
+        Raises:
+            ValueError: The AMI or the platform is not known. The message says what to do.
+        """
+        if self._platform is None:
+            raise ValueError(
+                f"{self.node.path}: the platform is not known: use from_image_attributes with "
+                "image_id and platform."
+            )
+        return _MachineImage(self.image_id, self._platform)
+
+    def to_base_image(self) -> "BaseImage":
+        """Return the image as a base image for the recipes of CDK's Image Builder constructs.
+
+        They are in the package `aws-cdk.aws-imagebuilder-alpha`, which
+        `pip install 'cdk-vm-import[imagebuilder]'` installs too. A `CfnImageRecipe` needs neither:
+        use `parent_image=image.image_arn`.
+
+        Returns:
+            The base image. `BaseImage.from_image(image)` is the same.
+
+        Raises:
+            ImportError: The package is not installed.
+        """
+        try:
+            from aws_cdk.aws_imagebuilder_alpha import BaseImage  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ImportError(
+                f"{self.node.path}: to_base_image needs the package "
+                "aws-cdk.aws-imagebuilder-alpha: install cdk-vm-import[imagebuilder], or use "
+                "parent_image=image.image_arn in a CfnImageRecipe."
+            ) from error
+        return BaseImage.from_string(self.image_arn)
+
+    def publish_image_id_to_ssm(self, parameter_name: str) -> ssm.StringParameter:
+        """Store the id of the AMI in a parameter of Systems Manager, of type `aws:ec2:image`.
+
+        The parameter has the new id when the image is replaced. Instances, launch templates and
+        recipes can refer to it, also in other stacks: `resolve:ssm:<name>`, or `ssm:<name>` as the
+        parent image of a recipe.
+
+        Args:
+            parameter_name: Name of the parameter: letters, digits or `_.-`, or up to 15 such parts
+                that each begin with `/`. At most 1011 characters, and not beginning with `aws` or
+                `ssm`. Not an unresolved token.
+
+        Returns:
+            The parameter. An image has at most one.
+
+        Raises:
+            ValueError: The name is not valid, the AMI is not known, or the image already has a
+                parameter.
+        """
+        problems = list(_parameter_name(parameter_name))
+        if self.node.try_find_child("ImageIdParameter"):
+            problems.append(
+                "publish_image_id_to_ssm was called already: use an ssm.StringParameter for "
+                "another parameter."
+            )
+        if problems:
+            raise ValueError("\n".join(f"{self.node.path}: {problem}" for problem in problems))
+        return ssm.StringParameter(
+            self,
+            "ImageIdParameter",
+            parameter_name=parameter_name,
+            string_value=self.image_id,
+            data_type=ssm.ParameterDataType.AWS_EC2_IMAGE,
+            description="AMI of the imported Image Builder image",
+        )
 
     def grant(self, grantee: iam.IGrantable, *actions: str) -> iam.Grant:
         """Allow the grantee the actions on the image build.
@@ -92,7 +290,7 @@ class VmImageBase(cdk.Resource):
             The grant, for example to depend on it or to check that it succeeded.
         """
         return iam.Grant.add_to_principal(
-            grantee=grantee, actions=list(actions), resource_arns=[self.image_arn]
+            grantee=grantee, actions=list(actions), resource_arns=self._builds()
         )
 
     def grant_read(self, grantee: iam.IGrantable) -> iam.Grant:
@@ -106,6 +304,118 @@ class VmImageBase(cdk.Resource):
         """
         return self.grant(grantee, "imagebuilder:GetImage")
 
+    def on_state_change(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+        rule_name: str | None = None,
+    ) -> events.Rule:
+        """Create a rule for each change of the image's state.
+
+        Image Builder sends these events on a best effort basis, so do not rely on them alone. The
+        rule exists before the image, if this stack imports it, and is for all builds of its
+        version. See https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-imagebuilder.html
+
+        Args:
+            construct_id: The id of the rule in this image.
+            target: What the event is sent to. Default: nothing; `add_target` adds targets.
+            description: Description of the rule. Default: none.
+            rule_name: Name of the rule. Default: CloudFormation generates it.
+
+        Returns:
+            The rule.
+
+        Raises:
+            ValueError: The name of the image is an unresolved token.
+        """
+        return self._rule(construct_id, [], target, description, rule_name)
+
+    def on_available(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+        rule_name: str | None = None,
+    ) -> events.Rule:
+        """Create a rule for the event that the image is AVAILABLE. See `on_state_change`.
+
+        Args:
+            construct_id: The id of the rule in this image.
+            target: What the event is sent to. Default: nothing; `add_target` adds targets.
+            description: Description of the rule. Default: none.
+            rule_name: Name of the rule. Default: CloudFormation generates it.
+
+        Returns:
+            The rule.
+
+        Raises:
+            ValueError: The name of the image is an unresolved token.
+        """
+        return self._rule(construct_id, ["AVAILABLE"], target, description, rule_name)
+
+    def on_failed(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+        rule_name: str | None = None,
+    ) -> events.Rule:
+        """Create a rule for the event that the image has FAILED. See `on_state_change`.
+
+        Args:
+            construct_id: The id of the rule in this image.
+            target: What the event is sent to. Default: nothing; `add_target` adds targets.
+            description: Description of the rule. Default: none.
+            rule_name: Name of the rule. Default: CloudFormation generates it.
+
+        Returns:
+            The rule.
+
+        Raises:
+            ValueError: The name of the image is an unresolved token.
+        """
+        return self._rule(construct_id, ["FAILED"], target, description, rule_name)
+
+    def _rule(
+        self,
+        construct_id: str,
+        statuses: Sequence[str],
+        target: events.IRuleTarget | None,
+        description: str | None,
+        rule_name: str | None,
+    ) -> events.Rule:
+        return events.Rule(
+            self,
+            construct_id,
+            description=description,
+            rule_name=rule_name,
+            event_pattern=events.EventPattern(
+                source=["aws.imagebuilder"],
+                detail_type=["EC2 Image Builder Image State Change"],
+                resources=self._event_resources(),
+                detail={"state": {"status": list(statuses)}} if statuses else None,
+            ),
+            targets=[target] if target else None,
+        )
+
+    def _builds(self) -> list[str]:
+        """Return the ARNs of the builds that this image stands for."""
+        return [self.image_arn]
+
+    def _event_resources(self) -> list[str]:
+        """Return what the resources of an event of this image match."""
+        return self._builds()
+
+    def _latest_of(self, nodes: int) -> str:
+        prefix, name, version = split_image_arn(self._image_arn)
+        parts = cdk.Fn.split(".", version)
+        same = [cdk.Fn.select(index, parts) for index in range(nodes)]
+        return f"{prefix}/{name}/{'.'.join([*same, *('x' * (3 - nodes))])}"
+
 
 def split_image_arn(image_arn: str) -> tuple[str, str, str]:
     """Return the prefix, the name and the version in the ARN of an image build.
@@ -117,3 +427,32 @@ def split_image_arn(image_arn: str) -> tuple[str, str, str]:
         cdk.Fn.select(index, cdk.Fn.split("/", image_arn)) for index in range(3)
     )
     return prefix, name, version
+
+
+def _parameter_name(value: object) -> Iterator[str]:
+    if not (
+        isinstance(value, str)
+        and not cdk.Token.is_unresolved(value)
+        and _PARAMETER_NAME.fullmatch(value)
+        and len(value) <= _MAX_PARAMETER_NAME
+    ):
+        yield (
+            f"parameter_name {_validation.shown(value)} is not valid: use a name such as "
+            "'/images/rhel9', of letters, digits or any of _.-/, that begins with a slash if it "
+            "has one, and not with aws or ssm."
+        )
+
+
+@jsii.implements(ec2.IMachineImage)
+class _MachineImage:
+    def __init__(self, image_id: str, platform: Platform) -> None:
+        self._image_id = image_id
+        self._windows = platform is Platform.WINDOWS
+
+    @jsii.member(jsii_name="getImage")
+    def get_image(self, _scope: Construct) -> ec2.MachineImageConfig:
+        if self._windows:
+            system, data = ec2.OperatingSystemType.WINDOWS, ec2.UserData.for_windows()
+        else:
+            system, data = ec2.OperatingSystemType.LINUX, ec2.UserData.for_linux()
+        return ec2.MachineImageConfig(image_id=self._image_id, os_type=system, user_data=data)

@@ -95,7 +95,7 @@ def test_the_consumers_of_an_image_cause_no_finding(
 
 
 def use(scope: Construct, image: ImportedVmImage) -> None:
-    for name in ("image_arn", "image_version_arn", "latest_image_arn"):
+    for name in ("image_arn", "image_version_arn", "latest_image_arn", "latest_minor_image_arn"):
         imagebuilder.CfnImageRecipe(
             scope,
             f"Recipe-{name}",
@@ -106,6 +106,7 @@ def use(scope: Construct, image: ImportedVmImage) -> None:
     for name in ("image_arn", "image_name", "image_version", "vm_import_task_id", "client_token"):
         cdk.CfnOutput(scope, f"Output-{name}", value=getattr(image, name))
     image.grant_read(iam.User(scope, "User"))
+    image.on_available(f"{scope.node.id}Rule")
 
 
 def use_ami(scope: Construct, image: ImportedVmImage) -> None:

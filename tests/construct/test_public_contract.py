@@ -285,20 +285,29 @@ def test_the_members_are_pinned() -> None:
         "grant",
         "grant_read",
         "image_arn",
+        "image_id",
         "image_name",
         "image_version",
         "image_version_arn",
         "latest_image_arn",
+        "latest_major_image_arn",
+        "latest_minor_image_arn",
+        "on_available",
+        "on_failed",
+        "on_state_change",
+        "publish_image_id_to_ssm",
+        "to_base_image",
+        "to_machine_image",
     }
-    assert own_members(ImportedVmImage.__mro__[1]) == shared
+    assert own_members(ImportedVmImage.__mro__[1]) == shared | {"image_ref"}
     assert own_members(ImportedVmImage) == {
         "apply_removal_policy",
         "cdk_tag_manager",
         "client_token",
         "from_image_arn",
-        "image_id",
+        "from_image_attributes",
+        "from_image_name",
         "request_id",
-        "to_machine_image",
         "vm_import_task_id",
     }
     assert own_members(VmImportProvider) == {"function", "get_or_create", "grant_principal"}

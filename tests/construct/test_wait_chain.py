@@ -194,7 +194,16 @@ def recipe(stack: cdk.Stack, parent_image: str) -> str:
     return str(stack.resolve(created.logical_id))
 
 
-@pytest.mark.parametrize("attribute", ["image_arn", "image_version_arn", "latest_image_arn"])
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        "image_arn",
+        "image_version_arn",
+        "latest_image_arn",
+        "latest_major_image_arn",
+        "latest_minor_image_arn",
+    ],
+)
 def test_a_recipe_is_created_after_the_last_link(
     stack: cdk.Stack, import_image: ImportImage, attribute: str
 ) -> None:
@@ -267,6 +276,9 @@ def test_the_arns_of_a_chain_are_parts_of_the_arn_of_the_last_link(
 
     assert evaluate(stack.resolve(image.image_version_arn), arn) == arn.removesuffix("/7")
     assert evaluate(stack.resolve(image.latest_image_arn), arn) == arn.replace("1.0.0/7", "x.x.x")
+    major, minor = image.latest_major_image_arn, image.latest_minor_image_arn
+    assert evaluate(stack.resolve(major), arn) == arn.replace("1.0.0/7", "1.x.x")
+    assert evaluate(stack.resolve(minor), arn) == arn.replace("1.0.0/7", "1.0.x")
 
 
 def evaluate(value: Any, image_arn: str) -> Any:

@@ -42,6 +42,15 @@ CONSTRUCTORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         ImportedVmImage.from_image_arn,
         {"image_arn": "arn:aws:imagebuilder:us-east-1:123456789012:image/a/1.0.0/1"},
     ),
+    "from_image_attributes": (
+        ImportedVmImage.from_image_attributes,
+        {
+            "image_arn": "arn:aws:imagebuilder:us-east-1:123456789012:image/a/1.0.0/1",
+            "image_id": "ami-0123456789abcdef0",
+            "platform": Platform.LINUX,
+        },
+    ),
+    "from_image_name": (ImportedVmImage.from_image_name, {"image_name": "rhel9-golden"}),
     "VmImportTask": (VmImportTask, {"disks": [DISK]}),
     "VmImportRole": (VmImportRole, {"disks": [DISK]}),
     "VmImportProvider": (VmImportProvider, {}),
