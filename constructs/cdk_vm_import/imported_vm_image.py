@@ -102,7 +102,7 @@ class ImportedVmImage(VmImageBase):
             os_version: Version of the operating system, 1 to 1024 characters. Default: none.
             log_group: Log group that Image Builder logs the import to. Its name must start with
                 `/aws/imagebuilder/`. Default: Image Builder chooses the log group.
-            tags: Tags of the image, at most 47 with those of the stack. A key has 1 to 128 letters,
+            tags: Tags of the image, at most 46 with those of the stack. A key has 1 to 128 letters,
                 digits, spaces or `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A
                 value has at most 256 characters. These tags take precedence over those of the
                 stack, and `Tags.of()` over both. Default: only tags from these.

@@ -1,7 +1,7 @@
 """The AMI and the snapshots that an import creates: tag them, delete them, or refuse to."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -10,7 +10,7 @@ from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
 from aws.session import READS, read_until_found
 from contract import ImageProperty, OwnTag
-from errors import NotListedError, tolerated
+from errors import NotListedError, VmImportError, tolerated
 from identity import Owner, tokens_of
 from tags import change_tags
 
@@ -66,11 +66,14 @@ class Amis:
             if self._owner.is_another(ami.tags):
                 logger.info({"not tagged": ami.id, "owner": ami.tags.get(OwnTag.RESOURCE)})
                 continue
-            ids = [ami.id, *ami.snapshots]
             changed = {**expected, **self._owner.tags}
+            task = self._ec2.task(task_id)
             # By its token a VmImportTask finds the AMI when EC2 no longer knows the task.
-            if OwnTag.STACK not in ami.tags and (task := self._ec2.task(task_id)) and task.token:
+            if OwnTag.STACK not in ami.tags and task and task.token:
                 changed[OwnTag.TOKEN] = task.token
+            # A disk that is a snapshot belongs to somebody else.
+            disks = task.source_snapshots if task else ()
+            ids = [ami.id, *(snapshot for snapshot in ami.snapshots if snapshot not in disks)]
             if changed.items() <= ami.tags.items():
                 changed = {}
             removed = (set(previous) - set(expected)) & set(ami.tags)
@@ -97,6 +100,7 @@ class Amis:
         task_id: str,
         disks: Collection[str] | None = None,
         *,
+        repeats: Callable[[VmImportError], bool],
         ami_id: str = "",
         delete_ami: bool = True,
     ) -> list[str]:
@@ -105,7 +109,8 @@ class Amis:
         Args:
             task_id: The task. If it created nothing, or that is gone, nothing is deleted.
             disks: Snapshots that the task was given as disks, which must stay. Default: those that
-                EC2 names, as long as it knows the task.
+                EC2 names; or if it no longer knows the task, those without the tags of `tag`.
+            repeats: Which errors are raised: those that may pass when the step is repeated.
             ami_id: The AMI, as in `find`.
             delete_ami: Whether the AMI is deleted. An import may end just before it would have
                 been cancelled, so that an AMI exists although nobody asked to delete it.
@@ -114,8 +119,8 @@ class Amis:
             What stays, each with the reason.
         """
         task = self._ec2.task(task_id)
-        if disks is None:
-            disks = task.source_snapshots if task else ()
+        if disks is None and task:
+            disks = task.source_snapshots
         stays: dict[str, str] = {}
         amis: list[Ami] = []
         # Without delete_ami they are only reported, and a deletion does not fail for that.
@@ -130,13 +135,19 @@ class Amis:
                 continue
             # The function may delete only what carries its stack's tag. And if it is killed before
             # it deleted all snapshots, its next attempt finds them by their tags.
-            created = [snapshot for snapshot in ami.snapshots if snapshot not in disks]
+            unknown = self._not_tagged(ami.snapshots) if disks is None else []
+            stays |= dict.fromkeys(unknown, "it may be a disk that was imported")
+            retained = unknown if disks is None else disks
+            created = [snapshot for snapshot in ami.snapshots if snapshot not in retained]
             self._ec2.tag([ami.id, *created], self._marks(task_id))
-            stays |= self._ec2.deregister(ami, disks)
+            stays |= self._ec2.deregister(ami, retained, repeats)
         if delete_ami and not stays:
             tags = {f"tag:{key}": [value] for key, value in self._marks(task_id).items()}
-            stays = self._ec2.delete_snapshots(self._ec2.snapshots(tags))
-        stays |= self._delete_snapshots_of_failed(task, disks)
+            # Where no AMI was found, a deletion does not fail because this is denied.
+            is_tolerated = tolerated("it is not known whether snapshots stay", unless=repeats)
+            with nullcontext() if amis else is_tolerated:
+                stays = self._ec2.delete_snapshots(self._ec2.snapshots(tags), repeats)
+        stays |= self._delete_snapshots_of_failed(task, disks or (), repeats)
         return [f"{what} is retained: {why}" for what, why in stays.items()]
 
     def images_imported_from(self, task: ImportTask) -> list[Image]:
@@ -151,7 +162,10 @@ class Amis:
         ]
 
     def _delete_snapshots_of_failed(
-        self, task: ImportTask | None, disks: Collection[str]
+        self,
+        task: ImportTask | None,
+        disks: Collection[str],
+        repeats: Callable[[VmImportError], bool],
     ) -> dict[str, str]:
         """Delete the snapshots of an import that failed after it had created them.
 
@@ -165,7 +179,12 @@ class Amis:
         left = [s for s, tags in found.items() if tags.get(OwnTag.STACK, "") in own]
         if left:
             self._ec2.tag(left, self._marks(task.id))
-        return self._ec2.delete_snapshots(left)
+        return self._ec2.delete_snapshots(left, repeats)
+
+    def _not_tagged(self, snapshots: Sequence[str]) -> list[str]:
+        """Return the snapshots that do not carry the tag of the stack."""
+        found = self._ec2.snapshots({"snapshot-id": snapshots}) if snapshots else {}
+        return [s for s, tags in found.items() if tags.get(OwnTag.STACK) != self._owner.stack_id]
 
     def _marks(self, token: str) -> dict[str, str]:
         return {OwnTag.STACK: self._owner.stack_id, OwnTag.TOKEN: token}

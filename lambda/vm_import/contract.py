@@ -155,7 +155,8 @@ def slug(image_name: str) -> str:
 
 # AWS allows this many tags on an image, a task, an AMI and a snapshot, at every moment.
 AWS_TAG_LIMIT: Final = 50
-MAX_TAGS: Final = AWS_TAG_LIMIT - len(OwnTag)
+# Image Builder may add the tag CreatedBy to an AMI.
+MAX_TAGS: Final = AWS_TAG_LIMIT - len(OwnTag) - 1
 
 # --- time, in seconds ---
 

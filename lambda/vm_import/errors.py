@@ -25,6 +25,11 @@ class VmImportError(Exception):
     physical_id = ""
     """What the failed response must name, so that its Delete finds what may have been created."""
 
+    @property
+    def kind(self) -> str:
+        """What kind of error it is, for the time that it may take to pass."""
+        return type(self).__name__
+
 
 class PropertyError(VmImportError):
     """A resource property is missing or has a form that no released version ever sent."""

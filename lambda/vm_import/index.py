@@ -11,6 +11,7 @@ import image.resource
 import image.wait_link
 import import_task.resource
 from aws import Aws, LambdaContext
+from aws.session import LAG
 from cloudformation import executions
 from cloudformation.event import Event
 from cloudformation.properties import Properties
@@ -132,7 +133,7 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
         with failures_name(_placeholder(event)):
             if not (state.in_order or state.follow_up):
                 _put_in_order(event, state)
-                state = replace(state, in_order=True)
+                state = replace(state, in_order=state.elapsed >= LAG, order_checked=True)
             outcome = _STEPS[resource_type](event, state, Aws(context))
             if isinstance(outcome, Done) and outcome.follow_up:
                 executions.start_follow_up(event, outcome.follow_up)
@@ -143,7 +144,8 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
                 raise
             # Kept in the state first: if the function is killed after its response, the step that
             # is repeated must not create what CloudFormation takes for failed.
-            failed = replace(state, failure=str(error), failed_id=error.physical_id)
+            reason = state.import_failure or str(error)
+            failed = replace(state, failure=reason, failed_id=error.physical_id)
             return Pending(failed, 1)
         logger.info({"repeated after": str(error)})
         pause = min(max(state.elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)
@@ -167,7 +169,7 @@ def _placeholder(event: Event) -> str:
 
 def _put_in_order(event: Event, state: State) -> None:
     try:
-        executions.put_in_order(event, state.started)
+        executions.put_in_order(event, state.started, is_first=not state.order_checked)
     except VmImportError as error:
         # A stack can always be deleted, also where Step Functions denies or fails what this needs.
         may_pass = state.may_pass(error, _ORDER_LIMIT)

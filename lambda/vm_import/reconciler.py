@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # For how many seconds the steps of an event are repeated until leftovers are deleted.
 _CLEAN_UP_LIMIT: Final = 600
+# By how many seconds the date of an event may be older than the event: it is that of its
+# ResponseURL, in whole seconds, and CloudFormation may use a URL for several events.
+_OLDEST_DATE: Final = 65
 
 P = TypeVar("P", bound=Properties)
 E = TypeVar("E", bound=Existing)
@@ -223,7 +226,7 @@ class Reconciler(Generic[P, E]):
         stack = self._type.stack()
         if stack and stack.is_deleted:
             return False
-        if stack and sent >= stack.changed.timestamp():
+        if stack and sent + _OLDEST_DATE >= stack.changed.timestamp():
             return stack.is_updated
         return bool(record.adopted_by)
 

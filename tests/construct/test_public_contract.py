@@ -208,7 +208,7 @@ def test_the_tag_keys_are_pinned() -> None:
         "cdk-vm-import:stack",
         "cdk-vm-import:resource",
     ]
-    assert contract.MAX_TAGS == 47
+    assert contract.MAX_TAGS == 46
 
 
 @pytest.mark.parametrize(

@@ -246,3 +246,76 @@ def test_the_request_id_stays_that_of_the_import(account: Account, image: Custom
 
     assert updated["Data"] == created["Data"]
     assert found["Data"] == created["Data"]
+
+
+@pytest.mark.parametrize("cause", ["StartExecution", "ListImageBuildVersions"])
+def test_a_rollback_retains_an_image_that_an_earlier_deployment_of_today_retained(
+    aws: Aws, account: Account, image: CustomResource, cause: str
+) -> None:
+    one = account.waiting(Retain="true")
+    two = {**one, ImageProperty.SEMANTIC_VERSION: "2.0.0"}
+    first = image.create(one)["PhysicalResourceId"]
+    aws.let_pass(600)
+    second = image.update(two)["PhysicalResourceId"]
+    aws.let_pass(2 * 3600)
+    began = aws.now()
+    # Back to the first version, but the update fails before it touches an image.
+    if cause == "StartExecution":
+        account.fault("stepfunctions", cause, times=200, error=REFUSED | {"status": 503})
+    else:
+        aws.expect(denied={cause})
+    assert image.send(image.update_event(one, second))["Status"] == "FAILED"
+    aws.operation_faults.clear()
+    aws.expect()
+
+    back = image.send(image.update_event(two, second) | ROLLS_BACK | {STACK_CHANGED: began})
+
+    assert back["PhysicalResourceId"] == second
+    assert account.images_of(image) == [first, second]
+
+
+@pytest.mark.parametrize("seconds", [1, 120])
+def test_the_delete_of_a_cancelled_create_retains_an_image_that_was_retained_today(
+    aws: Aws, account: Account, image: CustomResource, seconds: int
+) -> None:
+    properties = account.waiting(Retain="true")
+    arn = image.create(properties)["PhysicalResourceId"]
+    aws.let_pass(2 * 3600)  # the image was removed from the template, and is added again
+    began = aws.now()
+    lists_fail = REFUSED | {"status": 503}
+    account.fault("imagebuilder", "ListImageBuildVersions", times=10**6, error=lists_fail)
+    image.start(image.create_event(properties))
+    aws.let_pass(seconds)
+    aws.operation_faults.clear()
+
+    marks = {STACK_STATUS: "UPDATE_ROLLBACK_IN_PROGRESS", STACK_CHANGED: began}
+    deleted = image.send(image.delete_event(INVENTED, properties) | marks)
+
+    assert deleted["Reason"] == f"{arn} is retained: it existed before the stack operation"
+    assert account.images_of(image) == [arn]
+
+
+@pytest.mark.parametrize(("fraction", "age"), [(0.0, 0), (0.4, 0), (0.9, 0), (0.0, 60)])
+def test_what_a_retry_created_in_the_second_in_which_it_began_is_not_deleted(
+    aws: Aws,
+    account: Account,
+    image: CustomResource,
+    task: CustomResource,
+    fraction: float,
+    age: int,
+) -> None:
+    """Events have whole seconds, and stacks have fractions."""
+    account.knobs(response_url_age_seconds=age)
+    properties = account.waiting()
+    aws.let_pass(1 - aws.now() % 1 + fraction)
+    began = aws.now()
+    marks = {STACK_STATUS: "UPDATE_IN_PROGRESS", STACK_CHANGED: began}
+    arn = image.send(image.create_event(properties) | marks)["PhysicalResourceId"]
+    account.knobs(import_seconds=6 * 3600)
+    created = task.send(task.create_event(account.task_properties()) | marks)
+
+    deleted = [delete_in_clean_up(one, INVENTED, began) for one in (image, task)]
+
+    assert [response["Status"] for response in deleted] == ["SUCCESS", "SUCCESS"]
+    assert account.images_of(image) == [arn]
+    assert account.active_tasks_of(task) == [created["PhysicalResourceId"]]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import LOG_GROUP_NAME, ImageProperty, OwnTag
+from contract import LOG_GROUP_NAME, MAX_TAGS, ImageProperty, OwnTag
 from tests.support.account import IMPORT, tags_of
+from tests.support.account import disk as disk_of_a_bucket
+from tests.support.aws import STACK_STATUS
 
 if TYPE_CHECKING:
     from tests.support.account import Account
@@ -293,3 +295,71 @@ def test_a_snapshot_that_is_a_disk_of_a_task_started_by_hand_is_retained(
 
     assert account.ami(task_id) is None
     assert account.existing([disk_id]) == [disk_id]
+
+
+def test_a_disk_that_is_a_snapshot_is_retained_when_ec2_has_forgotten_its_task(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    disk = account.new_snapshot()
+    containers: list[Any] = [{"SnapshotId": disk}]
+    imported = account.ec2.import_image(Platform="Linux", DiskContainers=containers)
+    task_id = imported["ImportTaskId"]
+    image.create(account.waiting(VmImportTaskId=task_id, DeleteAmi="true"))
+    aws.let_pass(10 * 86400)
+
+    deleted = image.delete()
+
+    assert deleted["Reason"] == f"{disk} is retained: it may be a disk that was imported"
+    assert account.existing([disk]) == [disk]
+
+
+@pytest.mark.parametrize("by", ["placeholder", "invented"])
+def test_the_response_names_the_ami_of_an_image_whose_deployment_failed(
+    aws: Aws, account: Account, image: CustomResource, by: str
+) -> None:
+    properties = account.waiting(DeleteAmi="true")
+    failed_id = account.failed_attempt(image, properties)
+    aws.let_pass(7200)
+    (ami,) = aws.local.amis
+
+    physical_id = failed_id if by == "placeholder" else "images-GoldenImageF00D-1ABCDEFGHIJKL"
+    event = image.delete_event(physical_id, properties)
+    deleted = image.send(event | {STACK_STATUS: "ROLLBACK_IN_PROGRESS"})
+
+    assert deleted["Reason"] == f"{ami} is retained: the deployment of its image failed"
+    assert account.images_of(image) == []
+
+
+@pytest.mark.parametrize("cause", ["denied", "throttled"])
+def test_deleting_a_snapshot_is_repeated(
+    aws: Aws, account: Account, image: CustomResource, task: CustomResource, cause: str
+) -> None:
+    # With a snapshot among the disks, EC2 does not delete the snapshots with the AMI.
+    disk = account.new_snapshot()
+    containers = [{"SnapshotId": disk}, disk_of_a_bucket()]
+    properties = account.task_properties(DiskContainers=containers, DeleteAmi="true")
+    task_id = task.create(properties)["PhysicalResourceId"]
+    image.create(account.waiting(VmImportTaskId=task_id, DeleteAmi="true"))
+    if cause == "denied":
+        aws.deny_for(80, "DeleteSnapshot")
+    else:
+        throttled = {"code": "RequestLimitExceeded", "message": "slow", "status": 503}
+        account.fault("ec2", "DeleteSnapshot", times=8, error=throttled)
+
+    deleted = image.delete()
+
+    assert (deleted["Status"], deleted["Reason"]) == ("SUCCESS", "")
+    assert list(aws.local.snapshots) == [disk]
+
+
+@pytest.mark.parametrize("created_by", [False, True])
+def test_the_ami_gets_as_many_tags_as_an_image_may_have(
+    account: Account, image: CustomResource, task: CustomResource, *, created_by: bool
+) -> None:
+    account.knobs(tag_imported_ami=created_by)
+    task_id = task.create(account.task_properties())["PhysicalResourceId"]
+    tags = {f"key{number}": "value" for number in range(MAX_TAGS)}
+
+    arn = image.create(account.waiting(Tags=tags, VmImportTaskId=task_id))["PhysicalResourceId"]
+
+    assert tags.items() <= tags_of(account.ami_of(arn)).items()

@@ -8,6 +8,7 @@ import pytest
 
 from contract import ImageProperty
 from tests.support.account import tags_of
+from tests.support.aws import ROLLS_BACK
 
 if TYPE_CHECKING:
     from tests.support.account import Account
@@ -199,3 +200,16 @@ def test_a_call_that_stays_denied_is_repeated_for_about_90_seconds(
     image.create(account.properties())
 
     assert 80 < aws.now() - start < 120
+
+
+def test_a_delete_after_a_failed_import_succeeds_though_listing_snapshots_is_denied(
+    aws: Aws, account: Account, image: CustomResource, task: CustomResource
+) -> None:
+    aws.expect(denied={"DescribeSnapshots"})
+    task_id = task.create(account.task_properties(DeleteAmi="true"))["PhysicalResourceId"]
+    account.fail_import("ClientError: no", task_id=task_id, at_progress=28)
+    assert image.create(account.waiting(VmImportTaskId=task_id))["Status"] == "FAILED"
+
+    deleted = [one.send(one.delete_event() | ROLLS_BACK) for one in (image, task)]
+
+    assert [response["Status"] for response in deleted] == ["SUCCESS", "SUCCESS"]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contract import ImageProperty, Step
+from tests.support.account import tags_of
+from tests.support.aws import ROLLS_BACK, STACK_STATUS
 from tests.support.cloudformation import CustomResource
 
 if TYPE_CHECKING:
@@ -370,3 +372,61 @@ def test_a_function_that_is_killed_after_its_response_sends_the_same_once_more(
     assert first["PhysicalResourceId"] == second["PhysicalResourceId"]
     assert account.images_of(image) == [first["PhysicalResourceId"]]
     assert len(aws.step_functions.follow_ups()) == 1
+
+
+@pytest.mark.parametrize("gap", [1, 3, 5])
+def test_an_event_that_lambda_delivers_late_is_refused_though_it_is_little_older(
+    aws: Aws, account: Account, image: CustomResource, gap: int
+) -> None:
+    create = image.create_event(account.properties())
+    aws.let_pass(gap)
+    delete = image.delete_event("images-GoldenImageF00D-1ABCDEFGHIJKL")
+    assert image.send(delete | {STACK_STATUS: "ROLLBACK_IN_PROGRESS"})["Status"] == "SUCCESS"
+    aws.let_pass(120 - gap)
+
+    aws.deliver(create)
+
+    (response,) = aws.responses[create["ResponseURL"]]
+    assert "CloudFormation has sent a later event" in response["Reason"]
+    assert account.images_of(image) == []
+
+
+@pytest.mark.parametrize("late", [2.0, 4.0])
+def test_an_update_that_is_delivered_after_its_rollback_does_not_stop_it(
+    aws: Aws, account: Account, image: CustomResource, late: float
+) -> None:
+    properties = account.properties(Tags={"a": "old"})
+    arn = image.create(properties)["PhysicalResourceId"]
+    aws.let_pass(100)
+    update = image.update_event({**properties, ImageProperty.TAGS: {"a": "new"}})
+    aws.sleep(late - 1)
+    back = image.update_event(properties) | ROLLS_BACK
+    image.start(back)
+    aws.sleep(1)
+    image.start(update)
+
+    aws.work(lambda: False)
+
+    assert back["ResponseURL"] in aws.responses
+    assert account.image(arn)["tags"]["a"] == "old"
+
+
+@pytest.mark.parametrize("gap", [1, 3, 5])
+def test_an_update_ends_whose_rollback_began_before_its_execution_was_listed(
+    aws: Aws, account: Account, image: CustomResource, gap: int
+) -> None:
+    account.knobs(import_seconds=3000)
+    properties = account.properties(Tags={"a": "old"})
+    arn = image.create(properties)["PhysicalResourceId"]
+    aws.let_pass(100)
+    account.knobs(read_lag_seconds=3)
+    newer = properties | {ImageProperty.TAGS: {"a": "new", "b": "new"}}
+    newer[ImageProperty.TIMEOUT_SECONDS] = "3600"
+    aws.step(image.start(image.update_event(newer)))
+    aws.let_pass(gap)
+    aws.step(image.start(image.update_event(properties) | ROLLS_BACK))
+
+    aws.let_pass(8000)
+
+    tags = tags_of(account.ami_of(arn))
+    assert (tags["a"], tags.get("b")) == ("old", None)

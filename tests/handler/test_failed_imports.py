@@ -182,3 +182,34 @@ def test_a_timeout_that_is_not_a_number_is_responded_to(
         response = image.update(bad) if request_type == "Update" else image.delete(arn, bad)
 
     assert response["Status"] == ("SUCCESS" if request_type == "Delete" else "FAILED")
+
+
+@pytest.mark.parametrize("timeout", [600, 1800, 3600])
+@pytest.mark.parametrize("cause", ["a slow cancellation", "DeleteImage", "CancelImageCreation"])
+def test_a_timeout_reports_the_progress_though_the_image_cannot_be_deleted(
+    account: Account, image: CustomResource, timeout: int, cause: str
+) -> None:
+    account.knobs(import_seconds=6 * 3600, cancel_seconds=90)
+    if cause != "a slow cancellation":
+        account.knobs(cancel_seconds=0)
+        down = {"code": "ServiceUnavailableException", "message": "no", "status": 503}
+        account.fault("imagebuilder", cause, times=7, error=down)
+
+    response = image.create(account.waiting(timeout))
+
+    assert "was not AVAILABLE after" in response["Reason"]
+
+
+def test_the_import_of_the_stacks_task_goes_on_after_a_timeout(
+    account: Account, image: CustomResource, task: CustomResource
+) -> None:
+    account.knobs(import_seconds=2 * 3600, cancel_import="refuse")
+    task_id = task.create(account.task_properties())["PhysicalResourceId"]
+    assert image.create(account.waiting(600, VmImportTaskId=task_id))["Status"] == "FAILED"
+
+    # A deployment without a rollback, and its retry.
+    more = {ImageProperty.VM_IMPORT_TASK_ID: task_id, ImageProperty.CONTINUE_AFTER_TIMEOUT: "true"}
+    retried = image.create(account.waiting(3600) | more)
+
+    assert retried["Status"] == "SUCCESS"
+    assert account.task(task_id)["Status"] == "active"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract import ImageProperty
 from tests.support.account import IMPORT
+from tests.support.aws import ROLLS_BACK
 
 if TYPE_CHECKING:
     from tests.support.account import Account
@@ -55,7 +56,7 @@ def test_the_image_of_a_create_that_was_cancelled_is_found_by_its_token(
 ) -> None:
     image.create(account.properties())
 
-    response = image.delete(INVENTED)
+    response = image.send(image.delete_event(INVENTED) | ROLLS_BACK)
 
     assert response["Status"] == "SUCCESS"
     assert response["PhysicalResourceId"] == INVENTED
@@ -69,7 +70,7 @@ def test_the_image_of_another_resource_is_never_deleted(
     image.create(properties)
     theirs = other_image.create(properties)["PhysicalResourceId"]
 
-    image.delete(INVENTED)
+    image.send(image.delete_event(INVENTED) | ROLLS_BACK)
     image.delete(theirs)
 
     assert account.images_of(image) == []

@@ -8,6 +8,7 @@ import pytest
 
 from contract import OwnTag, ResourceType, TaskAttribute, TaskProperty
 from tests.support.account import IMPORT, disk, tags_of
+from tests.support.aws import ROLLS_BACK
 from tests.support.cloudformation import CustomResource
 from tests.support.lambda_function import LOG_GROUP
 from tests.support.local_services import ABSENT_DISK, ABSENT_ROLE
@@ -341,8 +342,9 @@ def test_the_task_of_a_create_that_was_cancelled_is_found_and_cancelled(
 ) -> None:
     task.create(account.task_properties())
 
-    assert task.delete(INVENTED)["Status"] == "SUCCESS"
+    deleted = task.send(task.delete_event(INVENTED) | ROLLS_BACK)
 
+    assert deleted["Status"] == "SUCCESS"
     assert account.active_tasks_of(task) == []
 
 
@@ -354,8 +356,9 @@ def test_a_cancelled_create_is_cleaned_up_behind_a_page_of_other_tasks(
         aws.import_task(ends="never")
     task_id = task.create(account.task_properties())["PhysicalResourceId"]
 
-    assert task.delete(INVENTED)["Status"] == "SUCCESS"
+    deleted = task.send(task.delete_event(INVENTED) | ROLLS_BACK)
 
+    assert deleted["Status"] == "SUCCESS"
     assert account.task(task_id)["Status"] != "active"
 
 

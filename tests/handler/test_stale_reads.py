@@ -278,3 +278,35 @@ def test_a_task_of_another_stack_is_not_cancelled(account: Account, image: Custo
 
     assert not account.calls("CancelImportTask")
     assert account.ami(task_id)
+
+
+@pytest.mark.parametrize("lag", [12, 30, 60])
+def test_an_image_is_imported_once_though_iam_and_the_lists_need_time_one_after_the_other(
+    aws: Aws, account: Account, image: CustomResource, lag: int
+) -> None:
+    properties = account.properties()
+    account.advance(120)
+    account.knobs(read_lag_seconds=lag)
+    aws.deny_for(80, "ImportVmImage")
+
+    created = image.create(properties)
+
+    aws.let_pass(600)
+    assert account.images_of(image) == [created["PhysicalResourceId"]]
+
+
+def test_an_image_is_imported_once_though_it_is_listed_late_after_an_outage(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    properties = account.properties()
+    account.advance(120)
+    account.knobs(read_lag_seconds=20)
+    down = {"code": "ServiceUnavailableException", "message": "no", "status": 503}
+    account.fault("imagebuilder", "ImportVmImage", times=10**6, error=down)
+    execution = image.start(image.create_event(properties))
+    aws.let_pass(700)
+    aws.operation_faults.clear()
+
+    aws.work(lambda: not execution.is_running)
+
+    assert account.images_of(image) == [image.responses()[-1]["PhysicalResourceId"]]

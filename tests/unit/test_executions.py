@@ -100,8 +100,10 @@ def test_an_event_without_a_date_is_named_after_its_request(date: str) -> None:
         ((200, 200), (100, 100), False),
         ((100, 300), (200, 200), True),  # Lambda delivered the earlier one later
         ((200, 200), (100, 300), False),
-        ((100, 100), (103, 103), True),  # clocks differ by some seconds: the delivery decides
-        ((103, 100), (100, 103), True),
+        ((100, 100), (103, 103), True),
+        ((103, 100), (100, 103), False),  # also if it is only some seconds
+        ((100, 100), (100, 103), True),  # in the same second: the delivery decides
+        ((100, 103), (100, 100), False),
         ((None, 100), (None, 200), True),
         ((None, 200), (None, 100), False),
         ((100, 200), (None, 100), False),

@@ -1,7 +1,7 @@
 """The calls to EC2: import tasks, and the AMIs and snapshots that they create."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
@@ -178,12 +178,15 @@ class Ec2(AwsApi):
         )
         return bool(response.get("LaunchPermissions"))
 
-    def deregister(self, ami: Ami, retained: Collection[str]) -> dict[str, str]:
+    def deregister(
+        self, ami: Ami, retained: Collection[str], repeats: Callable[[AwsError], bool]
+    ) -> dict[str, str]:
         """Delete the AMI and its snapshots.
 
         Args:
             ami: The AMI.
             retained: Snapshots to retain. EC2 itself retains those that another AMI uses.
+            repeats: Which errors are raised: those that may pass when the step is repeated.
 
         Returns:
             The snapshots that still exist, each with the reason.
@@ -207,22 +210,35 @@ class Ec2(AwsApi):
             codes = {result["SnapshotId"]: result.get("ReturnCode", "") for result in results}
         again = {s for s in ami.snapshots if codes.get(s) not in _FINAL} - {*retained}
         skipped = {snapshot: code for snapshot, code in codes.items() if code == "skipped"}
-        return skipped | self.delete_snapshots(sorted(again))
+        return skipped | self.delete_snapshots(sorted(again), repeats)
 
     def snapshots(self, filters: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
         """Return the snapshots of this account that match all filters, each with its tags."""
         found = self._call("describe_snapshots", OwnerIds=["self"], Filters=_filters(filters))
         return {s["SnapshotId"]: read_tags(s) for s in found.get("Snapshots", [])}
 
-    def delete_snapshots(self, ids: Iterable[str]) -> dict[str, str]:
-        """Delete snapshots; return those that EC2 refused to delete, each with the error code."""
+    def delete_snapshots(
+        self, ids: Iterable[str], repeats: Callable[[AwsError], bool]
+    ) -> dict[str, str]:
+        """Delete snapshots.
+
+        Args:
+            ids: The snapshots.
+            repeats: Which errors are raised: those that may pass when the step is repeated.
+
+        Returns:
+            The snapshots that EC2 refused to delete, each with the error code.
+        """
         refused = {}
         for snapshot_id in ids:
             try:
                 self._call("delete_snapshot", SnapshotId=snapshot_id)
             except AwsError as error:
-                if error.code != _SNAPSHOT_GONE:
-                    refused[snapshot_id] = error.code
+                if error.code == _SNAPSHOT_GONE:
+                    continue
+                if repeats(error):
+                    raise
+                refused[snapshot_id] = error.code
         return refused
 
 

@@ -14,7 +14,7 @@ from cloudformation.step import State
 from contract import ImageProperty, Step
 from errors import SupersededError
 
-# By how many seconds the clocks of CloudFormation's servers may differ.
+# By how many seconds the clocks of CloudFormation and of the function may differ.
 _SKEW: Final = 5
 
 
@@ -55,12 +55,13 @@ def start_follow_up(event: Event, state: State) -> None:
     _state_machine(event).start(f"follow-{execution_name(event)}", data(Event(rest), state))
 
 
-def put_in_order(event: Event, started: float) -> None:
+def put_in_order(event: Event, started: float, *, is_first: bool = True) -> None:
     """Stop the executions of earlier events of the resource: nobody waits for their responses.
 
     Args:
         event: CloudFormation's event.
         started: When its execution was started, in seconds since 1970.
+        is_first: Whether the execution may have begun just now.
 
     Raises:
         SupersededError: A later event exists, so nobody waits for the response to this one.
@@ -68,7 +69,7 @@ def put_in_order(event: Event, started: float) -> None:
     """
     state_machine, name = _state_machine(event), execution_name(event)
     sent = seconds_of(name) or started
-    if time.time() - sent > _SKEW:
+    if is_first and time.time() - sent > _SKEW:
         # It is late, so a later event may have an execution that is not listed yet.
         time.sleep(LAG)
     running = _of(event, state_machine.running())
@@ -84,6 +85,24 @@ def put_in_order(event: Event, started: float) -> None:
     for other in running.values():
         if other["name"] != name and _is_later(own, other):
             state_machine.stop(other["executionArn"], f"superseded by {name}")
+
+
+def last_before(event: Event, started: float) -> float | None:
+    """Return when the last event of the resource before this one was sent.
+
+    Args:
+        event: CloudFormation's event.
+        started: When its execution was started, in seconds since 1970.
+
+    Returns:
+        Seconds since 1970. None if that event has ended before this one was sent.
+    """
+    state_machine, name = _state_machine(event), execution_name(event)
+    sent = seconds_of(name) or started
+    others = _of(event, state_machine.running())
+    others |= _of(event, state_machine.ended_since(sent - _SKEW))
+    times = [seconds_of(other) for other in others if other != name]
+    return max((time for time in times if time and time <= sent), default=None)
 
 
 def execution_name(event: Event) -> str:
@@ -110,6 +129,7 @@ def _prefix(event: Event) -> str:
 def _is_later(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether the event of one execution was sent after that of another."""
     sent, other_sent = seconds_of(one["name"]), seconds_of(other["name"])
-    if sent and other_sent and abs(sent - other_sent) > _SKEW:
+    # Lambda may deliver the later one first.
+    if sent and other_sent and sent != other_sent:
         return sent > other_sent
     return bool(one["startDate"] > other["startDate"])

@@ -20,6 +20,8 @@ class State:
     """When the execution was started, in seconds since 1970."""
     in_order: bool = False
     """Whether no later event of the resource exists, and earlier ones were stopped."""
+    order_checked: bool = False
+    """Whether that was checked, though an event of a moment later may not have been listed yet."""
     image: str = ""
     """The ARN of the image that is waited for."""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -39,7 +41,9 @@ class State:
     failing: float = 0.0
     """Since when the step fails and is repeated, in seconds since 1970."""
     delayed: float = 0.0
-    """Since when it fails for reasons that are brief, in seconds since 1970."""
+    """Since when it fails for a reason that is brief, in seconds since 1970."""
+    delayed_by: str = ""
+    """What kind of error that is: each may take its time, one after the other."""
 
     @property
     def elapsed(self) -> float:
@@ -56,7 +60,7 @@ class State:
         now = time.time()
         if self.failing and now - self.failing >= limit:
             return False
-        is_new = not self.delayed or now - self.delayed < _DELAY
+        is_new = self.delayed_by != error.kind or now - self.delayed < _DELAY
         return error.is_transient or (error.is_brief and is_new)
 
     def after(self, error: VmImportError) -> Self:
@@ -67,12 +71,13 @@ class State:
             # Meanwhile a later event may have been sent.
             in_order=False,
             failing=self.failing or now,
-            delayed=(self.delayed or now) if error.is_brief else 0.0,
+            delayed=self.delayed if error.kind == self.delayed_by else now,
+            delayed_by=error.kind if error.is_brief else "",
         )
 
     def after_success(self) -> Self:
         """Return the state after a step that did not fail."""
-        return replace(self, failing=0.0, delayed=0.0)
+        return replace(self, failing=0.0, delayed=0.0, delayed_by="")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from amis import Amis
 from aws import Aws
 from aws.image_builder import Image
 from aws.session import LAG, READS, READS_WHILE_OTHERS_WORK, read_until_found
+from cloudformation import executions
 from cloudformation.event import Event, seconds_of
 from cloudformation.step import Done, Pending, Response, State
 from contract import IMAGE_BUILD_ARN, ImageAttribute, OwnTag
@@ -109,7 +110,9 @@ def _delete(event: Event, state: State, aws: Aws) -> Pending | Done:
     stays = Reconciler(images).delete(properties)
     if properties and deletes_ami:
         ami_id = state.attributes.get(ImageAttribute.IMAGE_ID, "")
-        stays += Amis(event.owner, aws).delete(properties.vm_import_task_id, ami_id=ami_id)
+        stays += Amis(event.owner, aws).delete(
+            properties.vm_import_task_id, repeats=images.repeats, ami_id=ami_id
+        )
     return Done(Response(event.physical_id, reason="; ".join(stays)))
 
 
@@ -178,7 +181,7 @@ class Images(ResourceType[ImageProperties, Image]):
             # The answer may be that of an import whose image is gone. But another token makes a
             # second image, so time must have shown that Image Builder does not only list it late.
             not_listed = NotListedError(f"Image Builder does not list {arn}")
-            if self.repeats(not_listed):
+            if self.state.may_pass(not_listed):
                 raise not_listed
             return None
         if not image.is_usable and image.token == token:
@@ -204,7 +207,8 @@ class Images(ResourceType[ImageProperties, Image]):
             if not read_until_found(
                 lambda: not self._is_running(existing), READS_WHILE_OTHERS_WORK
             ):
-                if properties:
+                # After a timeout, the next deployment uses the task.
+                if properties and not self.state.import_failure:
                     self._cancel_task(properties.vm_import_task_id, existing)
                 raise NotYetError(f"{existing.id} is still being cancelled. Hint: delete it again")
         try:
@@ -214,6 +218,10 @@ class Images(ResourceType[ImageProperties, Image]):
             if error.is_in_use and self._is_running(existing):
                 raise NotYetError(str(error)) from error
             raise
+        is_found = self.event.physical_id != existing.id
+        if properties and properties.delete_ami and existing.ami and is_found:
+            # The next deployment may import another image from the same task.
+            return [f"{existing.ami} is retained: the deployment of its image failed"]
         return ()
 
     def _is_running(self, existing: Image) -> bool:
@@ -235,12 +243,29 @@ class Images(ResourceType[ImageProperties, Image]):
         if not existing.is_usable or used is None:
             return False
         if not record.adopted_by and time.time() - used < _LONGEST_OPERATION:
-            return False
+            begun = self._operation_begun()
+            return begun is not None and used < begun
         if self.event.physical_id == existing.id:
             stack = self.stack()
             return stack is None or stack.is_rolling_back
         placeholder = Placeholder.read(self.event.physical_id)
         return not (placeholder and placeholder.event_id == record.created_by)
+
+    def _operation_begun(self) -> float | None:
+        """Return when the stack operation at the latest began that CloudFormation rolls back.
+
+        Its first event for the resource tells, or the last one before it.
+        """
+        known = self.event.physical_id
+        is_image = IMAGE_BUILD_ARN.fullmatch(known)
+        if self.event.request_type == "Update" and is_image:
+            # What it undoes was sent after the event that the image to return to belongs to.
+            image = self.get(known)
+            belongs_to = image.record.belongs_to if image else ""
+            return seconds_of(belongs_to) if belongs_to != self.event.id else None
+        if self.event.request_type == "Delete" and not (is_image or Placeholder.read(known)):
+            return executions.last_before(self.event, self.state.started)
+        return None
 
     def _cancel_task(self, task_id: str, existing: Image) -> None:
         """Cancel the stack's own import task, where Image Builder cannot cancel the import."""

@@ -103,6 +103,7 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
         return Amis(self.owner, self.aws).delete(
             task_id,
             properties.snapshots if properties else (),
+            repeats=self.repeats,
             delete_ami=properties is not None and properties.delete_ami,
         )
 
@@ -111,7 +112,7 @@ class ImportTasks(ResourceType[ImportTaskProperties, ImportTask]):
         if not task.is_completed or Amis(self.owner, self.aws).find(task.id, task.ami):
             return task
         not_listed = NotListedError(f"EC2 does not list the AMI of {task.id}")
-        if self.repeats(not_listed):
+        if self.state.may_pass(not_listed):
             raise not_listed
         return replace(task, status="deleted")
 
