@@ -45,7 +45,7 @@ def polling_interval(
     """Return the seconds until the next poll.
 
     The interval grows with the age of the import, so that the response is late by at most a
-    twentieth of the import and 5 seconds, and by at most 90 seconds.
+    twentieth of the import and 5 seconds, but not less than 15 seconds, and by at most 90 seconds.
 
     Args:
         age: Seconds since the image was created.
