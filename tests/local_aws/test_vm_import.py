@@ -645,6 +645,26 @@ def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:
     assert aws.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
 
 
+def test_delete_tags_retains_a_tag_with_another_value(aws: Account) -> None:
+    task_id = aws.start()
+    tags: Any = [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d"}]
+    aws.ec2.create_tags(Resources=[task_id], Tags=tags)
+
+    asked: Any = [{"Key": "a", "Value": "other"}, {"Key": "c", "Value": "d"}]
+    aws.ec2.delete_tags(Resources=[task_id], Tags=asked)
+
+    assert aws.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+def test_a_task_has_the_tags_of_each_specification(aws: Account) -> None:
+    tags = [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d"}]
+    specifications = [{"ResourceType": "import-image-task", "Tags": [tag]} for tag in tags]
+
+    task_id = aws.start(TagSpecifications=specifications)
+
+    assert aws.task(task_id)["Tags"] == tags
+
+
 @pytest.mark.parametrize(
     ("resource_id", "code"),
     [
