@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AccountError, LocalAwsError, CdkError, BotoCoreError, ClientError) as error:
         warn(str(error))
         return PROBLEM
+    except OSError as error:
+        warn(f"a file cannot be used: {error} (--reports is {options.reports})")
+        return PROBLEM
     except KeyboardInterrupt:
         warn("\ninterrupted")
         return INTERRUPTED

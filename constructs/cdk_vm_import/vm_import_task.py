@@ -111,7 +111,7 @@ class VmImportTask(cdk.Resource):
             role: Role that VM Import reads the disks with. It must already have the permissions
                 that a `VmImportRole` has; nothing is added to it. Default: one `VmImportRole` that
                 all tasks of the stack share.
-            tags: Tags of the task, at most 46 with those of the stack. A key has 1 to 127 letters,
+            tags: Tags of the task, at most 46 with those of the stack. A key has 1 to 128 letters,
                 digits, spaces or `_.:/=+-@`, and does not start with `aws:` or `cdk-vm-import:`. A
                 value has at most 256 characters. These tags take precedence over those of the
                 stack, and `Tags.of()` over both. Default: only tags from these.

@@ -291,6 +291,20 @@ def test_nothing_is_created_unless_the_user_agrees(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_have_the_reports_is_named_before_the_start(
+    local: LocalAws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = tmp_path / "reports"
+    reports.write_text("")
+    calls = len(local.calls())
+
+    code = integ(reports, "--local", str(local.port), "--only", "tokens", "--yes")
+
+    assert code == PROBLEM
+    assert f"Not a directory: '{reports}" in capsys.readouterr().err
+    assert len(local.calls()) == calls
+
+
 def first_half(local: LocalAws, reports: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run the first half of a check, and return the id of the run.
 

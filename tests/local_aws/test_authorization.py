@@ -237,6 +237,32 @@ def test_import_image_is_authorized_on_image_and_task_and_tags(admin: Account) -
     )
 
 
+def test_import_image_is_authorized_on_its_ami(admin: Account) -> None:
+    admin.make_role()
+    role = allow("iam:PassRole", "s3:GetBucketLocation", "s3:GetObject")
+    on_task = allow("ec2:ImportImage", on="arn:aws:ec2:*:*:import-image-task/*")
+
+    refusal = refused(lambda: start(user(admin, role, on_task)))
+
+    assert refusal[0] == "UnauthorizedOperation"
+    start(user(admin, role, on_task, allow("ec2:ImportImage", on="arn:aws:ec2:*::image/*")))
+
+
+def test_import_image_is_authorized_on_each_snapshot(admin: Account) -> None:
+    admin.make_role()
+    snapshots = ["snap-0123456789abcdef0", "snap-0123456789abcdef1"]
+    disks: Any = [{"SnapshotId": snapshot} for snapshot in snapshots]
+    kinds = ("import-image-task/*", "image/*", *(f"snapshot/{id_}" for id_ in snapshots))
+    *others, on_second = (allow("ec2:ImportImage", on=f"arn:aws:ec2:*:*:{kind}") for kind in kinds)
+    may = [allow("iam:PassRole"), *others]
+    someone = user(admin, *may)
+
+    refusal = refused(lambda: someone.ec2.import_image(DiskContainers=disks))
+
+    assert refusal[0] == "UnauthorizedOperation"
+    assert user(admin, *may, on_second).ec2.import_image(DiskContainers=disks)
+
+
 def start(someone: Account, *keys: str, **more: Any) -> str:
     """Start an import of the objects with these keys, or of disk.raw."""
     disks: Any = [
@@ -292,6 +318,20 @@ def test_tags_are_authorized_on_each_resource(admin: Account, operation: str) ->
     change(Resources=[mine], Tags=tags)
 
     refusal = refused(lambda: change(Resources=[mine, other], Tags=tags))
+    assert refusal[0] == "UnauthorizedOperation"
+
+
+@pytest.mark.parametrize("operation", ["create_tags", "delete_tags"])
+def test_tags_of_ec2_are_authorized_by_their_values(admin: Account, operation: str) -> None:
+    task_id = admin.start()
+    of_stack = {"StringEquals": {"aws:RequestTag/stack": STACK}}
+    someone = user(admin, allow("ec2:CreateTags", "ec2:DeleteTags", when=of_stack))
+    change = getattr(someone.ec2, operation)
+
+    change(Resources=[task_id], Tags=[{"Key": "stack", "Value": STACK}])
+
+    other = [{"Key": "stack", "Value": "other"}]
+    refusal = refused(lambda: change(Resources=[task_id], Tags=other))
     assert refusal[0] == "UnauthorizedOperation"
 
 
@@ -378,6 +418,23 @@ def test_a_recipe_needs_permission_to_read_what_it_names(admin: Account) -> None
     )
     someone = user(admin, *may, read, allow("imagebuilder:GetComponent", on=component))
     assert someone.images.create_image_recipe(**wanted)["imageRecipeArn"]
+
+
+def test_a_recipe_needs_permission_to_read_each_of_its_components(admin: Account) -> None:
+    prefix = "arn:aws:imagebuilder:us-east-1:aws:component"
+    first, second = f"{prefix}/update-linux/x.x.x", f"{prefix}/python-3-linux/x.x.x"
+    may = [allow("imagebuilder:CreateImageRecipe"), allow("ec2:DescribeImages")]
+    someone = user(admin, *may, allow("imagebuilder:GetComponent", on=first))
+    wanted: Any = {
+        "name": "recipe",
+        "semanticVersion": "1.0.0",
+        "parentImage": "ami-0123456789abcdef0",
+        "components": [{"componentArn": first}, {"componentArn": second}],
+    }
+
+    denied(
+        lambda: someone.images.create_image_recipe(**wanted), "imagebuilder:GetComponent", second
+    )
 
 
 def test_a_pipeline_needs_permission_to_read_its_parts(admin: Account) -> None:

@@ -10,7 +10,8 @@ import pytest
 from local_aws import seams
 from local_aws.server.world import World
 from local_aws.services.stepfunctions.executions import Executions
-from tests.local_aws.account import policy, refused
+from tests.local_aws.account import READ, REGISTER, policy, refused
+from tests.local_aws.account import TRUST as TRUST_OF_VM_IMPORT
 from tests.local_aws.custom_resources import TRUST, eventually
 from tests.support.local_services import VirtualClock
 
@@ -138,6 +139,22 @@ def test_the_status_of_a_stack_is_shown_when_the_lag_is_over(
     server.advance(301)
     assert stacks(StackName=id_) == [("late", "DELETE_COMPLETE")]
     assert stacks() == []
+
+
+def test_a_stack_is_not_shown_until_the_whole_lag_is_over(
+    server: LocalAws, aws: Account, session: boto3.Session
+) -> None:
+    server.knobs(stack_lag_seconds=86400)
+    client: Any = session.client("cloudformation", aws_access_key_id=aws.account_id)
+    template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    id_ = client.create_stack(StackName="late", TemplateBody=json.dumps(template))["StackId"]
+    assert eventually(lambda: "CREATE_COMPLETE" in str(client.describe_stack_events(StackName=id_)))
+
+    server.advance(80000)
+
+    assert client.describe_stacks()["Stacks"] == []
+    server.advance(6401)
+    assert len(client.describe_stacks()["Stacks"]) == 1
 
 
 @pytest.fixture
@@ -397,4 +414,33 @@ def test_a_service_sees_the_trust_policy_of_a_role_when_the_lag_is_over(aws: Acc
 
     aws.start()
     aws.server.advance(301)
+    assert refused(aws.start)[0] == "InvalidParameter"
+
+
+def test_a_service_sees_an_update_of_a_role_by_a_stack_when_the_lag_is_over(
+    aws: Account, session: boto3.Session
+) -> None:
+    client: Any = session.client("cloudformation", aws_access_key_id=aws.account_id)
+
+    def put(act: Callable[..., object], trust: dict[str, Any]) -> None:
+        policy = {"PolicyName": "disks", "PolicyDocument": {"Statement": [READ, REGISTER]}}
+        role = {"RoleName": "vmimport", "AssumeRolePolicyDocument": trust, "Policies": [policy]}
+        resources = {"Role": {"Type": "AWS::IAM::Role", "Properties": role}}
+        capabilities = {"Capabilities": ["CAPABILITY_NAMED_IAM"]}
+        body = json.dumps({"Resources": resources})
+        act(StackName="role", TemplateBody=body, **capabilities)
+        assert eventually(lambda: status().endswith("_COMPLETE"))
+
+    def status() -> str:
+        return str(client.describe_stacks(StackName="role")["Stacks"][0]["StackStatus"])
+
+    put(client.create_stack, {"Statement": [TRUST_OF_VM_IMPORT]})
+    aws.start()
+    aws.server.knobs(iam_lag_seconds=86400)
+
+    put(client.update_stack, TRUST)
+
+    assert status() == "UPDATE_COMPLETE"
+    aws.start()
+    aws.server.advance(86401)
     assert refused(aws.start)[0] == "InvalidParameter"

@@ -229,6 +229,15 @@ def test_a_client_token_with_other_parameters_is_a_mismatch(aws: Account) -> Non
     assert aws.import_image(task_id, clientToken="token", description="d") == first
 
 
+def test_operations_do_not_share_client_tokens(aws: Account) -> None:
+    recipe: Any = {"name": "recipe", "semanticVersion": "1.0.0"}
+    image = aws.import_image(clientToken="token")
+
+    made = aws.images.create_image_recipe(parentImage=image, **recipe, clientToken="token")
+
+    assert made["imageRecipeArn"].endswith(":image-recipe/recipe/1.0.0")
+
+
 def test_a_version_or_wildcard_arn_finds_only_available_builds(aws: Account) -> None:
     task_id = aws.start()
     first = aws.import_image(task_id)

@@ -9,9 +9,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.local_aws.account import policy
-from tests.local_aws.custom_resources import TRUST
+from tests.local_aws.custom_resources import TRUST, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import boto3
 
 TOPIC = {"Type": "AWS::SNS::Topic"}
@@ -82,6 +84,37 @@ def test_a_stack_with_a_role_whose_policies_are_too_large_fails(session: boto3.S
 
     events = client.describe_stack_events(StackName="large-role")["StackEvents"]
     assert "Maximum policy size of 10240 bytes exceeded" in str(events)
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_a_stack_update_that_makes_the_policies_of_a_role_too_large_is_rolled_back(
+    session: boto3.Session, *, separate: bool
+) -> None:
+    client: Any = session.client("cloudformation")
+    name = f"growing-role-{separate}"
+
+    def put(act: Callable[..., object], characters: int) -> str:
+        """Create or update the stack; return the reasons in its events."""
+        policy = {"PolicyName": "large", "PolicyDocument": json.loads(statement(characters))}
+        role = {"AssumeRolePolicyDocument": TRUST, "Policies": [] if separate else [policy]}
+        resources = {"Role": {"Type": "AWS::IAM::Role", "Properties": role}}
+        if separate:
+            properties = {**policy, "Roles": [{"Ref": "Role"}]}
+            resources["Policy"] = {"Type": "AWS::IAM::Policy", "Properties": properties}
+        body = json.dumps({"Resources": resources})
+        act(StackName=name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
+        assert eventually(lambda: status().endswith("_COMPLETE"))
+        return str(client.describe_stack_events(StackName=name)["StackEvents"])
+
+    def status() -> str:
+        return str(client.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"])
+
+    put(client.create_stack, 10_240)
+
+    reasons = put(client.update_stack, 10_241)
+
+    assert "Maximum policy size of 10240 bytes exceeded" in reasons
+    assert status() == "UPDATE_ROLLBACK_COMPLETE"
 
 
 def test_the_policy_of_a_function_has_at_most_20480_characters(session: boto3.Session) -> None:

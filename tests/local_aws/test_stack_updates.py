@@ -32,14 +32,21 @@ class Exporter:
         self._client: Any = server.session().client("cloudformation")
         self.name = f"exporter-{next(_numbers)}"
 
-    def put(self, value: str, *, export: str = "", is_exported: bool = True) -> str:
-        """Create or update the stack; return the reasons in its events."""
+    def put(
+        self, value: str, *, export: str = "", is_exported: bool = True, after: str = ""
+    ) -> str:
+        """Create or update the stack, maybe with a first export that nobody uses.
+
+        Returns:
+            The reasons in its events.
+        """
         exported = {"Export": {"Name": export or self.name}} if is_exported else {}
-        return self._put(self.name, {"Value": value, **exported})
+        first = {"First": {"Value": "1", "Export": {"Name": after}}} if after else {}
+        return self._put(self.name, {**first, "Out": {"Value": value, **exported}})
 
     def add_user(self) -> str:
         name = f"{self.name}-user"
-        self._put(name, {"Value": {"Fn::ImportValue": self.name}})
+        self._put(name, {"Out": {"Value": {"Fn::ImportValue": self.name}}})
         return name
 
     def status(self) -> str:
@@ -50,9 +57,9 @@ class Exporter:
         (stack,) = self._client.describe_stacks(StackName=self.name)["Stacks"]
         return str(stack["Outputs"][0]["OutputValue"])
 
-    def _put(self, name: str, output: dict[str, Any]) -> str:
+    def _put(self, name: str, outputs: dict[str, Any]) -> str:
         resources = {"Topic": {"Type": "AWS::SNS::Topic"}}
-        template = json.dumps({"Resources": resources, "Outputs": {"Out": output}})
+        template = json.dumps({"Resources": resources, "Outputs": outputs})
         known = {s["StackName"] for s in self._client.describe_stacks()["Stacks"]}
         put = self._client.update_stack if name in known else self._client.create_stack
         put(StackName=name, TemplateBody=template)
@@ -77,6 +84,18 @@ def test_an_export_in_use_cannot_change(server: LocalAws, what: str, *, is_expor
     assert f"Export {exporter.name} cannot be {what} as it is in use by {user}" in reasons
     assert exporter.status() == "UPDATE_ROLLBACK_COMPLETE"
     assert exporter.value() == "first"
+
+
+def test_an_export_in_use_cannot_change_after_one_that_nobody_uses(server: LocalAws) -> None:
+    exporter = Exporter(server)
+    unused = f"{exporter.name}-unused"
+    exporter.put("first", after=unused)
+    user = exporter.add_user()
+
+    reasons = exporter.put("second", after=unused)
+
+    assert f"Export {exporter.name} cannot be updated as it is in use by {user}" in reasons
+    assert exporter.status() == "UPDATE_ROLLBACK_COMPLETE"
 
 
 def test_another_stack_cannot_have_the_name_of_an_export(server: LocalAws) -> None:

@@ -22,11 +22,12 @@ VHD = bytes(1024) + b"conectix" + bytes(504)
 VHDX = b"vhdxfile" + bytes(1016)
 
 
-def ova(*names: str, named: str = "disk1.vmdk") -> bytes:
+def ova(*names: str, named: str = "disk1.vmdk", disks: int = 1) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name in ("box.ovf", *names):
-            text = f'<Envelope><References><File ovf:href="{named}"/></References></Envelope>'
+            files = f'<File ovf:href="{named}"/>' * disks
+            text = f"<Envelope><References>{files}</References></Envelope>"
             data = text.encode() if name.endswith(".ovf") else VMDK
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
@@ -296,6 +297,48 @@ def test_each_disk_creates_a_snapshot(aws: Account) -> None:
     devices = [detail["DeviceName"] for detail in aws.task(task_id)["SnapshotDetails"]]
     assert devices == ["/dev/sda1", "/dev/sdb"]
     assert len(aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 2
+
+
+def devices(aws: Account, *names: str | None) -> list[str]:
+    """Import a disk with each name of a device, or none; return the devices of the AMI."""
+    disk = {"Format": "RAW", "Url": f"s3://{aws.bucket}/disk.raw"}
+    disks = [{**disk, **({"DeviceName": name} if name else {})} for name in names]
+    task_id = aws.start(DiskContainers=disks)
+    aws.finish()
+    assert aws.task(task_id)["Status"] == "completed"
+    (ami,) = aws.ec2.describe_images(Owners=["self"])["Images"]
+    return [mapping["DeviceName"] for mapping in ami["BlockDeviceMappings"]]
+
+
+def test_21_disks_have_a_device_each(aws: Account) -> None:
+    others = [f"/dev/sd{letter}" for letter in "bcdefghijklmnopqrstu"]
+    assert devices(aws, *[None] * 21) == ["/dev/sda1", *others]
+
+
+def test_a_disk_without_a_device_gets_one_that_no_other_disk_has(aws: Account) -> None:
+    names = ("/dev/xvda", None, "/dev/sdb", None, "/dev/sdd", None)
+    assert devices(aws, *names) == [
+        *("/dev/xvda", "/dev/sdc", "/dev/sdb", "/dev/sde", "/dev/sdd", "/dev/sdf")
+    ]
+
+
+def test_the_device_of_an_ova_is_that_of_its_first_disk(aws: Account) -> None:
+    disk: Any = {"Format": "OVA", "Url": f"s3://{aws.bucket}/disk.raw", "DeviceName": "/dev/xvda"}
+    task_id = aws.start(ova("disk1.vmdk", disks=2), DiskContainers=[disk])
+    aws.finish()
+    details = aws.task(task_id)["SnapshotDetails"]
+    assert [detail["DeviceName"] for detail in details] == ["/dev/xvda", "/dev/sdb"]
+
+
+@pytest.mark.parametrize("is_ova", [True, False])
+def test_an_import_of_more_than_21_disks_fails(aws: Account, *, is_ova: bool) -> None:
+    place = f"s3://{aws.bucket}/disk.raw"
+    data = ova("disk1.vmdk", disks=22) if is_ova else RAW
+    disk: Any = {"Format": "OVA" if is_ova else "RAW", "Url": place}
+    task_id = aws.start(data, DiskContainers=[disk] * (1 if is_ova else 22))
+    aws.finish()
+    task = aws.task(task_id)
+    assert (task["Status"], "21 volumes" in task["StatusMessage"]) == ("deleted", True)
 
 
 @pytest.mark.parametrize(
@@ -600,6 +643,26 @@ def test_create_tags_adds_tags_to_a_task(aws: Account) -> None:
     task_id = aws.start()
     aws.ec2.create_tags(Resources=[task_id], Tags=[{"Key": "a", "Value": "b"}])
     assert aws.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+def test_delete_tags_retains_a_tag_with_another_value(aws: Account) -> None:
+    task_id = aws.start()
+    tags: Any = [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d"}]
+    aws.ec2.create_tags(Resources=[task_id], Tags=tags)
+
+    asked: Any = [{"Key": "a", "Value": "other"}, {"Key": "c", "Value": "d"}]
+    aws.ec2.delete_tags(Resources=[task_id], Tags=asked)
+
+    assert aws.task(task_id)["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+def test_a_task_has_the_tags_of_each_specification(aws: Account) -> None:
+    tags = [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d"}]
+    specifications = [{"ResourceType": "import-image-task", "Tags": [tag]} for tag in tags]
+
+    task_id = aws.start(TagSpecifications=specifications)
+
+    assert aws.task(task_id)["Tags"] == tags
 
 
 @pytest.mark.parametrize(

@@ -136,12 +136,14 @@ def returns(becomes: str) -> Change:
 
 
 def iterate(name: str, becomes: str) -> Change:
-    """Have the `for` with a variable run over the value of an expression."""
+    """Have the `for` with a variable, also of a comprehension, run over another expression."""
 
     def change(root: ast.AST) -> int:
         count = 0
         for node in ast.walk(root):
-            if isinstance(node, ast.For) and getattr(node.target, "id", None) == name:
+            if not isinstance(node, (ast.For, ast.comprehension)):
+                continue
+            if getattr(node.target, "id", None) == name:
                 node.iter = _expression(becomes)
                 count += 1
         return count

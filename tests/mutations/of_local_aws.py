@@ -96,6 +96,13 @@ MUTATIONS: Final = (
         "image_builder",
     ),
     _fault(
+        "all operations share their client tokens",
+        _IMAGE_BUILDER,
+        f"{_IMAGES}._once",
+        assign("key", "('', request.pop('clientToken'))"),
+        "image_builder",
+    ),
+    _fault(
         "a client token may be used with other parameters",
         _IMAGE_BUILDER,
         f"{_IMAGES}._once",
@@ -144,6 +151,14 @@ MUTATIONS: Final = (
     ),
     # EC2
     _fault("EC2 imports any architecture", _VM_IMPORT, "_check", never("allowed"), "vm_import"),
+    _fault("an import may have 22 disks", _VM_IMPORT, "", assign("_MOST_DISKS", "22"), "vm_import"),
+    _fault(
+        "two disks have the same device",
+        _VM_IMPORT,
+        "_name_devices",
+        assign("taken", "set()"),
+        "vm_import",
+    ),
     _fault(
         "a task is remembered for 8 days",
         _VM_IMPORT,
@@ -200,6 +215,13 @@ MUTATIONS: Final = (
         never("startswith"),
         "vm_import",
     ),
+    _fault(
+        "DeleteTags deletes a tag with another value",
+        "ec2.tags",
+        "delete_tags",
+        drop_operand("value"),
+        "vm_import",
+    ),
     _fault("an AMI may have 51 tags", "ec2.tags", "", assign("_MOST_TAGS", "51"), "vm_import"),
     _fault(
         "tags of what does not exist are accepted",
@@ -214,6 +236,20 @@ MUTATIONS: Final = (
         "ec2.permissions",
         "ec2_checks",
         iterate("resource_id", "request['Resources'][:1]"),
+        "authorization",
+    ),
+    _fault(
+        "CreateTags is authorized whatever the values of the tags",
+        "ec2.permissions",
+        "ec2_checks",
+        assign("asked", "tag_key_names(tags)"),
+        "authorization",
+    ),
+    _fault(
+        "ImportImage is not authorized on its AMI",
+        "ec2.permissions",
+        "ec2_checks",
+        drop_statement(":image/*"),
         "authorization",
     ),
     _fault(
@@ -295,6 +331,13 @@ MUTATIONS: Final = (
         "quotas",
     ),
     _fault(
+        "an update of a role by a stack has no limit",
+        "iam.role_policies",
+        "register",
+        iterate("act", "('create', 'delete')"),
+        "quotas",
+    ),
+    _fault(
         "the policy of a function has no limit",
         "iam.role_policies",
         "_limited",
@@ -306,6 +349,13 @@ MUTATIONS: Final = (
         "iam.role_policies",
         "_Changes.policies_of_role",
         always("past"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "IAM sees an update of a role by a stack at once",
+        "iam.role_policies",
+        "register",
+        iterate("act", "('create', 'delete')"),
         "eventual_consistency",
     ),
     _fault(
@@ -362,6 +412,13 @@ MUTATIONS: Final = (
         "cloudformation.stack_reads",
         "StackReads._lagging.lagging",
         assign("lag", "0"),
+        "eventual_consistency",
+    ),
+    _fault(
+        "DescribeStacks sees each change after a second",
+        "cloudformation.stack_reads",
+        "StackReads._lagging.lagging",
+        assign("then", "self._world.now() - min(lag, 1)"),
         "eventual_consistency",
     ),
     _fault(
@@ -506,6 +563,37 @@ MUTATIONS: Final = (
         "_forget_failed_creations",
         always("DeletionPolicy"),
         "stack_operations",
+    ),
+    _fault(
+        "only the first export in use cannot change",
+        "cloudformation.exports",
+        "change_exports",
+        assign(
+            "value",
+            "exports.get(name, {}).get('Value') if output is before[0] else output['OutputValue']",
+        ),
+        "stack_updates",
+    ),
+    _fault(
+        "only the first snapshot of ImportImage is checked",
+        "ec2.permissions",
+        "ec2_checks",
+        iterate("container", "request.get('DiskContainers', [])[:1]"),
+        "authorization",
+    ),
+    _fault(
+        "only the first specification of tags is applied",
+        _VM_IMPORT,
+        "_given_tags",
+        iterate("specification", "specifications[:1]"),
+        "vm_import",
+    ),
+    _fault(
+        "only the first component of a recipe needs permission",
+        "imagebuilder.permissions",
+        "_named",
+        iterate("component", "request.get('components', [])[:1]"),
+        "authorization",
     ),
     _fault(
         "only the first resource of DeleteTags must exist",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import string
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -85,6 +86,14 @@ _FORBIDDEN: Final = (
 
 # The text is not known.
 _LICENSES_DENIED: Final = "ClientError: The service role may not use the license configurations"
+# https://docs.aws.amazon.com/vm-import/latest/userguide/limitations-image-importing.html
+_MOST_DISKS: Final = 21
+# The text is not known.
+_TOO_MANY_DISKS: Final = f"ClientError: More than {_MOST_DISKS} volumes are not supported"
+# There are more names than disks. That the others follow the root volume in order is inferred.
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html
+_ROOT_DEVICE: Final = "/dev/sda1"
+_OTHER_DEVICES: Final = tuple(f"/dev/sd{letter}" for letter in string.ascii_lowercase[1:])
 
 
 @dataclass
@@ -329,9 +338,7 @@ class VmImport:
                 for detail in task.details:
                     detail["Status"] = "completed"
             case "preparing to boot":
-                for index, detail in enumerate(task.details):
-                    letter = "bcdefghijklmnop"[index - 1]
-                    detail.setdefault("DeviceName", f"/dev/sd{letter}" if index else "/dev/sda1")
+                _name_devices(task.details)
             case "preparing ami":
                 self._make_snapshots(task)
 
@@ -509,16 +516,31 @@ def _validated(task: ImportTask) -> list[dict[str, Any]]:
             disks = [Disk("RAW", snapshot["VolumeSize"] * 2**30)]
         else:
             disks = read_disks(detail.get("Format"), _disk_data(task, detail))
+        # An OVA names one device, that of its first disk.
+        without_device = {name: value for name, value in detail.items() if name != "DeviceName"}
         details += [
             {
-                **detail,
+                **(without_device if index else detail),
                 "Format": disk.format,
                 "DiskImageSize": float(disk.size),
                 "Status": "active",
             }
-            for disk in disks
+            for index, disk in enumerate(disks)
         ]
+    if len(details) > _MOST_DISKS:
+        raise DiskError(_TOO_MANY_DISKS)
     return details
+
+
+def _name_devices(details: list[dict[str, Any]]) -> None:
+    """Name the devices of the disks that have no name; the first disk is the root volume."""
+    taken = {detail.get("DeviceName") for detail in details}
+    for index, detail in enumerate(details):
+        if "DeviceName" in detail:
+            continue
+        names = _OTHER_DEVICES if index else (_ROOT_DEVICE, *_OTHER_DEVICES)
+        detail["DeviceName"] = next(name for name in names if name not in taken)
+        taken.add(detail["DeviceName"])
 
 
 def _disk_data(task: ImportTask, detail: dict[str, Any]) -> bytes:
