@@ -634,6 +634,50 @@ MUTATIONS = (
         "Reconciler._create_under",
         never("created", "token"),
     ),
+    # what an attack found
+    _fault(
+        "an image that was retained today is deleted",
+        "image.resource",
+        "Images._operation_begun",
+        returns("None"),
+    ),
+    _fault(
+        "errors of different kinds share their time",
+        "cloudformation.step",
+        "State.may_pass",
+        drop_operand("delayed_by", "kind"),
+    ),
+    _fault(
+        "an image that is listed late has no time after an outage",
+        "image.resource",
+        "Images.create",
+        call("may_pass", "self.repeats(not_listed)"),
+    ),
+    _fault("the date of an event is exact", "reconciler", "", assign("_OLDEST_DATE", "0")),
+    _fault(
+        "a clean-up that fails hides the time-out", "index", "_take", drop_operand("import_failure")
+    ),
+    _fault(
+        "a time-out cancels the task of the stack",
+        "image.resource",
+        "Images.delete",
+        drop_operand("import_failure", beside="properties"),
+    ),
+    _fault(
+        "deleting a snapshot is not repeated", "aws.ec2", "Ec2.delete_snapshots", never("repeats")
+    ),
+    _fault(
+        "a snapshot that may be a disk is deleted", "amis", "Amis.delete", call("_not_tagged", "[]")
+    ),
+    _fault(
+        "an AMI stays without a word", "image.resource", "Images.delete", never("delete_ami", "ami")
+    ),
+    _fault(
+        "a denied list of snapshots fails a delete without an AMI",
+        "amis",
+        "Amis.delete",
+        assign("is_tolerated", "nullcontext()"),
+    ),
     # what an import creates
     _fault(
         "snapshots that DeregisterImage did not delete are forgotten",
@@ -693,8 +737,8 @@ MUTATIONS = (
     # the constructs
     _fault(
         "an image from an ARN is in the environment of the stack",
-        "cdk_vm_import.imported_vm_image",
-        "_ImageFromArn.__init__",
+        "cdk_vm_import._existing_image",
+        "ImageFromAttributes.__init__",
         drop_keyword("environment_from_arn"),
     ),
     _fault(
