@@ -293,11 +293,12 @@ def _format(name: str, given: DiskFormat | None) -> list[str]:
     endings = ", ".join(f".{known.lower()}" for known in _FORMATS)
     if given is not None and not isinstance(given, DiskFormat):
         return [f"has the format {given!r}, which is not one of {', '.join(_FORMATS)}."]
+    # The ending may be known though the rest is a token.
+    if problem := problem_of_name(name):
+        return [problem]
     if cdk.Token.is_unresolved(name):
         if given is None:
             return ["has a name that is known only at deployment: use the argument format."]
-    elif problem := problem_of_name(name):
-        return [problem]
     elif given is None and format_of_name(name) is None:
         return [f"has a name without one of the endings {endings}: use the argument format."]
     return []

@@ -19,6 +19,7 @@ from cdk_vm_import import (
     VmImportProvider,
     VmImportRole,
     VmImportTask,
+    vm_import_task,
 )
 from contract import ImageProperty, ResourceType, TaskProperty
 
@@ -145,15 +146,25 @@ def test_an_export_needs_the_output(stack: cdk.Stack, import_image: ImportImage)
         import_image(stack, stack_output=False, export_name="golden")
 
 
-@pytest.mark.parametrize(("size", "count"), [(2 * 2**30, 0), (2 * 2**30 + 512, 1)])
+@pytest.mark.parametrize(
+    ("limit", "size", "count"),
+    [
+        (2**20, 2**20, 0),
+        (2**20, 2**20 + 512, 1),
+        # CDK reads the whole file.
+        pytest.param(2 * 2**30, 2 * 2**30 + 512, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_local_disk_of_more_than_2_gib_causes_a_warning(
-    tmp_path: Path, size: int, count: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, size: int, count: int
 ) -> None:
+    assert vm_import_task._LARGE_FILE == 2 * 2**30
+    monkeypatch.setattr(vm_import_task, "_LARGE_FILE", limit)
     disk = tmp_path / "disk.raw"
     disk.write_bytes(bytes(510) + b"\x55\xaa")
     with disk.open("r+b") as file:
         file.truncate(size)
-    # The asset is not copied, and its content is not read.
+    # The asset is not copied.
     app = cdk.App(context={"aws:cdk:disable-asset-staging": True})
     stack = cdk.Stack(app, "Stack")
 
@@ -161,7 +172,8 @@ def test_a_local_disk_of_more_than_2_gib_causes_a_warning(
 
     found = warnings(stack)
     assert len(found) == count
-    assert all("2.0 GiB" in warning and "VmDisk.from_bucket" in warning for warning in found)
+    expected = f"a local disk has {size / 2**30:.1f} GiB"
+    assert all(expected in warning and "VmDisk.from_bucket" in warning for warning in found)
 
 
 @pytest.mark.parametrize("cls", [ImportedVmImage, VmImportTask, VmImportRole, VmImportProvider])

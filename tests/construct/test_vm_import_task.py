@@ -651,6 +651,14 @@ def test_an_ova_must_be_the_only_disk(stack: cdk.Stack, import_disks: ImportDisk
         import_disks(stack, disks=disks)
 
 
+def test_the_ending_of_a_key_is_checked_though_the_rest_is_a_token(stack: cdk.Stack) -> None:
+    key = f"{cdk.CfnParameter(stack, 'Folder').value_as_string}/rhel9.qcow2"
+
+    (problem,) = VmDisk.from_bucket(bucket(stack), key, format=DiskFormat.RAW)._problems
+
+    assert "is a qcow2 disk, which ImportImage does not support" in problem
+
+
 def test_a_key_that_is_a_token_requires_a_format(
     stack: cdk.Stack, import_disks: ImportDisks
 ) -> None:
