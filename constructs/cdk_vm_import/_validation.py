@@ -194,8 +194,8 @@ def tags(value: object) -> Iterator[str]:
         return
     if len(value) > contract.MAX_TAGS:
         yield (
-            f"tags has {len(value)} entries: use at most {contract.MAX_TAGS}. AWS allows 50, and "
-            f"the library adds {len(contract.OwnTag)}."
+            f"tags has {len(value)} entries: use at most {contract.MAX_TAGS}. AWS allows 50, "
+            f"the library adds {len(contract.OwnTag)}, and Image Builder may add one."
         )
     for key, tag in value.items():
         yield from _tag_key(key)

@@ -61,10 +61,10 @@ def problem_of_file(path: Path, disk_format: DiskFormat) -> str | None:
         )
     found = _format_of(head, tail)
     if found is None:
-        return f"is not a {disk_format.value} disk, and not a disk of another supported format."
+        return f"is not {disk_format.value}, and not in another supported format."
     if found is not disk_format:
         return (
-            f"is not a {disk_format.value} disk, but {found.value}: correct the format or the "
+            f"is {found.value}, not {disk_format.value}: correct the format or the "
             "ending of the file name."
         )
     if found is DiskFormat.VMDK and not _is_stream_optimized(head):

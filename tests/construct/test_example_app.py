@@ -125,7 +125,7 @@ def test_context_values_describe_the_image(synthesize: Synthesize, tmp_path: Pat
         ImageProperty.VM_IMPORT_TASK_ID: TASK["vm_import_task_id"],
         ImageProperty.TAGS: {"team": "platform", "note": "a=b"},
     }
-    assert recipe["Version"] == "2.0.1"
+    assert recipe["Name"] == "win-updated"
     assert "component/update-windows/x.x.x" in json.dumps(recipe["Components"])
 
 

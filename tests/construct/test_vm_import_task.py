@@ -318,12 +318,12 @@ def test_a_vhd_of_fixed_size_is_recognised_by_its_footer(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("disk.vmdk", real_disk("RAW"), "is not a VMDK disk, but RAW: correct the format"),
-        ("disk.raw", real_disk("VHDX"), "is not a RAW disk, but VHDX"),
-        ("disk.ova", real_disk("VMDK"), "is not a OVA disk, but VMDK"),
-        ("disk.vhdx", b"", "is not a VHDX disk, and not a disk of another supported format."),
-        ("disk.raw", bytes(1024), "is not a RAW disk, and not a disk of another supported format."),
-        ("disk.raw", lzma.compress(bytes(1024)), "is not a RAW disk, and not a disk of another"),
+        ("disk.vmdk", real_disk("RAW"), "is RAW, not VMDK: correct the format"),
+        ("disk.raw", real_disk("VHDX"), "is VHDX, not RAW"),
+        ("disk.ova", real_disk("VMDK"), "is VMDK, not OVA"),
+        ("disk.vhdx", b"", "is not VHDX, and not in another supported format."),
+        ("disk.raw", bytes(1024), "is not RAW, and not in another supported format."),
+        ("disk.raw", lzma.compress(bytes(1024)), "is not RAW, and not in another"),
         ("disk.raw", b"QFI\xfb".ljust(512, b"\0"), "is a qcow2 disk, which ImportImage does not"),
         ("disk.vmdk", b"# Disk DescriptorFile\n", "is only the descriptor of a VMDK"),
         ("disk.qcow2", b"QFI\xfb", "is a qcow2 disk, which ImportImage does not support: convert"),

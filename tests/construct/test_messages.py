@@ -1,0 +1,356 @@
+"""Every error and warning that the constructs can raise is in messages.txt, as a user sees it.
+
+To write the file again: UPDATE_MESSAGES=1 make pytest ARGS=tests/construct/test_messages.py
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import assertions
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
+
+from cdk_vm_import import (
+    BootMode,
+    ImportedVmImage,
+    LicenseType,
+    Platform,
+    VmDisk,
+    VmImportProvider,
+    VmImportRole,
+    VmImportTask,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILE: Final = Path(__file__).with_name("messages.txt")
+SOURCES: Final = Path(__file__).parents[2] / "constructs/cdk_vm_import"
+ARN: Final = "arn:aws:imagebuilder:eu-west-1:123456789012:image/rhel9/1.0.0/1"
+HERE: Final = cdk.Environment(account="210987654321", region="us-east-1")
+
+
+def image(stack: cdk.Stack, name: str = "Image", **arguments: Any) -> ImportedVmImage:
+    required: dict[str, Any] = {
+        "image_name": "rhel9",
+        "semantic_version": "1.0.0",
+        "platform": Platform.LINUX,
+    }
+    if "vm_import_task" not in arguments:
+        required["vm_import_task_id"] = "import-ami-0123456789abcdef0"
+    return ImportedVmImage(stack, name, **required | arguments)
+
+
+def task(stack: cdk.Stack, *disks: VmDisk, **arguments: Any) -> VmImportTask:
+    return VmImportTask(stack, "Import", **{"disks": list(disks)} | arguments)
+
+
+def bucket(stack: cdk.Stack) -> s3.IBucket:
+    return s3.Bucket.from_bucket_name(stack, "Bucket", "disks")
+
+
+def stored(stack: cdk.Stack, key: Any = "a.vmdk", **arguments: Any) -> VmDisk:
+    found = stack.node.try_find_child("Bucket") or bucket(stack)
+    return VmDisk.from_bucket(found, key, **arguments)  # type: ignore[arg-type]
+
+
+def imported(stack: cdk.Stack, key: Any = "a.vmdk", **arguments: Any) -> VmImportTask:
+    """A task with one disk in a bucket."""
+    return task(stack, stored(stack, key), **arguments)
+
+
+def local(stack: cdk.Stack, name: str, content: bytes) -> VmImportTask:
+    """A task with a file of the current folder."""
+    Path(name).write_bytes(content)
+    return task(stack, VmDisk.from_asset(name))
+
+
+def token(stack: cdk.Stack) -> str:
+    return cdk.CfnParameter(stack, "Token").value_as_string
+
+
+def other(stack: cdk.Stack) -> cdk.Stack:
+    return cdk.Stack(stack.node.root, "Other")  # type: ignore[arg-type]
+
+
+def large(stack: cdk.Stack) -> VmImportTask:
+    disk = VmDisk.from_snapshot("snap-0123456789abcdef0")
+    # A file of that size takes CDK long to read.
+    type(disk)._size = property(lambda _: 3 * 2**30)  # type: ignore[assignment,method-assign]
+    return task(stack, disk)
+
+
+def buckets(stack: cdk.Stack) -> None:
+    for index in range(100):
+        found = s3.Bucket.from_bucket_name(stack, f"Bucket{index}", f"disks-{index}")
+        VmImportTask(stack, f"Import{index}", disks=[VmDisk.from_bucket(found, "a.vmdk")])
+
+
+def named(stack: cdk.Stack, name: object, **arguments: Any) -> object:
+    return ImportedVmImage.from_image_name(stack, "Image", name, **arguments)  # type: ignore[arg-type]
+
+
+def attributes(stack: cdk.Stack, **arguments: Any) -> Any:
+    return ImportedVmImage.from_image_attributes(stack, "Image", **{"image_arn": ARN} | arguments)
+
+
+# What a user does -> the message. In the order of the arguments.
+CASES: dict[str, Callable[[cdk.Stack], object]] = {
+    # where
+    "an image outside of a stack": lambda _: image("here"),  # type: ignore[arg-type]
+    "an id that is empty": lambda s: image(s, ""),
+    # an image
+    "image_name=9": lambda s: image(s, image_name=9),
+    "image_name='a/b'": lambda s: image(s, image_name="a/b"),
+    "semantic_version='1.0'": lambda s: image(s, semantic_version="1.0"),
+    "platform='Linux'": lambda s: image(s, platform="linux"),
+    "no task": lambda s: image(s, vm_import_task_id=None),
+    "vm_import_task_id='ami-0'": lambda s: image(s, vm_import_task_id="ami-0"),
+    "vm_import_task_id='import-snap-...'": lambda s: image(
+        s, vm_import_task_id="import-snap-0123456789abcdef0"
+    ),
+    "vm_import_task='import-ami-0'": lambda s: image(s, vm_import_task="import-ami-0"),
+    "a task of another stack": lambda s: image(s, vm_import_task=imported(other(s))),
+    "another platform than the task": lambda s: image(
+        s,
+        platform=Platform.WINDOWS,
+        vm_import_task=imported(s, platform=Platform.LINUX, license_type=LicenseType.BYOL),
+    ),
+    "description=''": lambda s: image(s, description=""),
+    "log_group='name'": lambda s: image(s, log_group="name"),
+    "a log group of another name": lambda s: image(
+        s, log_group=logs.LogGroup.from_log_group_name(s, "Logs", "images")
+    ),
+    "a log group without a name": lambda s: image(s, log_group=logs.LogGroup(s, "Logs")),
+    "tags=['a']": lambda s: image(s, tags=["a"]),
+    "47 tags": lambda s: image(s, tags={str(number): "" for number in range(47)}),
+    "a tag key with a question mark": lambda s: image(s, tags={"why?": ""}),
+    "a tag key of AWS": lambda s: image(s, tags={"aws:name": ""}),
+    "a tag value that is a number": lambda s: image(s, tags={"team": 1}),
+    "a tag value of 257 characters": lambda s: image(s, tags={"team": "x" * 257}),
+    "wait_for_available='no'": lambda s: image(s, wait_for_available="no"),
+    "timeout=60": lambda s: image(s, timeout=60),
+    "timeout=Duration.hours(13)": lambda s: image(s, timeout=cdk.Duration.hours(13)),
+    "a timeout that is a token": lambda s: image(
+        s, timeout=cdk.Duration.minutes(cdk.Token.as_number({"Ref": "Minutes"}))
+    ),
+    "removal_policy='destroy'": lambda s: image(s, removal_policy="destroy"),
+    "removal_policy=RemovalPolicy.SNAPSHOT": lambda s: image(
+        s, removal_policy=cdk.RemovalPolicy.SNAPSHOT
+    ),
+    "export_name='a b'": lambda s: image(s, export_name="a b"),
+    "an export without an output": lambda s: image(s, export_name="a", stack_output=False),
+    "provider='mine'": lambda s: image(s, provider="mine"),
+    "a provider of another stack": lambda s: image(s, provider=VmImportProvider(other(s), "P")),
+    "another construct with the provider's id": lambda s: [
+        cdk.CfnResource(s, "VmImportProvider", type="AWS::SNS::Topic"),
+        image(s),
+    ],
+    "delete_ami with an image that is retained": lambda s: image(s, delete_ami=True),
+    "two images of one version": lambda s: [image(s), image(s, "Second")],
+    "image_id without a wait": lambda s: image(s, wait_for_available=False).image_id,
+    "events of a name that is a token": lambda s: image(s, image_name=token(s)).on_failed("Rule"),
+    "publish_image_id_to_ssm('a b')": lambda s: image(s).publish_image_id_to_ssm("a b"),
+    "publish_image_id_to_ssm twice": lambda s: [
+        found := image(s),
+        found.publish_image_id_to_ssm("a"),
+        found.publish_image_id_to_ssm("b"),
+    ],
+    # an image from elsewhere
+    "from_image_arn('ami-0')": lambda s: ImportedVmImage.from_image_arn(s, "Image", "ami-0"),
+    "from_image_attributes(image_id='0')": lambda s: attributes(s, image_id="0"),
+    "image_id of an image from its ARN": lambda s: attributes(s).image_id,
+    "to_machine_image of an image from its ARN": lambda s: attributes(s).to_machine_image(),
+    "an image of another account and Region": lambda s: attributes(
+        cdk.Stack(s.node.root, "There", env=HERE)  # type: ignore[arg-type]
+    ),
+    "from_image_name of a token": lambda s: named(s, token(s)),
+    "from_image_name(semantic_version='x.1.0')": lambda s: named(
+        s, "rhel9", semantic_version="x.1.0"
+    ),
+    "image_id of an image from its name": lambda s: named(s, "rhel9").image_id,  # type: ignore[attr-defined]
+    # an import task
+    "disks=[]": task,
+    "disks='a.vmdk'": lambda s: task(s, disks="a.vmdk"),
+    "disks=['a.vmdk']": lambda s: task(s, disks=["a.vmdk"]),
+    "22 disks": lambda s: task(s, *[stored(s)] * 22),
+    "an OVA and another disk": lambda s: task(s, stored(s, "a.ova"), stored(s)),
+    "two disks on one device": lambda s: task(
+        s, *[stored(s, device_name="/dev/sdf") for _ in range(2)]
+    ),
+    "platform=Platform.MACOS": lambda s: imported(s, platform=Platform.MACOS),
+    "platform='linux'": lambda s: imported(s, platform="linux"),
+    "architecture='arm64'": lambda s: imported(s, architecture="arm64"),
+    "boot_mode='uefi-preferred'": lambda s: imported(s, boot_mode="uefi-preferred"),
+    "UEFI with a snapshot": lambda s: task(
+        s, VmDisk.from_snapshot("snap-0123456789abcdef0"), boot_mode=BootMode.UEFI
+    ),
+    "Linux with AWS's licence": lambda s: imported(
+        s, platform=Platform.LINUX, license_type=LicenseType.AWS
+    ),
+    "Windows without a licence": lambda s: imported(s, platform=Platform.WINDOWS),
+    "two licences": lambda s: imported(
+        s, license_type=LicenseType.BYOL, usage_operation="RunInstances"
+    ),
+    "usage_operation='RHEL'": lambda s: imported(s, usage_operation="RHEL"),
+    "license_configurations=['lic-0']": lambda s: imported(s, license_configurations=["lic-0"]),
+    "a key without encryption": lambda s: imported(
+        s, encrypted=False, encryption_key=kms.Key(s, "Key")
+    ),
+    "a local disk of 3 GiB": large,
+    # a disk
+    "bucket=None": lambda s: task(s, VmDisk.from_bucket(None, "a.vmdk")),  # type: ignore[arg-type]
+    "key=None": lambda s: imported(s, None),
+    "key=''": lambda s: imported(s, ""),
+    "key='s3://disks/a.vmdk'": lambda s: imported(s, "s3://disks/a.vmdk"),
+    "key='a.iso'": lambda s: imported(s, "a.iso"),
+    "key='a.qcow2'": lambda s: imported(s, "a.qcow2"),
+    "a key that is a token": lambda s: imported(s, token(s)),
+    "format='raw'": lambda s: task(s, stored(s, format="raw")),
+    "encryption_key='alias'": lambda s: task(s, stored(s, encryption_key="alias")),
+    "path=None": lambda s: task(s, VmDisk.from_asset(None)),  # type: ignore[arg-type]
+    "a path with a null character": lambda s: task(s, VmDisk.from_asset("\0")),
+    "a path that does not exist": lambda s: task(s, VmDisk.from_asset("/disks/a.vmdk")),
+    "a file of no known format": lambda s: local(s, "a.vhdx", b""),
+    "a file of another format": lambda s: local(s, "a.ova", b"KDMV".ljust(512, b"\0")),
+    "a descriptor of a VMDK": lambda s: local(s, "a.vmdk", b"# Disk DescriptorFile\n"),
+    "a VMDK that is not stream-optimized": lambda s: local(s, "a.vmdk", b"COWD".ljust(512, b"\0")),
+    "snapshot_id=None": lambda s: task(s, VmDisk.from_snapshot(None)),  # type: ignore[arg-type]
+    "snapshot_id='ami-0'": lambda s: task(s, VmDisk.from_snapshot("ami-0")),
+    # a role
+    "role_name='a b'": lambda s: VmImportRole(s, "Role", disks=[stored(s)], role_name="a b"),
+    "disks of a role in 300 buckets": lambda s: VmImportRole(
+        s,
+        "Role",
+        disks=[
+            VmDisk.from_bucket(s3.Bucket.from_bucket_name(s, f"B{n}", f"disks-{n}"), "a.vmdk")
+            for n in range(300)
+        ],
+    ),
+    # a provider
+    "a provider after its first image": lambda s: [
+        image(s),
+        VmImportProvider(s, "VmImportProvider"),
+    ],
+    "vpc='vpc-0'": lambda s: VmImportProvider(s, "Provider", vpc="vpc-0"),  # type: ignore[arg-type]
+    "vpc_subnets='private'": lambda s: VmImportProvider(
+        s,
+        "Provider",
+        vpc=ec2.Vpc(s, "Vpc"),
+        vpc_subnets="private",  # type: ignore[arg-type]
+    ),
+    "security_groups without a VPC": lambda s: VmImportProvider(
+        s, "Provider", security_groups=[ec2.SecurityGroup(s, "Group", vpc=ec2.Vpc(s, "Vpc"))]
+    ),
+    "log_retention=90": lambda s: VmImportProvider(s, "Provider", log_retention=90),  # type: ignore[arg-type]
+    "architecture='arm64' of a provider": lambda s: VmImportProvider(
+        s,
+        "Provider",
+        architecture="arm64",  # type: ignore[arg-type]
+    ),
+    "memory_size='256'": lambda s: VmImportProvider(s, "Provider", memory_size="256"),  # type: ignore[arg-type]
+    "memory_size=64": lambda s: VmImportProvider(s, "Provider", memory_size=64),
+    "disks in 100 buckets": buckets,
+}
+
+
+def messages_of(case: Callable[[cdk.Stack], object]) -> list[str]:
+    """What a user sees who does that: an error of a constructor, of synthesis, or warnings."""
+    app = cdk.App()
+    stack = cdk.Stack(app, "Stack")
+    try:
+        case(stack)
+    except ValueError as error:
+        return str(error).splitlines()
+    try:
+        app.synth()
+    except RuntimeError as error:
+        return re.findall(r"^\s*(\[Stack/.*)$", str(error), re.MULTILINE)
+    stacks = [node for node in app.node.find_all() if isinstance(node, cdk.Stack)]
+    return [
+        f"warning: {message.id.removeprefix('/')}: {message.entry.data}"
+        for found in stacks
+        for message in assertions.Annotations.from_stack(found).find_warning(
+            "*", assertions.Match.any_value()
+        )
+    ]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """All messages as the file has them."""
+    folder = Path.cwd()
+    patch = pytest.MonkeyPatch()
+    with patch.context() as context:
+        context.chdir(tmp_path_factory.mktemp("messages"))
+        context.setattr(VmDisk, "_size", VmDisk._size)  # undone: a case replaces it
+        found = {title: messages_of(case) for title, case in CASES.items()}
+    assert Path.cwd() == folder
+    assert [title for title, messages in found.items() if not messages] == []
+    text = "\n".join("\n    ".join([title, *lines]) + "\n" for title, lines in found.items())
+    return re.sub(r"TOKEN\.\d+", "TOKEN.1", text)
+
+
+def templates() -> dict[str, str]:
+    """The texts in the sources that have several words, with where they are."""
+    found = {}
+    for source in SOURCES.glob("*.py"):
+        tree = ast.parse(source.read_text())
+        skipped: set[int] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr):
+                skipped |= {id(node.value)}  # a docstring
+            if isinstance(node, ast.keyword) and node.arg == "description":
+                skipped |= {id(node.value)}  # in the template
+            if isinstance(node, ast.JoinedStr):
+                skipped |= {id(part) for part in node.values}
+        for node in ast.walk(tree):
+            if id(node) in skipped:
+                continue
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [
+                part.value if isinstance(part, ast.Constant) else None
+                for part in parts
+                if isinstance(part, (ast.Constant, ast.FormattedValue))
+            ]
+            pattern = "".join(re.escape(text) if isinstance(text, str) else ".*" for text in texts)
+            if pattern.count("\\ ") > 2:
+                found[pattern] = f"{source.name}:{getattr(node, 'lineno', 0)}"
+    return found
+
+
+# Texts that are no messages of a constructor or of synthesis.
+OTHERS: Final = {
+    "EC2\\ Image\\ Builder\\ Image\\ State\\ Change": "a detail type",
+    "is\\ not\\ installed": "needs an installation that is broken",
+    "has\\ no\\ contract\\.py": "needs an installation that is broken",
+    "to_base_image\\ needs\\ the\\ package": "tested in test_interoperability.py",
+    "module\\ ": "an AttributeError of Python",
+}
+
+
+def test_the_file_has_all_messages_as_a_user_sees_them(written: str) -> None:
+    if "UPDATE_MESSAGES" in os.environ:
+        FILE.write_text(written)
+
+    assert FILE.read_text() == written
+
+
+def test_each_text_in_the_sources_is_in_a_message() -> None:
+    text = FILE.read_text()
+    missing = {
+        pattern: where
+        for pattern, where in templates().items()
+        if not re.search(pattern, text) and not any(other in pattern for other in OTHERS)
+    }
+
+    assert missing == {}
