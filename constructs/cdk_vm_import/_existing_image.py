@@ -13,7 +13,8 @@ from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_image import VmImageBase, split_image_arn
 
 # https://docs.aws.amazon.com/imagebuilder/latest/userguide/ibhow-semantic-versioning.html
-_VERSION = re.compile(r"x\.x\.x|\d+\.x\.x|\d+\.\d+\.(x|\d+)", re.ASCII)
+_NODE = r"(0|[1-9]\d{0,9})"
+_VERSION = re.compile(rf"x\.x\.x|{_NODE}\.x\.x|{_NODE}\.{_NODE}\.(x|{_NODE})", re.ASCII)
 _ADVICE = {
     "Region": "Recipes can only use images of their own Region: import it there too.",
     "account": "Recipes can only use it if that account shares it, by AWS Resource Access Manager.",

@@ -314,9 +314,9 @@ class VmImageBase(cdk.Resource):
     ) -> events.Rule:
         """Create a rule for each change of the image's state.
 
-        Image Builder sends these events on a best effort basis, so do not rely on them alone. The
-        rule exists before the image, if this stack imports it, and is for all builds of its
-        version. See https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-imagebuilder.html
+        Image Builder sends these events on a best effort basis, so do not rely on them alone. If
+        this stack imports the image, the rule does not refer to it, so that CloudFormation creates
+        both at the same time, and is for all builds of its version. See https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-imagebuilder.html
 
         Args:
             construct_id: The id of the rule in this image.

@@ -72,7 +72,7 @@ class Amis:
             if OwnTag.STACK not in ami.tags and task and task.token:
                 changed[OwnTag.TOKEN] = task.token
             # A disk that is a snapshot belongs to somebody else.
-            disks = task.source_snapshots if task else ()
+            disks = task.source_snapshots if task else self._not_tagged(ami.snapshots)
             ids = [ami.id, *(snapshot for snapshot in ami.snapshots if snapshot not in disks)]
             if changed.items() <= ami.tags.items():
                 changed = {}

@@ -104,7 +104,7 @@ def on_step(
     Returns:
         The same with the new state, and the seconds until the next step; 0 if there is none.
     """
-    event, state = Event(payload[Step.EVENT]), State(**payload[Step.STATE])
+    event, state = Event(payload[Step.EVENT]), State.read(payload[Step.STATE])
     outcome: Outcome = None
     if state.follow_up:
         cfn_resource.log_as(event.raw, context)

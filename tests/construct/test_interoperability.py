@@ -266,7 +266,9 @@ def test_an_image_from_its_name_stands_for_the_latest_build(
     assert rule["Properties"]["EventPattern"]["resources"] == [{"prefix": arn(events)}]
 
 
-@pytest.mark.parametrize("version", ["x", "1.x", "x.1.x", "1.x.3", "1.2", "1.2.3.4", "", None, 1])
+@pytest.mark.parametrize(
+    "version", ["x", "1.x", "01.2.3", "x.1.x", "1.x.3", "1.2", "1.2.3.4", "", None, 1]
+)
 def test_a_version_filter_that_image_builder_does_not_know_is_an_error(
     stack: cdk.Stack, version: Any
 ) -> None:

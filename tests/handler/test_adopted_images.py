@@ -319,3 +319,18 @@ def test_what_a_retry_created_in_the_second_in_which_it_began_is_not_deleted(
     assert [response["Status"] for response in deleted] == ["SUCCESS", "SUCCESS"]
     assert account.images_of(image) == [arn]
     assert account.active_tasks_of(task) == [created["PhysicalResourceId"]]
+
+
+def test_a_delete_is_repeated_though_the_image_is_to_be_retained_after_a_deployment(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    """The first Delete is no sign that the image existed before."""
+    account.knobs(import_seconds=12 * 3600, cancel_import="refuse")
+    aws.step(image.start(image.create_event(account.waiting(Retain="true"))))
+    aws.let_pass(30)
+    deleted = image.send(image.delete_event(INVENTED) | ROLLS_BACK)
+    assert "is still being cancelled" in deleted["Reason"]
+
+    again = image.send(image.delete_event(INVENTED) | {STACK_STATUS: "DELETE_IN_PROGRESS"})
+
+    assert "is still being cancelled" in again["Reason"]

@@ -304,8 +304,10 @@ def test_a_disk_that_is_a_snapshot_is_retained_when_ec2_has_forgotten_its_task(
     containers: list[Any] = [{"SnapshotId": disk}]
     imported = account.ec2.import_image(Platform="Linux", DiskContainers=containers)
     task_id = imported["ImportTaskId"]
-    image.create(account.waiting(VmImportTaskId=task_id, DeleteAmi="true"))
+    properties = account.waiting(VmImportTaskId=task_id, DeleteAmi="true")
+    image.create(properties)
     aws.let_pass(10 * 86400)
+    image.update(properties | {ImageProperty.TAGS: {"stage": "live"}})
 
     deleted = image.delete()
 

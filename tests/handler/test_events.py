@@ -40,7 +40,7 @@ def test_an_event_starts_one_execution_and_does_nothing_else(
     assert image.responses() == []
 
 
-def test_an_execution_is_named_after_the_resource_the_date_and_the_request(
+def test_an_execution_is_named_after_the_resource_the_date_the_request_and_its_type(
     account: Account, image: CustomResource, other_image: CustomResource
 ) -> None:
     events = [r.create_event(account.waiting()) for r in (image, image, other_image)]
@@ -50,7 +50,7 @@ def test_an_execution_is_named_after_the_resource_the_date_and_the_request(
     resources, dates, requests = zip(*names, strict=True)
     assert resources[0] == resources[1] != resources[2]
     assert set(dates) == {"20231114T221320Z"}
-    assert list(requests) == [event["RequestId"] for event in events]
+    assert list(requests) == [f"{event['RequestId']}-C" for event in events]
 
 
 def test_a_duplicate_event_finds_its_execution(
@@ -300,13 +300,15 @@ def test_a_create_never_imports_while_its_order_is_not_known(
     assert aws.now() - start < 3600
 
 
+@pytest.mark.parametrize("retain", ["false", "true"])
+@pytest.mark.parametrize("physical_id", [None, "images-GoldenImageF00D-1ABCDEFGHIJKL"])
 def test_a_stack_can_be_deleted_though_listing_executions_is_denied(
-    account: Account, image: CustomResource
+    account: Account, image: CustomResource, retain: str, physical_id: str | None
 ) -> None:
-    image.create(account.properties())
+    image.create(account.properties(Retain=retain))
     account.fault("stepfunctions", "ListExecutions", times=ALWAYS, error=DENIED)
 
-    response = image.delete()
+    response = image.send(image.delete_event(physical_id) | ROLLS_BACK)
 
     assert response["Status"] == "SUCCESS", response["Reason"]
     assert account.images_of(image) == []

@@ -678,6 +678,18 @@ MUTATIONS = (
         "Amis.delete",
         assign("is_tolerated", "nullcontext()"),
     ),
+    _fault(
+        "a Delete counts as the beginning of a stack operation",
+        "cloudformation.executions",
+        "",
+        assign("_DELETE", "'-'"),
+    ),
+    _fault(
+        "a disk gets the tags of an image when EC2 has forgotten its task",
+        "amis",
+        "Amis.tag",
+        call("_not_tagged", "()"),
+    ),
     # what an import creates
     _fault(
         "snapshots that DeregisterImage did not delete are forgotten",

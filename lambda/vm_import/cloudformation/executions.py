@@ -16,6 +16,8 @@ from errors import SupersededError
 
 # By how many seconds the clocks of CloudFormation and of the function may differ.
 _SKEW: Final = 5
+# What the names of the executions of Deletes end with.
+_DELETE: Final = "-D"
 
 
 def data(event: Event, state: State, seconds: int = 0) -> dict[str, Any]:
@@ -88,26 +90,26 @@ def put_in_order(event: Event, started: float, *, is_first: bool = True) -> None
 
 
 def last_before(event: Event, started: float) -> float | None:
-    """Return when the last event of the resource before this one was sent.
+    """Return when the last Create or Update of the resource before a Delete was sent.
 
     Args:
-        event: CloudFormation's event.
+        event: The Delete.
         started: When its execution was started, in seconds since 1970.
 
     Returns:
-        Seconds since 1970. None if that event has ended before this one was sent.
+        Seconds since 1970. None if that event had ended before the Delete was sent.
     """
-    state_machine, name = _state_machine(event), execution_name(event)
-    sent = seconds_of(name) or started
+    state_machine = _state_machine(event)
+    sent = seconds_of(execution_name(event)) or started
     others = _of(event, state_machine.running())
     others |= _of(event, state_machine.ended_since(sent - _SKEW))
-    times = [seconds_of(other) for other in others if other != name]
+    times = [seconds_of(other) for other in others if not other.endswith(_DELETE)]
     return max((time for time in times if time and time <= sent), default=None)
 
 
 def execution_name(event: Event) -> str:
     """Return the name of an event's execution: the same when Lambda delivers the event again."""
-    return _prefix(event) + event.id
+    return f"{_prefix(event)}{event.id}-{event.request_type[0]}"
 
 
 def _state_machine(event: Event) -> StateMachine:

@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Self
 
 from errors import VmImportError
 
@@ -44,6 +44,15 @@ class State:
     """Since when it fails for a reason that is brief, in seconds since 1970."""
     delayed_by: str = ""
     """What kind of error that is: each may take its time, one after the other."""
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> Self:
+        """Read the state from an execution's data.
+
+        A later release may have written it, whose deployment was rolled back meanwhile.
+        """
+        known = {known.name for known in fields(cls)}
+        return cls(**{name: value for name, value in state.items() if name in known})
 
     @property
     def elapsed(self) -> float:

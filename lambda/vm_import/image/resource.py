@@ -264,7 +264,8 @@ class Images(ResourceType[ImageProperties, Image]):
             belongs_to = image.record.belongs_to if image else ""
             return seconds_of(belongs_to) if belongs_to != self.event.id else None
         if self.event.request_type == "Delete" and not (is_image or Placeholder.read(known)):
-            return executions.last_before(self.event, self.state.started)
+            with tolerated("when the stack operation began is not known", unless=self.repeats):
+                return executions.last_before(self.event, self.state.started)
         return None
 
     def _cancel_task(self, task_id: str, existing: Image) -> None:
