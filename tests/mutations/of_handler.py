@@ -258,7 +258,7 @@ MUTATIONS = (
         "an image that is listed late is imported again",
         "image.resource",
         "Images.create",
-        never("repeats"),
+        never("may_pass"),
     ),
     _fault(
         "images with the same ARN are cancelled under the same token",
