@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -432,3 +433,40 @@ def test_an_update_ends_whose_rollback_began_before_its_execution_was_listed(
 
     tags = tags_of(account.ami_of(arn))
     assert (tags["a"], tags.get("b")) == ("old", None)
+
+
+@pytest.mark.parametrize("sees", ["no execution", "no record"])
+@pytest.mark.parametrize("head_start", range(8, 14))
+def test_an_update_that_still_runs_retains_the_image_of_its_rollback(
+    aws: Aws, account: Account, image: CustomResource, sees: str, head_start: int
+) -> None:
+    properties = account.properties()
+    account.cancel(image.create(properties)["PhysicalResourceId"])
+    newer = {**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"}
+    update = image.update_event(newer) | ROLLS_BACK
+    aws.sleep(2)
+    back = image.update_event(properties) | ROLLS_BACK
+    if sees == "no execution":
+        aws.step_functions.more_lag_seconds = 60
+    else:
+        account.fault("imagebuilder", "TagResource", skip=1, error=DENIED)
+
+    chance = random.Random(head_start)  # noqa: S311
+    aws.deliver_at_once(update, back, chance=chance, head_start=head_start)
+
+    (response,) = aws.responses[back["ResponseURL"]]
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert response["PhysicalResourceId"] in account.images_of(image)
+
+
+def test_a_rollback_leaves_the_image_of_the_update_to_cloudformation(
+    account: Account, image: CustomResource
+) -> None:
+    properties = account.properties()
+    image.create(properties)
+    newer = {**properties, ImageProperty.SEMANTIC_VERSION: "2.0.0"}
+    updated = image.update(newer)["PhysicalResourceId"]
+
+    back = image.send(image.update_event(properties) | ROLLS_BACK)
+
+    assert {updated, back["PhysicalResourceId"]} == {*account.images_of(image)}

@@ -245,6 +245,25 @@ def test_a_rollback_repeats_its_clean_up_after_an_outage_of_lambda(
     assert account.images_of(image) == [first]
 
 
+def test_a_rollback_deletes_an_image_that_is_not_listed_yet_beside_a_failed_one(
+    aws: Aws, account: Account, image: CustomResource
+) -> None:
+    properties = account.properties()
+    first = image.create(properties)["PhysicalResourceId"]
+    newer = version(properties, 2)
+    aws.step(image.start(image.update_event(newer)))
+    (failed,) = {*account.images_of(image)} - {first}
+    account.cancel(failed)
+    account.knobs(read_lag_seconds=20)
+    image.properties = properties
+    aws.step(image.start(image.update_event(newer)))  # never responds
+
+    back = image.send(image.update_event(properties) | ROLLS_BACK)
+
+    assert back["Status"] == "SUCCESS", back["Reason"]
+    assert account.images_of(image) == [first]
+
+
 def test_a_denied_delete_is_repeated_after_an_outage_of_lambda(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:

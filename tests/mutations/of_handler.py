@@ -111,7 +111,19 @@ MUTATIONS = (
         "an Update that runs beside its rollback deletes the image of the rollback",
         "reconciler",
         f"{R}._is_left",
-        returns("True"),
+        drop_operand("is_later"),
+    ),
+    _fault(
+        "an Update that runs beside its rollback deletes an image without a record",
+        "reconciler",
+        f"{R}._clean_up_after",
+        call("put_in_order", "None"),
+    ),
+    _fault(
+        "a rollback deletes the image that CloudFormation deletes",
+        "reconciler",
+        f"{R}._is_left",
+        drop_operand("physical_id"),
     ),
     _fault(
         "a rollback deletes nothing", "reconciler", f"{R}._clean_up_after", never("_rolls_back_to")

@@ -129,6 +129,7 @@ class StepFunctions:
         state_machines: ARNs of those that exist.
         executions: All executions, in the order of their start.
         page_size: How many executions one page of ListExecutions shows at most.
+        more_lag_seconds: By how much longer ListExecutions lags behind than other lists do.
     """
 
     def __init__(self, clock: VirtualClock, lag: Callable[[], float]) -> None:
@@ -152,6 +153,7 @@ class StepFunctions:
         self.state_machines = {STATE_MACHINE}
         self.executions.clear()
         self.page_size = 100
+        self.more_lag_seconds = 0.0
 
     def call(self, model: Any, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Do an operation; request and response are checked against botocore's model.
@@ -203,7 +205,7 @@ class StepFunctions:
         if request["stateMachineArn"] not in self.state_machines:
             raise RefusedError("StateMachineDoesNotExist")
 
-        then = self._clock.now() - self._lag()
+        then = self._clock.now() - self._lag() - self.more_lag_seconds
         seen = [_as_of(then, execution) for execution in reversed(self.executions)]
         matching = [
             execution
