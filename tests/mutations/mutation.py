@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,19 @@ class StaleError(Exception):
 
 
 @dataclass(frozen=True)
+class Result:
+    """Whether the tests noticed a fault.
+
+    Attributes:
+        problem: What is wrong with the tests or with the mutation; empty if a test failed.
+        noticed_by: The test that failed.
+    """
+
+    problem: str
+    noticed_by: str = ""
+
+
+@dataclass(frozen=True)
 class Mutation:
     """A fault.
 
@@ -47,9 +61,12 @@ class Mutation:
     change: Change
     tests: tuple[str, ...]
 
-    @property
-    def problem(self) -> str:
-        """What is wrong with the tests or with the mutation; empty if the tests notice it."""
+    def run(self, noticed_by: str) -> Result:
+        """Insert the fault into a copy of the sources, and run the tests until one fails.
+
+        Args:
+            noticed_by: The test that is run first, because it failed the last time; or empty.
+        """
         with tempfile.TemporaryDirectory() as folder:
             copy, ignored = Path(folder), shutil.ignore_patterns("__pycache__", ".local_aws")
             for name in _COPIED:
@@ -57,24 +74,17 @@ class Mutation:
             try:
                 self._apply(copy)
             except StaleError as error:
-                return f"STALE: {error}"
-            path = " ".join(str(copy / root) for root in _ROOTS)
-            options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly")
-            run = subprocess.run(
-                [
-                    *(sys.executable, "-m", "pytest", *options),
-                    *("-o", f"pythonpath={path} .", *self.tests),
-                ],
-                cwd=_CHECKOUT,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        if run.returncode == 0:
-            return "SURVIVES"
+                return Result(f"STALE: {error}")
+            if noticed_by and "1 failed" in _pytest(copy, noticed_by).stdout:
+                return Result("", noticed_by)
+            tests = _pytest(copy, *self.tests)
+        if tests.returncode == 0:
+            return Result("SURVIVES")
         # A fault that only keeps the tests from running shows nothing.
-        return "" if "1 failed" in run.stdout else f"NO TEST RAN:\n{run.stdout[-2000:]}"
+        if "1 failed" not in tests.stdout:
+            return Result(f"NO TEST RAN:\n{tests.stdout[-2000:]}")
+        failed = re.search(r"^FAILED (.+?)(?: - .*)?$", tests.stdout, re.MULTILINE)
+        return Result("", failed[1] if failed else "")
 
     def _apply(self, copy: Path) -> None:
         """Write the fault into a copy of the sources.
@@ -96,6 +106,20 @@ class Mutation:
         if (count := self.change(node)) != 1:
             raise StaleError(f"{count} nodes match in {self.module}.{self.function}")
         source.write_text(ast.unparse(ast.fix_missing_locations(tree)))
+
+
+def _pytest(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Run tests with a copy of the sources until one fails."""
+    path = " ".join(str(copy / root) for root in _ROOTS)
+    options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "-o", f"pythonpath={path} .", *tests],
+        cwd=_CHECKOUT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _one(candidates: Iterable[T]) -> T:
