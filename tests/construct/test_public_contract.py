@@ -228,6 +228,14 @@ def test_the_members_of_the_state_machines_data_are_pinned() -> None:
     assert contract.UNDELIVERED_RESPONSE == "UndeliveredResponseError"
 
 
+def test_the_metrics_and_the_fields_of_the_log_that_alarms_and_queries_use_are_pinned() -> None:
+    assert contract.METRIC_NAMESPACE == "CdkVmImport"
+    assert [str(name) for name in contract.Metric] == ["Duration", "Failed"]
+    assert [str(name) for name in contract.Dimension] == ["Stack", "Resource"]
+    assert [str(name) for name in contract.LogField] == ["message", "state", "progress", "outcome"]
+    assert [str(name) for name in contract.ImportOutcome] == ["available", "failed", "timeout"]
+
+
 def test_the_names_of_the_package_are_pinned() -> None:
     assert cdk_vm_import.__all__ == [
         "Architecture",
