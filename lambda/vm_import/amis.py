@@ -64,7 +64,7 @@ class Amis:
             raise NotListedError(f"EC2 does not list the AMI {ami_id}")
         for ami in found:
             if self._owner.is_another(ami.tags):
-                logger.info({"not tagged": ami.id, "owner": ami.tags.get(OwnTag.RESOURCE)})
+                logger.info("%s is not tagged: it belongs to another resource", ami.id)
                 continue
             changed = {**expected, **self._owner.tags}
             task = self._ec2.task(task_id)
