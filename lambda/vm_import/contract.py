@@ -151,7 +151,7 @@ class Dimension(StrEnum):
     STACK = "Stack"
     """The name of the stack."""
     RESOURCE = "Resource"
-    """The logical id of the resource that waits."""
+    """The logical id of the image, also where a link of its chain waits for it."""
 
 
 class LogField(StrEnum):

@@ -24,6 +24,8 @@ class State:
     """Whether that was checked, though an event of a moment later may not have been listed yet."""
     image: str = ""
     """The ARN of the image that is waited for."""
+    resource: str = ""
+    """The logical id of that image, once a poll found its tags."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What Fn::GetAtt returns for the resource."""
     completed: float = 0.0

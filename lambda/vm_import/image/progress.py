@@ -8,7 +8,7 @@ from typing import Any
 from aws import Aws
 from aws.ec2 import Ec2, ImportTask
 from aws.image_builder import Image
-from contract import METRIC_NAMESPACE, Dimension, ImportOutcome, LogField, Metric, OwnTag
+from contract import METRIC_NAMESPACE, Dimension, ImportOutcome, LogField, Metric
 from errors import REPAIR, Reason, VmImportError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ class Progress:
     """Whether Image Builder did not find the image."""
     failure: Reason | None = None
     """Why the image can never be AVAILABLE."""
+    resource: str = ""
+    """The logical id of the image, if it is known. A link has another one."""
 
     def __str__(self) -> str:
         """Describe how far the import is."""
@@ -45,6 +47,7 @@ class Progress:
         """What a line of the log contains of it."""
         percent = self.task.progress if self.task else ""
         return {
+            **({Dimension.RESOURCE: self.resource} if self.resource else {}),
             LogField.STATE: self.image.status if self.image else "",
             **({LogField.PROGRESS: int(percent)} if percent.isdigit() else {}),
         }
@@ -139,10 +142,7 @@ def report_end(
         ],
     }
     has_failed = outcome is not ImportOutcome.AVAILABLE
-    # A link waits for the image of another resource.
-    own = progress.image.tags if progress.image else {}
     fields: dict[str, Any] = {
-        **({Dimension.RESOURCE: own[OwnTag.RESOURCE]} if OwnTag.RESOURCE in own else {}),
         **progress.fields,
         LogField.OUTCOME: outcome,
         Metric.DURATION: duration,

@@ -13,7 +13,15 @@ from amis import Amis
 from aws import Aws
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
-from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, ImportOutcome, OwnTag, wait_limit
+from contract import (
+    MAX_TIMEOUT,
+    TAG_PREFIX,
+    ImageAttribute,
+    ImportOutcome,
+    OwnTag,
+    ResourceType,
+    wait_limit,
+)
 from errors import ImageFailedError, ImageGoneError, Reason, VmImportError
 from identity import Owner
 from image.progress import Progress, poll, report, report_end
@@ -98,7 +106,7 @@ class Wait:
         """
         state, elapsed = self.state, self.state.elapsed
         remaining = self._limit - elapsed
-        progress = poll(aws, state.image, self.task_id)
+        progress = self._poll(aws)
         age = progress.image.age if progress.image else math.inf
         # Without a date, or with one in the future, it is at least as old as the wait. A link
         # continues a wait that began earlier.
@@ -114,9 +122,10 @@ class Wait:
             end(ImportOutcome.FAILED, error.reason.cause)
             raise
         if progress.ami:
-            self._tag(progress, aws)
-            # Otherwise it was AVAILABLE before, and no import has ended.
-            if state.waited:
+            is_new = self._tag(progress, aws)
+            # Otherwise it was AVAILABLE before, and no import has ended. If one ends just after a
+            # resource of the chain has handed on, the first poll of the next link finds its end.
+            if state.waited or (is_new and self.event.raw["ResourceType"] == ResourceType.WAIT):
                 end(ImportOutcome.AVAILABLE, f"the image is AVAILABLE: {progress.ami}")
             data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
             return Done(Response(self.physical_id, data))
@@ -147,6 +156,12 @@ class Wait:
         ids = [f"image {state.image}", f"import task {self.task_id}"]
         raise ImageFailedError(cause, hint, ids)
 
+    def _poll(self, aws: Aws) -> Progress:
+        """Poll the image. The log names the resource of its tags, also when it is gone later."""
+        progress = poll(aws, self.state.image, self.task_id)
+        tags = progress.image.tags if progress.image else {}
+        return replace(progress, resource=tags.get(OwnTag.RESOURCE, self.state.resource))
+
     @property
     def _limit(self) -> int:
         """After how many seconds the wait ends."""
@@ -170,10 +185,13 @@ class Wait:
                 "the image is gone: it was deleted outside the stack",
                 ids=[f"image {self.state.image}"],
             )
-        return replace(self.state, missed=missed)
+        return replace(self.state, missed=missed, resource=progress.resource)
 
-    def _tag(self, progress: Progress, aws: Aws) -> None:
+    def _tag(self, progress: Progress, aws: Aws) -> bool:
         """Tag AMI and snapshots. The image is usable without that too.
+
+        Returns:
+            Whether the AMI had no tag of the stack before.
 
         Raises:
             VmImportError: Tagging failed, and may succeed when the step is repeated.
@@ -185,9 +203,10 @@ class Wait:
             tags = {key: value for key, value in own.items() if not key.startswith(TAG_PREFIX)}
         try:
             owner = Owner(self.event.owner.stack_id, logical_id)
-            Amis(owner, aws).tag(self.task_id, progress.ami, tags, self.previous)
+            return Amis(owner, aws).tag(self.task_id, progress.ami, tags, self.previous)
         except VmImportError as error:
             limit = MAX_TIMEOUT if self.state.follow_up else self.event.retry_limit
             if self.state.elapsed < limit - _LEAST_TIME and self.state.may_pass(error):
                 raise
             logger.warning("the AMI is not tagged: %s", error)
+            return False
