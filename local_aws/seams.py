@@ -213,7 +213,6 @@ get_region: Final = _use("core.responses.get_region")
 request_scope: Final = _use("core.responses.request_scope", "account_id region")
 json_response: Final = _use("core.responses.json_response", "data")
 error_response_json: Final = _use("core.responses.error_response_json", "code message status")
-now_iso: Final = _use("core.responses.now_iso")
 extract_access_key_id: Final = _use("core.router.extract_access_key_id", "headers query_params")
 run_reentrant: Final = _use("core.concurrency.run_reentrant", "fn args")
 ministack: Final = _use("app.app", "scope receive send")
@@ -464,6 +463,12 @@ ADD_STACK_EVENT: Final = Seam(
     "stack_id stack_name logical_id resource_type status reason physical_id",
     also_in=("services.cloudformation.handlers", "services.cloudformation.changesets"),
 )
+STACK_TIME: Final = Seam(
+    "services.cloudformation.stacks",
+    "now_iso",
+    "The dates of stacks, change sets and stack events are real time in MiniStack",
+    also_in=("services.cloudformation.handlers", "services.cloudformation.changesets"),
+)
 EVALUATE_CONDITIONS: Final = Seam(
     "services.cloudformation.engine",
     "_evaluate_conditions",
@@ -581,6 +586,18 @@ EMIT_LOGS: Final = Seam(
     "_emit_lambda_logs",
     "A function of MiniStack writes its log without the permissions of its role",
     "func",
+)
+APPEND_LOG_EVENTS: Final = Seam(
+    "services.cloudwatch_logs",
+    "_append_log_events",
+    "The lines of a function's log have real time in MiniStack",
+    "stream events",
+)
+FUNCTION_ENVIRONMENT: Final = Seam(
+    "core.lambda_runtime",
+    "execution_credentials",
+    "A function of MiniStack does not know the log group of its LoggingConfig",
+    "config",
 )
 ENCRYPTED_OPERATIONS: Final = Seam(
     "services.stepfunctions",

@@ -8,6 +8,7 @@ from cdk_vm_import.imported_vm_image import ImportedVmImage
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_disk import VmDisk
 from cdk_vm_import.vm_image import IVmImage
+from cdk_vm_import.vm_import_dashboard import VmImportDashboard
 from cdk_vm_import.vm_import_provider import VmImportProvider
 from cdk_vm_import.vm_import_role import VmImportRole
 from cdk_vm_import.vm_import_task import VmImportTask
@@ -21,6 +22,7 @@ __all__ = [
     "LicenseType",
     "Platform",
     "VmDisk",
+    "VmImportDashboard",
     "VmImportProvider",
     "VmImportRole",
     "VmImportTask",

@@ -10,7 +10,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_logs as logs
 from constructs import Construct, IConstruct
 
-from cdk_vm_import import _tagging, _validation, _wait_chain
+from cdk_vm_import import _log_queries, _tagging, _validation, _wait_chain
 from cdk_vm_import._existing_image import ImageFromAttributes, ImageFromName
 from cdk_vm_import._handler import contract
 from cdk_vm_import._signature import shows_arguments
@@ -167,7 +167,7 @@ class ImportedVmImage(VmImageBase):
         self._given = (image_name, semantic_version)
         if vm_import_task:
             vm_import_task_id = vm_import_task._bind(delete_ami=delete_ami)  # noqa: SLF001 - ours
-        provider = provider or VmImportProvider.get_or_create(self)
+        self._provider = provider = provider or VmImportProvider.get_or_create(self)
         config = provider._bind()  # noqa: SLF001 - ours
         # How long the image resource waits, and each link after it. Empty: nothing waits.
         waits = (
@@ -348,6 +348,31 @@ class ImportedVmImage(VmImageBase):
             raise ValueError(f"{self.node.path}: {problems[0]}")
         self._resource.apply_removal_policy(policy)
 
+    def add_query_definition(self) -> logs.CfnQueryDefinition:
+        """Save a query for the history of this image in CloudWatch Logs Insights.
+
+        Its name begins with the name of the stack. See `VmImportProvider.add_query_definitions`.
+
+        Returns:
+            The query.
+
+        Raises:
+            ValueError: The method was called already.
+        """
+        if self.node.try_find_child("HistoryQuery"):
+            raise ValueError(
+                f"{self.node.path}: add_query_definition was called already: call it once for an "
+                "image."
+            )
+        logical_id = self._cfn_resource.logical_id
+        return _log_queries.save(
+            self,
+            "HistoryQuery",
+            name=f"{self.stack.stack_name}/{self._provider.node.id}/History of {logical_id}",
+            query=_log_queries.history(logical_id),
+            log_group=self._provider.log_group,
+        )
+
     def _is_retained(self) -> bool:
         """Return whether CloudFormation retains the image, whoever decided that."""
         policy = self._cfn_resource.cfn_options.deletion_policy
@@ -361,6 +386,13 @@ class ImportedVmImage(VmImageBase):
     def cdk_tag_manager(self) -> cdk.TagManager:
         """The tags of the image, which `Tags.of()` adds to."""
         return self._tags
+
+    def _metric_dimensions(self) -> dict[str, str]:
+        return {
+            # Not the pseudo parameter: an alarm may be in another stack.
+            contract.Dimension.STACK.value: self.stack.stack_name,
+            contract.Dimension.RESOURCE.value: self._cfn_resource.logical_id,
+        }
 
     def _event_resources(self) -> list[str]:
         # The rule must exist before the image, so it cannot refer to its ARN.

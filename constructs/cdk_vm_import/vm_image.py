@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Unpack
 
 import aws_cdk as cdk
 import jsii
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
@@ -13,7 +14,9 @@ from aws_cdk import aws_ssm as ssm
 from aws_cdk.interfaces import aws_imagebuilder as interfaces
 from constructs import Construct
 
-from cdk_vm_import import _validation
+from cdk_vm_import import _metrics, _validation
+from cdk_vm_import._handler import contract
+from cdk_vm_import._metrics import MetricOptions
 from cdk_vm_import.platform import Platform
 
 if TYPE_CHECKING:
@@ -76,6 +79,15 @@ class IVmImage(Protocol):
 
     def grant_read(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow the grantee to read the image build."""
+
+    def metric(self, metric_name: str, **options: Unpack[MetricOptions]) -> cloudwatch.Metric:
+        """Return a metric of the image's imports."""
+
+    def metric_duration(self, **options: Unpack[MetricOptions]) -> cloudwatch.Metric:
+        """Return the metric of how long the image's imports took."""
+
+    def metric_failed(self, **options: Unpack[MetricOptions]) -> cloudwatch.Metric:
+        """Return the metric of the image's imports that failed."""
 
     def on_state_change(
         self,
@@ -304,6 +316,50 @@ class VmImageBase(cdk.Resource):
         """
         return self.grant(grantee, "imagebuilder:GetImage")
 
+    def metric(self, metric_name: str, **options: Unpack[MetricOptions]) -> cloudwatch.Metric:
+        """Return a metric of the image's imports, which the function writes when an import ends.
+
+        Its namespace is `CdkVmImport`. Its dimensions are `Stack`, the name of the stack, and
+        `Resource`, the logical id of the image. Between imports it has no values, so an alarm needs
+        `treat_missing_data`.
+
+        Args:
+            metric_name: `Duration` or `Failed`.
+            **options: Options of `cloudwatch.MetricOptions`, such as `period`, `statistic` and
+                `label`, without `dimensions_map`. Default: of `Duration` the maximum and of
+                `Failed` the sum, both over 5 minutes.
+
+        Raises:
+            ValueError: This stack does not import the image, there is no such metric, or the
+                options are not valid.
+        """
+        return _metrics.of_image(self, metric_name, self._metric_dimensions(), options)
+
+    def metric_duration(self, **options: Unpack[MetricOptions]) -> cloudwatch.Metric:
+        """Return the metric `Duration`: how long the import took, in seconds.
+
+        Args:
+            **options: As in `metric`. Default: the maximum over 5 minutes.
+
+        Raises:
+            ValueError: This stack does not import the image, or the options are not valid.
+        """
+        return self.metric(contract.Metric.DURATION.value, **options)
+
+    def metric_failed(self, **options: Unpack[MetricOptions]) -> cloudwatch.Metric:
+        """Return the metric `Failed`: 1 for an import that failed or timed out, or else 0.
+
+        An import whose task had failed before the image was created has no value: it fails the
+        deployment at once.
+
+        Args:
+            **options: As in `metric`. Default: the sum over 5 minutes.
+
+        Raises:
+            ValueError: This stack does not import the image, or the options are not valid.
+        """
+        return self.metric(contract.Metric.FAILED.value, **options)
+
     def on_state_change(
         self,
         construct_id: str,
@@ -405,6 +461,13 @@ class VmImageBase(cdk.Resource):
     def _builds(self) -> list[str]:
         """Return the ARNs of the builds that this image stands for."""
         return [self.image_arn]
+
+    def _metric_dimensions(self) -> dict[str, str]:
+        """Return the dimensions of the metrics of the image's imports."""
+        raise ValueError(
+            f"{self.node.path}: metrics are not available, because this stack does not import the "
+            "image: use those of the ImportedVmImage in the stack that imports it."
+        )
 
     def _event_resources(self) -> list[str]:
         """Return what the resources of an event of this image match."""

@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import aws_cdk as cdk
 import jsii
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -13,11 +15,12 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from cdk_vm_import import _policies, _validation
+from cdk_vm_import import _log_queries, _metrics, _policies, _validation
 from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._event_state_machine import EventStateMachine
 from cdk_vm_import._handler import handler_code
 from cdk_vm_import._inline_policy import set_inline_policy
+from cdk_vm_import._metrics import MetricOptions
 from cdk_vm_import._signature import shows_arguments
 
 # The function's logical id derives from this id. CloudFormation refuses to update a resource whose
@@ -114,6 +117,7 @@ class VmImportProvider(Construct):
             encryption_key=encryption_key,
             removal_policy=cdk.RemovalPolicy.DESTROY,
         )
+        self._log_group = log_group
         if encryption_key:
             encryption_key.add_to_resource_policy(_policies.encrypt_logs())
         # Of the import tasks that the function starts.
@@ -206,6 +210,80 @@ class VmImportProvider(Construct):
     def function(self) -> lambda_.Function:
         """The function, for example for alarms on its metrics."""
         return self._function
+
+    @property
+    def log_group(self) -> logs.ILogGroup:
+        """The function's log group, for example for queries and subscriptions."""
+        return self._log_group
+
+    def metric_errors(self, **options: Unpack[MetricOptions]) -> cloudwatch.Metric:
+        """Return the metric `Errors` of the function: how many invocations failed.
+
+        An import that fails is not an error of the function. The state machine repeats an
+        invocation that failed, so most errors delay an event and do not fail it; for those that do
+        see `metric_failed_executions`. An event that does not even reach the state machine,
+        because the function fails each time, is only in this metric. See
+        https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
+
+        Args:
+            **options: Options of `cloudwatch.MetricOptions`, such as `period`, `statistic` and
+                `label`, without `dimensions_map`. Default: the sum over 5 minutes.
+
+        Raises:
+            ValueError: The options are not valid.
+        """
+        dimensions = {"FunctionName": self._function.function_name}
+        return _metrics.of_aws(self, "AWS/Lambda", "Errors", dimensions, options)
+
+    def metric_failed_executions(self, **options: Unpack[MetricOptions]) -> cloudwatch.Metric:
+        """Return the metric `ExecutionsFailed` of the state machine: events without a response.
+
+        An execution fails when the function still fails after all retries, or when CloudFormation
+        accepts no response. CloudFormation then waits until the resource times out, after up to an
+        hour. An import that fails does not fail its execution. See
+        https://docs.aws.amazon.com/step-functions/latest/dg/procedure-cw-metrics.html
+
+        Args:
+            **options: As in `metric_errors`. Default: the sum over 5 minutes.
+
+        Raises:
+            ValueError: The options are not valid.
+        """
+        dimensions = {"StateMachineArn": self._state_machine.arn}
+        return _metrics.of_aws(self, "AWS/States", "ExecutionsFailed", dimensions, options)
+
+    def add_query_definitions(self) -> list[logs.CfnQueryDefinition]:
+        """Save queries for the running and the failed imports in CloudWatch Logs Insights.
+
+        Their names begin with the name of the stack. `ImportedVmImage.add_query_definition` saves
+        one for the history of an image. See
+        https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_Insights-Saving-Queries.html
+
+        Returns:
+            The two queries.
+
+        Raises:
+            ValueError: The method was called already.
+        """
+        if self.node.try_find_child("RunningImportsQuery"):
+            raise ValueError(
+                f"{self.node.path}: add_query_definitions was called already: call it once for a "
+                "provider."
+            )
+        folder = f"{cdk.Stack.of(self).stack_name}/{self.node.id}"
+        return [
+            _log_queries.save(
+                self,
+                construct_id,
+                name=f"{folder}/{title}",
+                query=query,
+                log_group=self._log_group,
+            )
+            for construct_id, title, query in (
+                ("RunningImportsQuery", "Running imports", _log_queries.RUNNING_IMPORTS),
+                ("FailedImportsQuery", "Failed imports", _log_queries.FAILED_IMPORTS),
+            )
+        ]
 
     @property
     def grant_principal(self) -> iam.IPrincipal:

@@ -47,7 +47,7 @@ class Amis:
 
     def tag(
         self, task_id: str, ami_id: str, expected: Mapping[str, str], previous: Iterable[str]
-    ) -> None:
+    ) -> bool:
         """Copy the tags of the image to what a task created: EC2 tags only the task.
 
         Args:
@@ -56,15 +56,19 @@ class Amis:
             expected: The tags that the template names now.
             previous: The keys that it named before.
 
+        Returns:
+            Whether the AMI had no tag of the stack before.
+
         Raises:
             NotListedError: EC2 does not list the AMI.
         """
         found = self.find(task_id, ami_id)
         if not found:
             raise NotListedError(f"EC2 does not list the AMI {ami_id}")
+        is_new = not any(OwnTag.STACK in ami.tags for ami in found)
         for ami in found:
             if self._owner.is_another(ami.tags):
-                logger.info({"not tagged": ami.id, "owner": ami.tags.get(OwnTag.RESOURCE)})
+                logger.info("%s is not tagged: it belongs to another resource", ami.id)
                 continue
             changed = {**expected, **self._owner.tags}
             task = self._ec2.task(task_id)
@@ -79,6 +83,7 @@ class Amis:
             removed = (set(previous) - set(expected)) & set(ami.tags)
             add, remove = partial(self._ec2.tag, ids), partial(self._ec2.untag, ids)
             change_tags(ami.tags, changed, removed, add, remove)
+        return is_new
 
     def record_task(self, task_id: str, token: str) -> None:
         """Tag the AMI of a task with the task's token, if it has no token yet.

@@ -131,7 +131,49 @@ RESPONSE_RETRY_SECONDS: Final = 60
 STEP_RETRIES: Final = 150
 """How often it repeats a step that failed otherwise: through an outage of Lambda of an hour."""
 
+# --- metrics and log ---
+
 METRIC_NAMESPACE: Final = "CdkVmImport"
+
+
+class Metric(StrEnum):
+    """Metrics of an import that has ended, and the fields of the log line that contains them."""
+
+    DURATION = "Duration"
+    """How long the import was waited for, in seconds."""
+    FAILED = "Failed"
+    """1 if the image failed or was not AVAILABLE in time, 0 if it is AVAILABLE."""
+
+
+class Dimension(StrEnum):
+    """The dimensions of the metrics, and fields of the lines of the log that say how far it is."""
+
+    STACK = "Stack"
+    """The name of the stack."""
+    RESOURCE = "Resource"
+    """The logical id of the image, also where a link of its chain waits for it."""
+
+
+class LogField(StrEnum):
+    """The other fields of these lines, for queries of CloudWatch Logs Insights."""
+
+    MESSAGE = "message"
+    """What happened, in words."""
+    STATE = "state"
+    """The state of the image, in Image Builder's words."""
+    PROGRESS = "progress"
+    """The progress of EC2's import task, in percent."""
+    OUTCOME = "outcome"
+    """Only in the last line: a member of ImportOutcome."""
+
+
+class ImportOutcome(StrEnum):
+    """How the wait for an image ended."""
+
+    AVAILABLE = "available"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+
 
 # --- formats ---
 

@@ -1,9 +1,10 @@
 """What can go wrong, in words that a person reads in a stack event."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 from botocore.exceptions import ParamValidationError
 
@@ -13,6 +14,29 @@ ANOTHER_IMPORT: Final = (
     "start another import and deploy with it (a VmImportTask starts one when its disks or its "
     "description change; otherwise run 'aws ec2 import-image')"
 )
+REPAIR: Final = f"repair the disk image, then {ANOTHER_IMPORT}"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """The reason in a stack event: the cause, then what to do, then ids."""
+
+    cause: str = ""
+    """What failed and why, in AWS's words where AWS says it. No ARN comes before that."""
+    hint: str = ""
+    """What to do."""
+    ids: Sequence[str] = ()
+    """What it is about: images, import tasks, requests, the log group."""
+
+    def __str__(self) -> str:
+        """Write it as one text."""
+        cause, hint = self.cause.rstrip("."), self.hint.rstrip(".")
+        return (f"{cause}. Hint: {hint}." if hint else cause) + self.written_ids
+
+    @property
+    def written_ids(self) -> str:
+        """The end of the text."""
+        return f" ({', '.join(self.ids)})" if self.ids else ""
 
 
 class VmImportError(Exception):
@@ -24,6 +48,22 @@ class VmImportError(Exception):
     """Whether it may succeed within about 90 seconds: AWS may not have seen a change yet."""
     physical_id = ""
     """What the failed response must name, so that its Delete finds what may have been created."""
+
+    def __init__(self, cause: str, hint: str = "", ids: Sequence[str] = ()) -> None:
+        """Say what failed.
+
+        Args:
+            cause: What failed and why.
+            hint: What to do.
+            ids: What it is about.
+        """
+        self.reason = Reason(cause, hint, ids)
+        super().__init__(str(self.reason))
+
+    @classmethod
+    def because(cls, reason: Reason) -> Self:
+        """Return an error for a reason that an earlier step found."""
+        return cls(reason.cause, reason.hint, reason.ids)
 
     @property
     def kind(self) -> str:
@@ -71,7 +111,7 @@ class AwsError(VmImportError):
     """AWS refused a call, or could not be reached."""
 
     def __init__(self, operation: str, error: Exception) -> None:
-        """Describe what failed: AWS's code, message and request id, and one hint.
+        """Describe what failed: AWS's code and message, one hint, and the request id.
 
         Args:
             operation: The API operation, in AWS's spelling.
@@ -92,12 +132,11 @@ class AwsError(VmImportError):
         is_lost = not response and not isinstance(error, ParamValidationError)
         is_passing = status == 429 or any(part in self.code for part in _PASSING)  # noqa: PLR2004
         self.is_transient = is_lost or status >= 500 or is_passing  # noqa: PLR2004
-        message = str(details.get("Message") or error).rstrip(".")
-        request = f" (request id {metadata['RequestId']})" if "RequestId" in metadata else ""
+        message = str(details.get("Message") or error)
+        ids = [f"request id {metadata['RequestId']}"] if "RequestId" in metadata else []
         hint = _HINTS.get(self.code, "deploy again" if self.is_transient else "")
         hint = _DENIED_HINT if self.is_denied and not is_about_role else hint
-        hint = f". Hint: {hint}" if hint else ""
-        super().__init__(f"{operation} failed: {self.code}: {message}{request}{hint}")
+        super().__init__(f"{operation} failed: {self.code}: {message}", hint, ids)
 
     @property
     def is_not_found(self) -> bool:

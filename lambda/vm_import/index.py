@@ -86,9 +86,15 @@ def _start(event: Event) -> None:
         except VmImportError as error:
             if not state.may_pass(error, _START_LIMIT):
                 raise
-            logger.info({"repeated after": str(error)})
+            _log_repetition(state, error)
             state = state.after(error)
             time.sleep(_SHORTEST_RETRY)
+
+
+def _log_repetition(state: State, error: VmImportError) -> None:
+    """Log that a step is repeated, unless it was repeated for the same cause before."""
+    if error.reason.cause != state.reported:
+        logger.info("repeated, because it may succeed later: %s", error.reason.cause)
 
 
 def on_step(
@@ -108,7 +114,7 @@ def on_step(
     outcome: Outcome = None
     if state.follow_up:
         cfn_resource.log_as(event.raw, context)
-        with tolerated("the import failed"):
+        with tolerated("CloudFormation has the response, so this is only logged"):
             outcome = _take(event, state, context, longest)
     else:
         outcome = cfn_resource.respond(
@@ -123,7 +129,7 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
     """Take a step, or repeat it later if that may help."""
     if state.failure:
         with failures_name(state.failed_id):
-            raise VmImportError(state.failure)
+            raise VmImportError.because(state.reason)
     resource_type = event.raw["ResourceType"]
     if resource_type not in _STEPS:
         raise PropertyError(
@@ -144,10 +150,16 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
                 raise
             # Kept in the state first: if the function is killed after its response, the step that
             # is repeated must not create what CloudFormation takes for failed.
-            reason = state.import_failure or str(error)
-            failed = replace(state, failure=reason, failed_id=error.physical_id)
+            reason = state.reason if state.import_failure else error.reason
+            failed = replace(
+                state,
+                failure=reason.cause,
+                hint=reason.hint,
+                ids=reason.ids,
+                failed_id=error.physical_id,
+            )
             return Pending(failed, 1)
-        logger.info({"repeated after": str(error)})
+        _log_repetition(state, error)
         pause = min(max(state.elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)
         return Pending(state.after(error), round(pause))
     if isinstance(outcome, Pending):

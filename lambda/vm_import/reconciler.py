@@ -320,11 +320,13 @@ class Reconciler(Generic[P, E]):
             raise ClientTokenError(
                 f"client token {own_token!r} was used for an {self._type.noun} that is gone, that "
                 "has other properties or that belongs to another resource, and AWS creates no "
-                "other one under it. Hint: leave client_token out, or change it"
+                "other one under it",
+                "leave client_token out, or change it",
             )
         raise ClientTokenError(
             f"{len(lookup.tokens)} {self._type.noun}s of this identity are gone, and AWS still "
-            f"remembers their client tokens. Hint: change {self._type.next_token_hint}"
+            "remembers their client tokens",
+            f"change {self._type.next_token_hint}",
         )
 
     def _create_under(self, properties: P, lookup: Lookup, token: str) -> E | None:

@@ -55,7 +55,7 @@ class CdkCli:
         # Bootstrapping needs no app, so it runs in a folder without one.
         policies = ["--cloudformation-execution-policies", ",".join(execution_policies)]
         arguments = ["bootstrap", f"aws://{account}/{region}"]
-        self._run(arguments + (policies if execution_policies else []), cwd=self.folder)
+        self.run(arguments + (policies if execution_policies else []), cwd=self.folder)
 
     def deploy(self, *options: str, **context: str) -> dict[str, str]:
         """Deploy all stacks of the app.
@@ -72,7 +72,7 @@ class CdkCli:
         """
         outputs = self.folder / "outputs.json"
         arguments = ["--all", "--require-approval", "never", "--outputs-file", str(outputs)]
-        self._run(["deploy", *self._on_app(context), *arguments, *options])
+        self.run(["deploy", *self._on_app(context), *arguments, *options])
         stacks = json.loads(outputs.read_text()).values()
         return {name: value for values in stacks for name, value in values.items()}
 
@@ -85,7 +85,7 @@ class CdkCli:
         Raises:
             CdkError: The command failed.
         """
-        self._run(["destroy", *self._on_app(context), "--all", "--force"])
+        self.run(["destroy", *self._on_app(context), "--all", "--force"])
 
     def _on_app(self, context: Mapping[str, str]) -> list[str]:
         arguments = ["--output", str(self.folder / "cdk.out"), "--no-notices"]
@@ -95,7 +95,19 @@ class CdkCli:
             arguments += ["--context", f"{name}={value}"]
         return arguments
 
-    def _run(self, arguments: list[str], cwd: Path | None = None) -> None:
+    def run(self, arguments: list[str], cwd: Path | None = None) -> str:
+        """Run a command.
+
+        Args:
+            arguments: The command and its options.
+            cwd: The folder that it runs in. Default: the project.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            CdkError: The command failed.
+        """
         inherited = {name: v for name, v in os.environ.items() if not name.startswith("AWS_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with subprocess.Popen(  # noqa: S603 - the pinned CLI
@@ -115,3 +127,4 @@ class CdkCli:
                 raise
         if process.returncode:
             raise CdkError(printed)
+        return printed

@@ -16,6 +16,7 @@ import cdk_vm_import
 from cdk_vm_import import (
     ImportedVmImage,
     VmDisk,
+    VmImportDashboard,
     VmImportProvider,
     VmImportRole,
     VmImportTask,
@@ -166,7 +167,9 @@ def test_a_local_disk_of_more_than_2_gib_causes_a_warning(
     assert all(expected in warning and "VmDisk.from_bucket" in warning for warning in found)
 
 
-@pytest.mark.parametrize("cls", [ImportedVmImage, VmImportTask, VmImportRole, VmImportProvider])
+@pytest.mark.parametrize(
+    "cls", [ImportedVmImage, VmImportTask, VmImportRole, VmImportProvider, VmImportDashboard]
+)
 def test_help_shows_the_arguments_and_their_defaults(cls: type) -> None:
     text = pydoc.plain(pydoc.render_doc(cls))
 

@@ -25,6 +25,7 @@ from cdk_vm_import import (
     LicenseType,
     Platform,
     VmDisk,
+    VmImportDashboard,
     VmImportProvider,
     VmImportRole,
     VmImportTask,
@@ -158,10 +159,24 @@ CASES: dict[str, Callable[[cdk.Stack], object]] = {
         found.publish_image_id_to_ssm("a"),
         found.publish_image_id_to_ssm("b"),
     ],
+    "metric('Available')": lambda s: image(s).metric("Available"),
+    "metric_failed(statistic=1)": lambda s: image(s).metric_failed(statistic=1),  # type: ignore[arg-type]
+    "metric_failed(period=Duration.seconds(7))": lambda s: image(s).metric_failed(
+        period=cdk.Duration.seconds(7)
+    ),
+    "metric_duration(dimensions_map={})": lambda s: image(s).metric_duration(
+        dimensions_map={}  # type: ignore[call-arg]
+    ),
+    "add_query_definition twice": lambda s: [
+        found := image(s),
+        found.add_query_definition(),
+        found.add_query_definition(),
+    ],
     # an image from elsewhere
     "from_image_arn('ami-0')": lambda s: ImportedVmImage.from_image_arn(s, "Image", "ami-0"),
     "from_image_attributes(image_id='0')": lambda s: attributes(s, image_id="0"),
     "image_id of an image from its ARN": lambda s: attributes(s).image_id,
+    "metric_failed of an image from its ARN": lambda s: attributes(s).metric_failed(),
     "to_machine_image of an image from its ARN": lambda s: attributes(s).to_machine_image(),
     "an image of another account and Region": lambda s: attributes(
         cdk.Stack(s.node.root, "There", env=HERE)  # type: ignore[arg-type]
@@ -251,7 +266,22 @@ CASES: dict[str, Callable[[cdk.Stack], object]] = {
     ),
     "memory_size='256'": lambda s: VmImportProvider(s, "Provider", memory_size="256"),  # type: ignore[arg-type]
     "memory_size=64": lambda s: VmImportProvider(s, "Provider", memory_size=64),
+    "metric_errors(period=300)": lambda s: VmImportProvider(s, "Provider").metric_errors(
+        period=300  # type: ignore[arg-type]
+    ),
+    "add_query_definitions twice": lambda s: [
+        found := VmImportProvider(s, "Provider"),
+        found.add_query_definitions(),
+        found.add_query_definitions(),
+    ],
     "disks in 100 buckets": buckets,
+    # a dashboard
+    "provider='mine' of a dashboard": lambda s: VmImportDashboard(
+        s,
+        "Imports",
+        provider="mine",  # type: ignore[arg-type]
+    ),
+    "dashboard_name='a b'": lambda s: VmImportDashboard(s, "Imports", dashboard_name="a b"),
 }
 
 
@@ -300,7 +330,7 @@ def templates() -> dict[str, str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Expr):
                 skipped |= {id(node.value)}  # a docstring
-            if isinstance(node, ast.keyword) and node.arg == "description":
+            if isinstance(node, ast.keyword) and node.arg in {"description", "title", "label"}:
                 skipped |= {id(node.value)}  # in the template
             if isinstance(node, ast.JoinedStr):
                 skipped |= {id(part) for part in node.values}
@@ -327,6 +357,11 @@ OTHERS: Final = {
     "to_base_image\\ needs\\ the\\ package": "tested in test_interoperability.py",
     "a\\ local\\ disk\\ has": "tested in test_conventions.py: it takes a file of 2 GiB",
     "module\\ ": "an AttributeError of Python",
+    "@timestamp": "a query",
+    "ispresent": "a query",
+    "latest": "a query",
+    "filter\\ .*\\ =\\ '": "a query",
+    "SEARCH": "a search expression",
 }
 
 

@@ -21,6 +21,7 @@ from cdk_vm_import import (
     IVmImage,
     Platform,
     VmDisk,
+    VmImportDashboard,
     VmImportProvider,
     VmImportRole,
     VmImportTask,
@@ -228,6 +229,14 @@ def test_the_members_of_the_state_machines_data_are_pinned() -> None:
     assert contract.UNDELIVERED_RESPONSE == "UndeliveredResponseError"
 
 
+def test_the_metrics_and_the_fields_of_the_log_that_alarms_and_queries_use_are_pinned() -> None:
+    assert contract.METRIC_NAMESPACE == "CdkVmImport"
+    assert [str(name) for name in contract.Metric] == ["Duration", "Failed"]
+    assert [str(name) for name in contract.Dimension] == ["Stack", "Resource"]
+    assert [str(name) for name in contract.LogField] == ["message", "state", "progress", "outcome"]
+    assert [str(name) for name in contract.ImportOutcome] == ["available", "failed", "timeout"]
+
+
 def test_the_names_of_the_package_are_pinned() -> None:
     assert cdk_vm_import.__all__ == [
         "Architecture",
@@ -238,6 +247,7 @@ def test_the_names_of_the_package_are_pinned() -> None:
         "LicenseType",
         "Platform",
         "VmDisk",
+        "VmImportDashboard",
         "VmImportProvider",
         "VmImportRole",
         "VmImportTask",
@@ -274,6 +284,7 @@ def test_the_arguments_are_pinned_and_keyword_only() -> None:
         "architecture",
         "memory_size",
     ]
+    assert arguments_of(VmImportDashboard.__init__) == ["provider", "dashboard_name"]
 
 
 def test_the_members_are_pinned() -> None:
@@ -292,6 +303,9 @@ def test_the_members_are_pinned() -> None:
         "latest_image_arn",
         "latest_major_image_arn",
         "latest_minor_image_arn",
+        "metric",
+        "metric_duration",
+        "metric_failed",
         "on_available",
         "on_failed",
         "on_state_change",
@@ -301,6 +315,7 @@ def test_the_members_are_pinned() -> None:
     }
     assert own_members(ImportedVmImage.__mro__[1]) == shared | {"image_ref"}
     assert own_members(ImportedVmImage) == {
+        "add_query_definition",
         "apply_removal_policy",
         "cdk_tag_manager",
         "client_token",
@@ -310,7 +325,16 @@ def test_the_members_are_pinned() -> None:
         "request_id",
         "vm_import_task_id",
     }
-    assert own_members(VmImportProvider) == {"function", "get_or_create", "grant_principal"}
+    assert own_members(VmImportProvider) == {
+        "add_query_definitions",
+        "function",
+        "get_or_create",
+        "grant_principal",
+        "log_group",
+        "metric_errors",
+        "metric_failed_executions",
+    }
+    assert own_members(VmImportDashboard) == {"dashboard"}
     assert own_members(VmImportTask) == {"cdk_tag_manager", "import_task_id", "platform", "role"}
     assert own_members(VmImportRole) == set()
     assert own_members(VmDisk) == {
@@ -336,6 +360,22 @@ def test_the_logical_ids_are_pinned(stack: cdk.Stack, import_image: ImportImage)
         "VmImportProviderRole84245795": "AWS::IAM::Role",
     } | dict.fromkeys(LINKS, "Custom::VmImageWait")
     assert list(template["Outputs"]) == ["ImageImageArnCD42D5A5"]
+
+
+def test_the_logical_ids_of_the_dashboard_and_of_the_queries_are_pinned(
+    stack: cdk.Stack, import_image: ImportImage
+) -> None:
+    import_image(stack).add_query_definition()
+    VmImportProvider.get_or_create(stack).add_query_definitions()
+    VmImportDashboard(stack, "Imports")
+
+    resources = assertions.Template.from_stack(stack).to_json()["Resources"]
+    assert {name for name in resources if "Query" in name or "Imports" in name} == {
+        "Imports86737704",
+        "ImageHistoryQuery5E2F521B",
+        "VmImportProviderFailedImportsQuery0950E843",
+        "VmImportProviderRunningImportsQuery24389823",
+    }
 
 
 @pytest.mark.parametrize(

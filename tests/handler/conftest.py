@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
+import json
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.support.aws import Aws
 
+Log: TypeAlias = Callable[[], list[dict[str, Any]]]
+
 
 @pytest.fixture
 def aws() -> Iterator[Aws]:
@@ -25,6 +30,16 @@ def aws() -> Iterator[Aws]:
     with aws.installed(silent=False):
         yield aws
     logging.root.setLevel(level)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """Returns the lines of the function's log."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logging.root.addHandler(handler)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    logging.root.removeHandler(handler)
 
 
 @pytest.fixture

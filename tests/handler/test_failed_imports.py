@@ -197,7 +197,7 @@ def test_a_timeout_reports_the_progress_though_the_image_cannot_be_deleted(
 
     response = image.create(account.waiting(timeout))
 
-    assert "was not AVAILABLE after" in response["Reason"]
+    assert "the image is not AVAILABLE after" in response["Reason"]
 
 
 def test_the_import_of_the_stacks_task_goes_on_after_a_timeout(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -161,9 +162,9 @@ def test_a_refused_request_fails_the_create_with_the_error_of_aws_and_a_hint(
 
     assert response["Status"] == "FAILED"
     assert response["Reason"].startswith(
-        "ImportVmImage failed: ClientException: The moon is full (request id "
+        "ImportVmImage failed: ClientException: The moon is full. Hint: vm_import_task_id must "
     )
-    assert ". Hint: vm_import_task_id must name a task" in response["Reason"]
+    assert re.search(rf"\. \(request id [-0-9a-f]+, log group {LOG_GROUP}\)$", response["Reason"])
     assert ".." not in response["Reason"]
     assert len(account.calls("ImportVmImage")) == 1
 
@@ -236,7 +237,8 @@ def test_an_import_task_that_failed_fails_the_create_with_ec2s_message(
     response = image.create(account.properties(VmImportTaskId=task))
 
     assert response["Status"] == "FAILED"
-    assert f"{task} is deleted: ClientError: Disk validation failed" in response["Reason"]
+    assert response["Reason"].startswith("VM import failed: ClientError: Disk validation failed")
+    assert f"(import task {task} is deleted, log group {LOG_GROUP})" in response["Reason"]
     assert account.requests_of(image, "ImportVmImage") == []
 
 

@@ -429,5 +429,5 @@ def test_each_line_of_the_log_names_the_event_that_is_handled(bench: Bench) -> N
     lines = [line for line in bench.log.getvalue().splitlines() if '"ERROR"' in line]
     assert len(lines) == 2
     for event, line in zip(events, lines, strict=True):
-        assert f'"LogicalResourceId": "{event["LogicalResourceId"]}"' in line
+        assert f'"Stack": "images", "Resource": "{event["LogicalResourceId"]}"' in line
         assert event["RequestId"] in line

@@ -22,6 +22,7 @@ from tests.support.properties import checked
 from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
+    from tests.handler.conftest import Log
     from tests.support.account import Account
     from tests.support.aws import Aws
 
@@ -151,8 +152,9 @@ def test_the_last_link_fails_with_the_progress_when_its_time_is_over(
     response = link.create(of(image, timeout=600))
 
     assert response["Status"] == "FAILED"
-    assert f"{arn} was not AVAILABLE" in response["Reason"]
-    assert "the image is PENDING; EC2's import is at 2 %" in response["Reason"]
+    assert response["Reason"].startswith("the image is not AVAILABLE after")
+    assert f"(image {arn}, import task " in response["Reason"]
+    assert "minutes: EC2's import is at 2 %, pending; the image is PENDING. " in response["Reason"]
     assert account.images_of(image) == [arn]  # its own Delete comes later
 
 
@@ -271,13 +273,37 @@ def test_a_wait_that_begins_after_the_task_is_completed_is_not_late(
     assert aws.now() - (start + 185) < 185 / 20 + 5 + 1
 
 
-def test_a_wait_that_hands_on_is_no_failure_in_the_metrics(
-    account: Account, image: CustomResource, capsys: pytest.CaptureFixture[str]
+def test_a_wait_that_hands_on_has_no_metrics(
+    account: Account, image: CustomResource, log: Log
 ) -> None:
     account.knobs(import_seconds=2 * HOURS)
     waited_an_hour(account, image)
 
-    assert '"Available"' not in capsys.readouterr().out
+    assert [line for line in log() if "_aws" in line] == []
+
+
+def test_the_metrics_of_a_long_import_are_those_of_the_image_and_not_of_its_link(
+    account: Account, image: CustomResource, link: CustomResource, log: Log
+) -> None:
+    account.knobs(import_seconds=1.5 * HOURS)
+    waited_an_hour(account, image)
+
+    link.create(of(image))
+
+    (line,) = [line for line in log() if "_aws" in line]
+    assert line["Resource"] == image.logical_id != link.logical_id
+    assert (line["outcome"], line["Failed"]) == ("available", 0)
+    assert 1.5 * HOURS < line["Duration"] < 1.6 * HOURS
+
+
+def test_a_link_after_the_import_adds_nothing_to_the_metrics(
+    account: Account, image: CustomResource, link: CustomResource, log: Log
+) -> None:
+    image.create(account.waiting() | CONTINUE)
+
+    link.create(of(image))
+
+    assert len([line for line in log() if "_aws" in line]) == 1
 
 
 def test_a_link_that_is_deleted_deletes_nothing(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import json
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import MAX_TIMEOUT, METRIC_NAMESPACE, ImageAttribute, ImageProperty, OwnTag
+from contract import MAX_TIMEOUT, ImageAttribute, ImageProperty, LogField, OwnTag
 from tests.support.account import IMPORT, tags_of
+from tests.support.lambda_function import LOG_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.handler.conftest import Log
     from tests.support.account import Account
     from tests.support.aws import Aws
     from tests.support.cloudformation import CustomResource
@@ -22,10 +21,14 @@ if TYPE_CHECKING:
 CLIENT_ERROR = "ClientError: Unknown OS / Missing OS files."
 
 
-def polls(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The lines of JSON that the polls wrote."""
-    lines = capfd.readouterr().out.splitlines()
-    return [json.loads(line) for line in lines if '"outcome"' in line]
+def metrics(log: Log) -> list[dict[str, Any]]:
+    """The lines of the log that CloudWatch reads as metrics."""
+    return [line for line in log() if "_aws" in line]
+
+
+def progress(log: Log) -> list[dict[str, Any]]:
+    """The lines of the log about polls of imports that have not ended."""
+    return [line for line in log() if LogField.STATE in line and "_aws" not in line]
 
 
 # --- the response waits for the image ---
@@ -132,7 +135,7 @@ def test_throttling_and_faults_of_aws_do_not_end_the_wait(
 
 
 def test_a_poll_that_aws_throttles_is_reported_with_its_problem(
-    aws: Aws, account: Account, image: CustomResource, capfd: pytest.CaptureFixture[str]
+    aws: Aws, account: Account, image: CustomResource, log: Log
 ) -> None:
     execution = image.start(image.create_event(account.waiting()))
     aws.step(execution)
@@ -141,8 +144,8 @@ def test_a_poll_that_aws_throttles_is_reported_with_its_problem(
 
     aws.work(lambda: not execution.is_running)
 
-    problems = [poll["problem"] for poll in polls(capfd)]
-    assert any("TooManyRequestsException" in problem for problem in problems)
+    problems = [line["message"] for line in progress(log) if "TooMany" in line["message"]]
+    assert problems == ["GetImage failed: TooManyRequestsException: Rate exceeded"]
 
 
 def test_an_outage_of_lambda_of_an_hour_does_not_end_the_wait(
@@ -194,7 +197,8 @@ def test_a_failed_import_task_ends_the_wait_before_image_builder_notices_it(
     response = image.create(properties)
 
     assert response["Status"] == "FAILED"
-    assert "is PENDING; EC2's import task" in response["Reason"]
+    assert response["Reason"].startswith(f"VM import failed: {CLIENT_ERROR} Hint: repair the disk")
+    assert " is PENDING, import task " in response["Reason"]
     assert account.images_of(image) == []
 
 
@@ -239,8 +243,10 @@ def test_a_timeout_names_the_progress_and_how_to_wait_longer(
     response = image.create(properties)
 
     assert response["Status"] == "FAILED"
-    assert "was not AVAILABLE after 5 minutes: the image is PENDING" in response["Reason"]
-    assert "EC2's import is at 28 %, converting" in response["Reason"]
+    assert response["Reason"].startswith(
+        "the image is not AVAILABLE after 5 minutes: EC2's import is at 28 %, converting; the "
+        "image is PENDING. Hint: EC2's import continues"
+    )
     assert "longer timeout, up to 12 hours" in response["Reason"]
     assert account.images_of(image) == []
 
@@ -324,7 +330,7 @@ def test_the_follow_up_is_an_execution_of_its_own_without_the_response_url(
 
 
 def test_without_waiting_an_import_that_fails_is_only_logged(
-    account: Account, image: CustomResource, capfd: pytest.CaptureFixture[str]
+    account: Account, image: CustomResource, log: Log
 ) -> None:
     properties = account.properties()
     account.fail_import(
@@ -337,8 +343,8 @@ def test_without_waiting_an_import_that_fails_is_only_logged(
     assert image.responses() == [response]
     assert response["Status"] == "SUCCESS"
     assert account.image(response["PhysicalResourceId"])["state"]["status"] == "FAILED"
-    last = polls(capfd)[-1]
-    assert (last["outcome"], last["Available"]) == ("failed", 0)
+    (line,) = metrics(log)
+    assert (line["outcome"], line["Failed"]) == ("failed", 1)
 
 
 def test_without_waiting_the_follow_up_ends_after_12_hours(
@@ -424,62 +430,194 @@ def test_a_change_of_tags_reaches_the_ami_also_without_waiting(
 # --- the log ---
 
 
-def test_each_poll_is_a_line_of_json_with_metrics_for_cloudwatch(
-    aws: Aws, account: Account, image: CustomResource, capfd: pytest.CaptureFixture[str]
+def test_the_log_has_a_line_for_each_new_progress_in_words(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    response = image.create(account.waiting())
+
+    lines = progress(log)
+    (execution,) = aws.step_functions.executions
+    assert lines[0] == {
+        "message": "EC2's import is at 2 %, pending; the image is PENDING",
+        "Stack": "images",
+        "Resource": image.logical_id,
+        "state": "PENDING",
+        "progress": 2,
+        "level": "INFO",
+        "RequestType": "Create",
+        "RequestId": response["RequestId"],
+    }
+    assert next(iter(lines[0])) == "message"
+    messages = [line["message"] for line in lines]
+    assert len(messages) == len(set(messages)) < execution.steps
+    assert [line["progress"] for line in lines if "progress" in line] == sorted(
+        line["progress"] for line in lines if "progress" in line
+    )
+
+
+def test_an_import_that_makes_no_progress_for_an_hour_has_a_line_for_each_message(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.waiting()
+    account.fail_import(None, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID], at_progress=2)
+
+    image.create(properties)
+
+    (execution,) = aws.step_functions.executions
+    assert execution.steps > 30
+    assert [line["message"] for line in progress(log)] == [
+        "EC2's import is at 2 %, pending; the image is PENDING",
+        "EC2's import is at 2 %, validating; the image is PENDING",
+    ]
+    assert len(log()) < 12
+
+
+def test_a_step_that_is_repeated_for_the_same_cause_has_one_line(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    denied = {"code": "AccessDeniedException", "message": "No.", "status": 403}
+    account.fault("imagebuilder", "ImportVmImage", times=10**6, error=denied)
+
+    image.create(account.waiting())
+
+    (execution,) = aws.step_functions.executions
+    lines = [line["message"] for line in log() if "repeated" in line["message"]]
+    assert execution.steps > 5
+    assert lines == [
+        "repeated, because it may succeed later: ImportVmImage failed: AccessDeniedException: No."
+    ]
+
+
+def test_the_metrics_come_once_when_the_image_is_available(
+    account: Account, image: CustomResource, log: Log
 ) -> None:
     properties = account.waiting()
 
     response = image.create(properties)
 
-    lines = polls(capfd)
-    first, last = lines[0], lines[-1]
-    (execution,) = aws.step_functions.executions
-    assert len(lines) == execution.steps
-    assert first.pop("next_poll") in range(12, 16)
-    assert first == {
+    (line,) = metrics(log)
+    duration = line.pop("Duration")
+    assert 1200 < duration < 1300
+    assert line == {
+        "message": f"the image is AVAILABLE: {response['Data'][ImageAttribute.IMAGE_ID]}",
         "Stack": "images",
         "Resource": image.logical_id,
+        "state": "AVAILABLE",
+        "outcome": "available",
+        "Failed": 0,
         "image": response["PhysicalResourceId"],
         "task": properties[ImageProperty.VM_IMPORT_TASK_ID],
-        "state": "PENDING",
-        "status_message": "pending",
-        "problem": "",
-        "elapsed": 0,
-        "outcome": "waiting",
-        "Progress": 2,
+        "level": "INFO",
+        "RequestType": "Create",
+        "RequestId": response["RequestId"],
         "_aws": {
-            "Timestamp": 1_700_000_000_000,
+            "Timestamp": line["_aws"]["Timestamp"],
             "CloudWatchMetrics": [
                 {
-                    "Namespace": METRIC_NAMESPACE,
+                    "Namespace": "CdkVmImport",
                     "Dimensions": [["Stack", "Resource"]],
-                    "Metrics": [{"Name": "Progress", "Unit": "Percent"}],
+                    "Metrics": [
+                        {"Name": "Duration", "Unit": "Seconds"},
+                        {"Name": "Failed", "Unit": "Count"},
+                    ],
                 }
             ],
         },
     }
-    assert [line["elapsed"] for line in lines] == sorted(line["elapsed"] for line in lines)
-    assert (last["outcome"], last["Available"], last["next_poll"]) == ("available", 1, 0)
-    assert last["Duration"] == last["elapsed"] > 300
+
+
+def test_the_timestamp_of_the_metrics_is_in_milliseconds(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    image.create(account.waiting())
+
+    assert abs(metrics(log)[0]["_aws"]["Timestamp"] / 1000 - aws.now()) < 60
+
+
+def test_an_import_that_fails_has_its_reason_and_a_failure_in_the_metrics(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.waiting()
+    account.fail_import(CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
+
+    image.create(properties)
+
+    (line,) = metrics(log)
+    assert line["message"] == f"VM import failed: {CLIENT_ERROR}".rstrip(".")
+    assert (line["outcome"], line["Failed"], line["level"]) == ("failed", 1, "ERROR")
+    assert line["Duration"] > 0
+
+
+def test_an_import_that_takes_too_long_is_a_failure_in_the_metrics(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    account.knobs(import_seconds=5000.0)
+
+    image.create(account.waiting(timeout=600))
+
+    (line,) = metrics(log)
+    assert line["message"].startswith("the image is not AVAILABLE after 10 minutes: EC2's import ")
+    assert (line["outcome"], line["Failed"], line["level"]) == ("timeout", 1, "ERROR")
+    assert 600 <= line["Duration"] < 700
+    assert line["progress"] > 0
+
+
+def test_an_image_that_is_available_already_has_no_metrics(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.waiting()
+    image.create(properties)
+    account.advance(24 * 3600)
+
+    image.update({**properties, ImageProperty.TAGS: {"stage": "live"}})
+
+    assert len(metrics(log)) == 1
+
+
+def test_the_failure_of_an_event_is_in_the_log_in_the_words_of_the_stack_event(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.waiting()
+    account.fail_import(CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
+
+    response = image.create(properties)
+
+    line = log()[-1]
+    log_group = f", log group {LOG_GROUP})"
+    assert line["message"] == response["Reason"].removesuffix(log_group) + ")"
+    assert (line["level"], line["response"]) == ("ERROR", "FAILED")
+    assert line["physical_id"] == response["PhysicalResourceId"]
+
+
+def test_every_line_of_the_log_is_json_with_a_message_in_words(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    image.create(account.waiting(Tags={"stage": "test"}))
+    image.update(account.waiting())
+    image.delete()
+
+    lines = log()
+    assert len(lines) > 10
+    for line in lines:
+        assert next(iter(line)) == "message"
+        assert isinstance(line["message"], str)
+        assert not line["message"].startswith("{")
+        assert (line["Stack"], line["Resource"]) == ("images", image.logical_id)
+        assert line.keys() >= {"level", "RequestType", "RequestId"}
 
 
 def test_a_poll_of_a_follow_up_is_logged_under_its_own_resource(
-    account: Account, image: CustomResource, other_image: CustomResource
+    account: Account, image: CustomResource, other_image: CustomResource, log: Log
 ) -> None:
     other_image.logical_id = "OtherF00D"
     properties = account.properties()
     account.fail_import(CLIENT_ERROR, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
-    log = io.StringIO()
-    handler = logging.StreamHandler(log)
-    logging.root.addHandler(handler)
-    try:
-        image.create(properties)
-        other_image.create(account.waiting())
-    finally:
-        logging.root.removeHandler(handler)
 
-    (line,) = [line for line in log.getvalue().splitlines() if "the import failed" in line]
-    assert f'"LogicalResourceId": "{image.logical_id}"' in line
+    image.create(properties)
+    other_image.create(account.waiting())
+
+    (line,) = [line for line in log() if "this is only logged" in line["message"]]
+    assert line["Resource"] == image.logical_id
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def handler(event, context):
     if "ResponseURL" not in event:
         return
     print(event["ResponseURL"])
+    print("writes to", context.log_group_name)
     response = {"Status": "SUCCESS", "PhysicalResourceId": "probe"}
     response |= {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
     while True:
@@ -176,6 +177,28 @@ def probe(enforcing: LocalAws, request: pytest.FixtureRequest) -> Iterator[Probe
 def test_what_a_function_logs_reaches_its_log_group(probe: Probe) -> None:
     assert probe.create() == "CREATE_COMPLETE"
     assert probe.log(2) == ["Create begins", "Create ends"]
+
+
+def test_a_function_knows_the_log_group_that_it_writes_to(probe: Probe) -> None:
+    assert probe.create() == "CREATE_COMPLETE"
+    probe.log(2)
+    events = probe.logs.filter_log_events(logGroupName=probe.name)["events"]
+    assert f"writes to {probe.name}" in [event["message"].strip() for event in events]
+
+
+def test_stack_events_and_lines_of_a_log_have_aws_time(probe: Probe) -> None:
+    probe.server.advance(3600)
+    begun = probe.server.now()
+    assert probe.create() == "CREATE_COMPLETE"
+    probe.log(2)
+    lines = probe.logs.filter_log_events(logGroupName=probe.name)["events"]
+    events = probe.cloudformation.describe_stack_events(StackName=probe.name)["StackEvents"]
+    (stack,) = probe.cloudformation.describe_stacks(StackName=probe.name)["Stacks"]
+    dates = [line["timestamp"] / 1000 for line in lines]
+    dates += [event["Timestamp"].timestamp() for event in events]
+    dates += [stack["CreationTime"].timestamp()]
+    # CloudWatch and CloudFormation write whole milliseconds.
+    assert begun - 0.001 <= min(dates) <= max(dates) <= probe.server.now()
 
 
 def test_the_response_url_contains_when_the_event_was_sent(probe: Probe) -> None:

@@ -80,10 +80,11 @@ def test_a_request_that_boto3_refuses_to_send_does_not_pass() -> None:
     assert not AwsError("GetImage", error).is_transient
 
 
-def test_an_error_has_the_code_the_message_the_request_id_and_a_hint() -> None:
+def test_an_error_has_the_code_the_message_a_hint_and_the_request_id() -> None:
     assert str(aws_error("ServiceQuotaExceededException", message="Too many images.")) == (
-        "GetImage failed: ServiceQuotaExceededException: Too many images (request id 1-2-3). "
-        "Hint: delete images that are not needed, or request a higher Image Builder quota"
+        "GetImage failed: ServiceQuotaExceededException: Too many images. "
+        "Hint: delete images that are not needed, or request a higher Image Builder quota. "
+        "(request id 1-2-3)"
     )
 
 

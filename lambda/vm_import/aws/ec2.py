@@ -114,12 +114,12 @@ class Ec2(AwsApi):
     def import_image(self, request: Mapping[str, Any]) -> ImportTask:
         """Start a task, or return the one that this request started before."""
         task = ImportTask.read(self._call("import_image", **request))
-        logger.info({"action": "ImportImage", "task": task.id})
+        logger.info("ImportImage started %s", task.id)
         return task
 
     def cancel(self, task_id: str) -> None:
         """Cancel a task, unless it has ended."""
-        logger.info({"action": "CancelImportTask", "task": task_id})
+        logger.info("CancelImportTask cancels %s", task_id)
         try:
             self._call(
                 "cancel_import_task",
@@ -134,17 +134,17 @@ class Ec2(AwsApi):
 
             if not read_until_found(has_ended, READS):
                 raise
-            logger.info({"not cancelled": task_id, "reason": str(error)})
+            logger.info("%s had ended: %s", task_id, error)
 
     def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Add tags of tasks, AMIs and snapshots, or change their values."""
-        logger.info({"action": "CreateTags", "resources": ids, "keys": sorted(tags)})
+        logger.info("CreateTags tags %s with %s", ", ".join(ids), ", ".join(sorted(tags)))
         self._call("create_tags", Resources=list(ids), Tags=tag_list(tags))
 
     def untag(self, ids: Sequence[str], keys: Iterable[str]) -> None:
         """Remove tags of tasks, AMIs and snapshots."""
         names = sorted(keys)
-        logger.info({"action": "DeleteTags", "resources": ids, "keys": names})
+        logger.info("DeleteTags removes from %s %s", ", ".join(ids), ", ".join(names))
         self._call("delete_tags", Resources=list(ids), Tags=[{"Key": key} for key in names])
 
     def amis(self, filter_name: str, values: Sequence[str]) -> list[Ami]:
@@ -191,7 +191,7 @@ class Ec2(AwsApi):
         Returns:
             The snapshots that still exist, each with the reason.
         """
-        logger.info({"action": "DeregisterImage", "ami": ami.id, "snapshots": ami.snapshots})
+        logger.info("DeregisterImage deletes %s with %s", ami.id, ", ".join(ami.snapshots))
         model = aws_client("ec2").meta.service_model.operation_model("DeregisterImage")
         # Lambda's boto3 may be older than the option.
         is_known = _WITH_SNAPSHOTS in model.input_shape.members

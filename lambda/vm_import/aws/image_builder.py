@@ -152,13 +152,13 @@ class ImageBuilder(AwsApi):
     def import_vm_image(self, request: Mapping[str, Any]) -> tuple[str, str]:
         """Import an image; return its ARN and the id of the request."""
         response = self._call("import_vm_image", **request)
-        token = request["clientToken"]
-        logger.info({"action": "ImportVmImage", "image": response["imageArn"], "token": token})
+        fields = {"fields": {"token": request["clientToken"]}}
+        logger.info("ImportVmImage imports %s", response["imageArn"], extra=fields)
         return response["imageArn"], response["requestId"]
 
     def cancel(self, image: Image) -> None:
         """Cancel the import of an image, unless it has ended or cannot be cancelled."""
-        logger.info({"action": "CancelImageCreation", "image": image.id})
+        logger.info("CancelImageCreation cancels %s", image.id)
         try:
             self._call(
                 "cancel_image_creation",
@@ -169,11 +169,11 @@ class ImageBuilder(AwsApi):
         except AwsError as error:
             if not (error.is_not_found or error.code in _NOT_CANCELLABLE):
                 raise
-            logger.info({"not cancelled": image.id, "reason": str(error)})
+            logger.info("%s is not cancelled: %s", image.id, error)
 
     def delete(self, arn: str) -> None:
         """Delete Image Builder's record of an image that has ended. AMI and snapshots stay."""
-        logger.info({"action": "DeleteImage", "image": arn})
+        logger.info("DeleteImage deletes %s", arn)
         try:
             self._call("delete_image", imageBuildVersionArn=arn)
         except AwsError as error:
@@ -182,10 +182,10 @@ class ImageBuilder(AwsApi):
 
     def tag(self, arn: str, tags: Mapping[str, str]) -> None:
         """Add tags, or change their values."""
-        logger.info({"action": "TagResource", "image": arn, "keys": sorted(tags)})
+        logger.info("TagResource tags %s with %s", arn, ", ".join(sorted(tags)))
         self._call("tag_resource", resourceArn=arn, tags=dict(tags))
 
     def untag(self, arn: str, keys: Sequence[str]) -> None:
         """Remove tags."""
-        logger.info({"action": "UntagResource", "image": arn, "keys": keys})
+        logger.info("UntagResource removes from %s %s", arn, ", ".join(keys))
         self._call("untag_resource", resourceArn=arn, tagKeys=keys)

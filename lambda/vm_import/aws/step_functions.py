@@ -37,7 +37,6 @@ class StateMachine(AwsApi):
         except AwsError as error:
             if error.code != "ExecutionAlreadyExists":
                 raise
-        logger.info({"action": "StartExecution", "name": name})
 
     def running(self) -> Iterator[dict[str, Any]]:
         """Yield the executions that have not ended."""
@@ -62,7 +61,7 @@ class StateMachine(AwsApi):
     def stop(self, execution_arn: str, cause: str) -> None:
         """Stop an execution. One that has ended stays as it is."""
         self._call("stop_execution", executionArn=execution_arn, cause=cause)
-        logger.info({"action": "StopExecution", "execution": execution_arn})
+        logger.info("StopExecution stopped %s", execution_arn)
 
     def _list(self, **request: str) -> Iterator[list[dict[str, Any]]]:
         pages = self._pages(

@@ -38,7 +38,7 @@ class Properties(ABC):
         try:
             return cls.read(properties)
         except PropertyError as error:
-            logger.info({"properties without an import": str(error)})
+            logger.info("nothing was imported for these properties: %s", error)
             return None
 
     @property

@@ -11,14 +11,16 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import crhelper
 import urllib3
 
+import log
 from aws import LambdaContext
 from cloudformation.step import Done, Pending, Response
-from errors import VmImportError
+from errors import Reason, VmImportError
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class CfnResource(crhelper.CfnResource):
     - A function returns the response as a value, or that there is none yet.
     - A failed response names what may have been created, or what the event names, or the request:
       never a random, empty or boolean physical id. So Delete finds what Create created.
-    - The reason keeps its beginning, and as much as CloudFormation accepts.
+    - The reason keeps the cause and the ids, and as much as CloudFormation accepts.
     - A response is delivered when the ResponseURL says 2xx. Until then it is sent again, with
       growing pauses. In the end the invocation fails, and is repeated.
     - No timer responds while the function continues.
@@ -58,6 +60,7 @@ class CfnResource(crhelper.CfnResource):
     - No sleep before the response to a Delete.
     - No clients for Lambda, EventBridge and CloudWatch Logs, which only crhelper's polling needs.
     - No ResponseURL in the log: it is signed, and whoever has it can respond.
+    - A line of the log says what happened, in words, without the steps of crhelper.
     """
 
     # crhelper's own
@@ -66,8 +69,9 @@ class CfnResource(crhelper.CfnResource):
     _response_url: str
 
     def __init__(self) -> None:
-        """Log JSON at level INFO: at DEBUG crhelper logs whole events, with the ResponseURL."""
-        super().__init__(json_logging=True, log_level="INFO", boto_level="ERROR", sleep_on_delete=0)
+        """Log at level INFO: at DEBUG crhelper logs whole events, with the ResponseURL."""
+        super().__init__(log_level="INFO", boto_level="ERROR", sleep_on_delete=0)
+        log.use(log.JsonFormatter())
         self._http = urllib3.PoolManager(retries=False)
         self._function: Callable[[], Outcome] = lambda: None
         self._outcome: Outcome = None
@@ -99,7 +103,11 @@ class CfnResource(crhelper.CfnResource):
 
     def log_as(self, event: Mapping[str, Any], context: LambdaContext) -> None:
         """Name an event in each line of the log from here on."""
+        self._log_setup(event, context)
+
+    def _log_setup(self, event: Mapping[str, Any], context: LambdaContext) -> None:
         super()._log_setup(event, context)  # type: ignore[misc]  # crhelper has no types
+        log.use(log.JsonFormatter(event))
 
     def _set_timeout(self) -> None:
         """Set no timer: the function keeps its own deadline, and a killed one is repeated."""
@@ -112,16 +120,19 @@ class CfnResource(crhelper.CfnResource):
         try:
             self._outcome = func()
         except Exception as error:
-            is_known = isinstance(error, VmImportError)
-            reason = str(error) if is_known else repr(error)
-            # A stack trace only for what nobody foresaw.
-            logger.log(logging.ERROR, "failed: %s", reason, exc_info=not is_known)
+            if isinstance(error, VmImportError):
+                reason = error.reason
+            else:
+                # A stack trace only for what nobody foresaw.
+                logger.exception("the handler has a bug")
+                reason = Reason(repr(error))
             physical_id = getattr(error, "physical_id", "")
             self._outcome = Done(Response(physical_id, reason=reason, status="FAILED"))
         if isinstance(self._outcome, Done):
             response = self._outcome.response
-            self.Status, self.Reason = response.status, response.reason
-            self.PhysicalResourceId, self.Data = response.physical_id, dict(response.data)
+            self.Status, self.Data = response.status, dict(response.data)
+            # With an id, crhelper logs nothing about it.
+            self.PhysicalResourceId = response.physical_id or self.generate_physical_id(self._event)
 
     def _cfn_response(self, event: Mapping[str, Any]) -> None:
         if isinstance(self._outcome, Done):
@@ -135,9 +146,12 @@ class CfnResource(crhelper.CfnResource):
         """Deliver the response. crhelper calls this again for what the first call raises."""
         if self._undelivered:
             raise self._undelivered
+        # crhelper names a status when it reports an error of its own.
+        why = Reason(reason)
+        if isinstance(self._outcome, Done) and not status:
+            why = self._outcome.response.reason
         response = {
             "Status": status or self.Status,
-            "Reason": (reason if status else self.Reason) or "",
             "PhysicalResourceId": self.PhysicalResourceId or self.generate_physical_id(self._event),
             "StackId": self.StackId,
             "RequestId": self.RequestId,
@@ -145,18 +159,24 @@ class CfnResource(crhelper.CfnResource):
             "NoEcho": self.NoEcho,
             "Data": self.Data,
         }
-        logged = {"response": response["Status"], "physical_id": response["PhysicalResourceId"]}
-        if response["Status"] == "SUCCESS" and response["Reason"]:
-            logged["reason"] = response["Reason"]  # that of a failure is in the log already
-        logger.info(logged)
-        self._deliver(encode(response, f"log group {self._context.log_group_name}"))
+        physical_id = response["PhysicalResourceId"]
+        fields = {"fields": {"response": response["Status"], "physical_id": physical_id}}
+        if response["Status"] == "SUCCESS":
+            parts = [f"{self._event['RequestType']} succeeded: {physical_id}", str(why)]
+            logger.info("; ".join(filter(None, parts)), extra=fields)
+        else:
+            logger.error(str(why), extra=fields)
+        self._deliver(encode(response, why, f"log group {self._context.log_group_name}"))
 
     def _deliver(self, body: bytes) -> None:
-        pause = 1.0
+        pause, logged = 1.0, ""
         while problem := self._put(body):
-            logger.warning("the ResponseURL did not accept the response: %s", problem)
+            text = f"the ResponseURL did not accept the response: {problem}"
+            if text != logged:
+                logger.warning(text)
+                logged = text
             if self._context.get_remaining_time_in_millis() / 1000 < pause + _LEAST_TIME:
-                self._undelivered = UndeliveredResponseError(problem)
+                self._undelivered = UndeliveredResponseError(text)
                 raise self._undelivered
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not cryptography
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -177,24 +197,28 @@ class CfnResource(crhelper.CfnResource):
         return None if response.status // 100 == 2 else f"HTTP {response.status}"  # noqa: PLR2004
 
 
-def encode(response: Mapping[str, Any], log: str) -> bytes:
-    """Write a response in at most 4096 bytes; cut the end of the reason if necessary.
+def encode(response: Mapping[str, Any], reason: Reason, log_group: str) -> bytes:
+    """Write a response in at most 4096 bytes. A reason that is too long loses its hint first.
 
     Args:
-        response: The response.
-        log: Where the log is. The reason of a failure ends with it, and any that is cut.
+        response: The response, without its reason.
+        reason: The reason.
+        log_group: Where the log is. The reason of a failure ends with it, and any that is cut.
     """
+
+    def written(text: str) -> bytes:
+        return json.dumps({**response, "Reason": text}, default=str).encode()
+
+    with_log = replace(reason, ids=[*reason.ids, log_group])
     if response["Status"] != "SUCCESS":
-        response = {**response, "Reason": f"{response['Reason']} ({log})".lstrip()}
-    body = json.dumps(response, default=str).encode()
-    if len(body) <= _MAX_RESPONSE:
-        return body
-    note = f"... ({log})"
-    room = _MAX_RESPONSE - len(json.dumps({**response, "Reason": note}, default=str))
-    if room < 0:
-        too_long = "the attributes are longer than CloudFormation accepts"
-        failed = {**response, "Status": "FAILED", "Reason": too_long, "Data": {}}
-        return json.dumps(failed).encode()
-    sizes = list(itertools.accumulate(len(json.dumps(c)) - 2 for c in response["Reason"]))
-    reason = response["Reason"][: bisect.bisect(sizes, room)] + note
-    return json.dumps({**response, "Reason": reason}, default=str).encode()
+        reason = with_log
+    for whole in (reason, replace(with_log, hint="")):
+        if len(body := written(str(whole))) <= _MAX_RESPONSE:
+            return body
+    for ids in (with_log.written_ids, f" ({log_group})"):
+        room = _MAX_RESPONSE - len(written(f"...{ids}"))
+        if room >= 0:
+            sizes = itertools.accumulate(len(json.dumps(c)) - 2 for c in reason.cause)
+            return written(f"{reason.cause[: bisect.bisect(list(sizes), room)]}...{ids}")
+    too_long = "the attributes are longer than CloudFormation accepts"
+    return json.dumps({**response, "Status": "FAILED", "Reason": too_long, "Data": {}}).encode()

@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Self
 
-from errors import VmImportError
+from errors import Reason, VmImportError
 
 # How long AWS may take to see a new role, permission, tag or AMI, in seconds.
 _DELAY: Final = 90
@@ -24,6 +24,8 @@ class State:
     """Whether that was checked, though an event of a moment later may not have been listed yet."""
     image: str = ""
     """The ARN of the image that is waited for."""
+    resource: str = ""
+    """The logical id of that image, once a poll found its tags."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What Fn::GetAtt returns for the resource."""
     completed: float = 0.0
@@ -32,6 +34,10 @@ class State:
     """Why the import failed, once that is known: only its clean-up and the response remain."""
     failure: str = ""
     """Why the event failed, once that is known: only the response remains."""
+    hint: str = ""
+    """What to do about that failure, the last one of both."""
+    ids: Sequence[str] = field(default_factory=list)
+    """What it is about."""
     failed_id: str = ""
     """The physical id of that response, if it differs from that of the event."""
     missed: int = 0
@@ -44,6 +50,10 @@ class State:
     """Since when it fails for a reason that is brief, in seconds since 1970."""
     delayed_by: str = ""
     """What kind of error that is: each may take its time, one after the other."""
+    waited: bool = False
+    """Whether a poll found that the import had not ended."""
+    reported: str = ""
+    """What the log says last. It has a line only for what changes."""
 
     @classmethod
     def read(cls, state: Mapping[str, Any]) -> Self:
@@ -53,6 +63,11 @@ class State:
         """
         known = {known.name for known in fields(cls)}
         return cls(**{name: value for name, value in state.items() if name in known})
+
+    @property
+    def reason(self) -> Reason:
+        """Why the event or the import failed. A release that knew no hint kept it in the text."""
+        return Reason(self.failure or self.import_failure, self.hint, self.ids)
 
     @property
     def elapsed(self) -> float:
@@ -82,6 +97,7 @@ class State:
             failing=self.failing or now,
             delayed=self.delayed if error.kind == self.delayed_by else now,
             delayed_by=error.kind if error.is_brief else "",
+            reported=error.reason.cause,
         )
 
     def after_success(self) -> Self:
@@ -95,7 +111,7 @@ class Response:
 
     physical_id: str
     data: Mapping[str, str] = field(default_factory=dict)
-    reason: str = ""
+    reason: Reason = field(default_factory=Reason)
     status: str = "SUCCESS"
 
 

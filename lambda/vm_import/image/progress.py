@@ -1,16 +1,17 @@
 """A poll of an import: how far it is, and whether it can still succeed."""
 
-import json
-import sys
+import logging
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from aws import Aws
 from aws.ec2 import Ec2, ImportTask
 from aws.image_builder import Image
-from contract import METRIC_NAMESPACE
-from errors import ANOTHER_IMPORT, ImageFailedError, VmImportError
-from identity import Owner
+from contract import METRIC_NAMESPACE, Dimension, ImportOutcome, LogField, Metric
+from errors import REPAIR, Reason, VmImportError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,31 @@ class Progress:
     """The id of the AMI, once the image is AVAILABLE and the AMI is known."""
     is_missing: bool = False
     """Whether Image Builder did not find the image."""
+    failure: Reason | None = None
+    """Why the image can never be AVAILABLE."""
+    resource: str = ""
+    """The logical id of the image, if it is known. A link has another one."""
 
     def __str__(self) -> str:
         """Describe how far the import is."""
         image, task = self.image, self.task
-        percent = f"{task.progress} %, " if task and task.progress else ""
+        percent = f"at {task.progress} %, " if task and task.progress else ""
         texts = (
+            f"EC2's import is {percent}{task.message or task.status}" if task else "",
             f"the image is {image.status}" if image else "",
-            f"EC2's import is at {percent}{task.message or task.status}" if task else "",
             self.problem,
         )
         return "; ".join(text.rstrip(".") for text in texts if text)
+
+    @property
+    def fields(self) -> dict[str, str | int]:
+        """What a line of the log contains of it."""
+        percent = self.task.progress if self.task else ""
+        return {
+            **({Dimension.RESOURCE: self.resource} if self.resource else {}),
+            LogField.STATE: self.image.status if self.image else "",
+            **({LogField.PROGRESS: int(percent)} if percent.isdigit() else {}),
+        }
 
 
 def poll(aws: Aws, arn: str, task_id: str) -> Progress:
@@ -48,9 +63,6 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
 
     Returns:
         What was found. If AWS throttles or fails, that is less, with the problem.
-
-    Raises:
-        ImageFailedError: The image can never be AVAILABLE.
     """
     image: Image | None = None
     task: ImportTask | None = None
@@ -65,17 +77,21 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
         if image and not image.is_usable:
             pass  # that it failed is certain, only EC2's reason is missing
         elif error.is_transient:
-            return Progress(image, problem=str(error).partition(". Hint: ")[0])
+            return Progress(image, problem=error.reason.cause)
         else:
             raise
     task_failed = task is not None and not task.is_usable
     if image.is_usable and not task_failed:
         return Progress(image, task)
-    reasons = [f"{arn} is {image.status}", image.reason]
+    ids = [f"image {arn} is {image.status}"]
+    reasons = [image.reason]
     if task and task_failed:
-        reasons.append(f"EC2's import task {task_id} is {task.status}: {task.message}")
-    text = "; ".join(reason.rstrip(".") for reason in reasons if reason)
-    raise ImageFailedError(f"{text}. Hint: repair the disk image; {ANOTHER_IMPORT}")
+        # It says more than Image Builder, which waits for it.
+        reasons.insert(0, task.message)
+        ids.append(f"import task {task_id} is {task.status}")
+    known = "; ".join(dict.fromkeys(reason.rstrip(".") for reason in reasons if reason))
+    cause = f"VM import failed: {known or 'AWS gives no reason'}"
+    return Progress(image, task, failure=Reason(cause, REPAIR, ids))
 
 
 def _available(image: Image, ec2: Ec2, task_id: str) -> Progress:
@@ -87,41 +103,52 @@ def _available(image: Image, ec2: Ec2, task_id: str) -> Progress:
     return Progress(image, ami="".join(found), problem="" if found else "its AMI is not listed yet")
 
 
-def report(owner: Owner, progress: Progress, outcome: str, elapsed: int, **line: str | int) -> None:
-    """Write a poll as one line of JSON that CloudWatch also reads as metrics.
+def report(progress: Progress, reported: str) -> str:
+    """Log a poll if it found something new.
+
+    Args:
+        progress: What the poll found.
+        reported: What the log says last.
+
+    Returns:
+        What the log says now.
+    """
+    text = str(progress)
+    if text != reported:
+        logger.info(text, extra={"fields": progress.fields})
+    return text
+
+
+def report_end(
+    progress: Progress, outcome: ImportOutcome, message: str, duration: int, **line: str
+) -> None:
+    """Log how an import ended, in a line that CloudWatch also reads as metrics.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
     Args:
-        owner: The resource. Its stack's name and its logical id are the metrics' dimensions.
-        progress: What the poll found.
-        outcome: `waiting`, `available`, `failed` or `timeout`.
-        elapsed: Seconds since the wait began.
+        progress: What the last poll found.
+        outcome: How the import ended.
+        message: That in words.
+        duration: Seconds since the import began.
         **line: What else the line contains.
     """
-    image, task = progress.image, progress.task
-    metrics = {}
-    if task and task.progress.isdigit():
-        metrics["Progress"] = ("Percent", int(task.progress))
-    if outcome != "waiting":
-        metrics["Duration"] = ("Seconds", elapsed)
-        metrics["Available"] = ("Count", int(outcome == "available"))
     directive = {
         "Namespace": METRIC_NAMESPACE,
-        "Dimensions": [["Stack", "Resource"]],
-        "Metrics": [{"Name": name, "Unit": unit} for name, (unit, _) in metrics.items()],
+        "Dimensions": [list(Dimension)],
+        "Metrics": [
+            {"Name": Metric.DURATION, "Unit": "Seconds"},
+            {"Name": Metric.FAILED, "Unit": "Count"},
+        ],
     }
-    found = {
-        "Stack": owner.stack_id.split("/")[1],
-        "Resource": owner.logical_id,
-        "state": image and image.status,
-        "status_message": task and task.message,
-        "problem": progress.problem,
-        "outcome": outcome,
-        "elapsed": elapsed,
-        **{name: value for name, (_, value) in metrics.items()},
+    has_failed = outcome is not ImportOutcome.AVAILABLE
+    fields: dict[str, Any] = {
+        **progress.fields,
+        LogField.OUTCOME: outcome,
+        Metric.DURATION: duration,
+        Metric.FAILED: int(has_failed),
+        **line,
         "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
     }
-    # Not by the logger, whose lines have a form of their own.
-    sys.stdout.write(json.dumps(found | line) + "\n")
-    sys.stdout.flush()
+    level = logging.ERROR if has_failed else logging.INFO
+    logger.log(level, message, extra={"fields": fields})

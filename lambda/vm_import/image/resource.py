@@ -15,11 +15,13 @@ from cloudformation.step import Done, Pending, Response, State
 from contract import IMAGE_BUILD_ARN, ImageAttribute, OwnTag
 from errors import (
     ANOTHER_IMPORT,
+    REPAIR,
     AwsError,
     ImageFailedError,
     ImportTaskError,
     NotListedError,
     NotYetError,
+    Reason,
     failures_name,
     tolerated,
 )
@@ -57,7 +59,7 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
         if not image.is_usable and (
             not event.timeout or ((stack := images.stack()) and stack.is_rolling_back)
         ):
-            reason = f"{image.id} is {image.status} and cannot be replaced"
+            reason = Reason(f"{image.id} is {image.status} and cannot be replaced")
             # What refers to the AMI must not fail the rollback either.
             no_ami: dict[str, str] = {ImageAttribute.IMAGE_ID: ""} if event.timeout else {}
             return Done(Response(image.id, {**state.attributes, **no_ami}, reason))
@@ -70,14 +72,16 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     with failures_name(state.image if is_known else placeholder):
         if state.import_failure:
             _delete_failed(event, state, properties, aws)
-            raise ImageFailedError(state.import_failure)
+            raise ImageFailedError.because(state.reason)
         try:
             return _wait(event, state, properties, old).step(aws)
         except ImageFailedError as error:
             if state.follow_up or is_known:
                 raise
             # Kept in the state first: when the image is deleted, nobody knows why it failed.
-            return Pending(replace(state, import_failure=str(error)), 1)
+            reason = error.reason
+            failed = replace(state, import_failure=reason.cause, hint=reason.hint, ids=reason.ids)
+            return Pending(failed, 1)
 
 
 def _wait(
@@ -113,7 +117,7 @@ def _delete(event: Event, state: State, aws: Aws) -> Pending | Done:
         stays += Amis(event.owner, aws).delete(
             properties.vm_import_task_id, repeats=images.repeats, ami_id=ami_id
         )
-    return Done(Response(event.physical_id, reason="; ".join(stays)))
+    return Done(Response(event.physical_id, reason=Reason("; ".join(stays))))
 
 
 def _attributes(image: Image, properties: ImageProperties, owner: Owner) -> dict[str, str]:
@@ -158,14 +162,14 @@ class Images(ResourceType[ImageProperties, Image]):
         task = self.aws.ec2.known_task(task_id)
         if task is None:
             raise ImportTaskError(
-                f"EC2 does not know the import task {task_id} in this account and Region. EC2 "
-                f"knows a task for 7 days after its end. Hint: {ANOTHER_IMPORT}"
+                f"EC2 does not know the import task {task_id} in this account and Region",
+                f"EC2 knows a task for 7 days after its end; {ANOTHER_IMPORT}",
             )
         if not task.is_usable:
-            message = (task.message or "EC2 gives no reason").rstrip(".")
             raise ImportTaskError(
-                f"the import task {task_id} is {task.status}: {message}. "
-                f"Hint: repair the disk image; {ANOTHER_IMPORT}"
+                f"VM import failed: {task.message or 'EC2 gives no reason'}",
+                REPAIR,
+                [f"import task {task_id} is {task.status}"],
             )
 
     def create(self, properties: ImageProperties, token: str) -> Image | None:
@@ -185,8 +189,10 @@ class Images(ResourceType[ImageProperties, Image]):
                 raise not_listed
             return None
         if not image.is_usable and image.token == token:
-            reason = (image.reason or "Image Builder gives no reason").rstrip(".")
-            raise ImageFailedError(f"{arn} is {image.status}: {reason}")
+            raise ImageFailedError(
+                f"VM import failed: {image.reason or 'Image Builder gives no reason'}",
+                ids=[f"image {arn} is {image.status}"],
+            )
         return replace(image, request_id=request_id)
 
     def tag(self, existing: Image, tags: Mapping[str, str]) -> None:
@@ -210,13 +216,17 @@ class Images(ResourceType[ImageProperties, Image]):
                 # After a timeout, the next deployment uses the task.
                 if properties and not self.state.import_failure:
                     self._cancel_task(properties.vm_import_task_id, existing)
-                raise NotYetError(f"{existing.id} is still being cancelled. Hint: delete it again")
+                raise NotYetError(
+                    "the import is still being cancelled",
+                    "delete the image again",
+                    [f"image {existing.id}"],
+                )
         try:
             self.aws.image_builder.delete(existing.id)
         except AwsError as error:
             # One read may have missed the image while it was being cancelled.
             if error.is_in_use and self._is_running(existing):
-                raise NotYetError(str(error)) from error
+                raise NotYetError.because(error.reason) from error
             raise
         is_found = self.event.physical_id != existing.id
         if properties and properties.delete_ami and existing.ami and is_found:

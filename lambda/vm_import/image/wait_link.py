@@ -56,12 +56,14 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
             )
             if not (is_usable or _is_rolling_back(event, state, aws, unknown=has_failed)):
                 raise
-            return Done(Response(physical_id, data, str(error)))
+            return Done(Response(physical_id, data, error.reason))
 
 
 def _wait(wait: Wait, aws: Aws, *, has_failed: bool) -> Pending | Done:
     if has_failed:
-        raise ImageFailedError(f"the import of {wait.state.image} had failed before")
+        raise ImageFailedError(
+            "the import of the image had failed before", ids=[f"image {wait.state.image}"]
+        )
     return wait.step(aws)
 
 

@@ -6,16 +6,25 @@ import random
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from amis import Amis
 from aws import Aws
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
-from contract import MAX_TIMEOUT, TAG_PREFIX, ImageAttribute, OwnTag, wait_limit
-from errors import ImageFailedError, ImageGoneError, VmImportError
+from contract import (
+    MAX_TIMEOUT,
+    TAG_PREFIX,
+    ImageAttribute,
+    ImportOutcome,
+    OwnTag,
+    ResourceType,
+    wait_limit,
+)
+from errors import ImageFailedError, ImageGoneError, Reason, VmImportError
 from identity import Owner
-from image.progress import Progress, poll, report
+from image.progress import Progress, poll, report, report_end
 
 logger = logging.getLogger(__name__)
 
@@ -97,50 +106,61 @@ class Wait:
         """
         state, elapsed = self.state, self.state.elapsed
         remaining = self._limit - elapsed
-        progress, outcome, seconds = Progress(), "waiting", 0
+        progress = self._poll(aws)
+        age = progress.image.age if progress.image else math.inf
+        # Without a date, or with one in the future, it is at least as old as the wait. A link
+        # continues a wait that began earlier.
+        age = elapsed if math.isinf(age) else max(age, elapsed)
+        end = partial(
+            report_end, progress, duration=round(age), image=state.image, task=self.task_id
+        )
         try:
-            progress = poll(aws, state.image, self.task_id)
+            if progress.failure:
+                raise ImageFailedError.because(progress.failure)
             state = self._confirm(progress)
-            age = progress.image.age if progress.image else MAX_TIMEOUT
-            # Without a date, or with one in the future, it is at least as old as the wait.
-            is_unknown = progress.is_missing or math.isinf(age)
-            age = elapsed if is_unknown else max(age, elapsed)
+        except ImageFailedError as error:
+            end(ImportOutcome.FAILED, error.reason.cause)
+            raise
+        if progress.ami:
+            is_new = self._tag(progress, aws)
+            # Otherwise it was AVAILABLE before, and no import has ended. If one ends just after a
+            # resource of the chain has handed on, the first poll of the next link finds its end.
+            if state.waited or (is_new and self.event.raw["ResourceType"] == ResourceType.WAIT):
+                end(ImportOutcome.AVAILABLE, f"the image is AVAILABLE: {progress.ami}")
+            data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
+            return Done(Response(self.physical_id, data))
+        if remaining > 0:
             if progress.task and progress.task.is_completed and not state.completed:
                 # What a wait finds completed when it begins was completed long before.
                 state = replace(state, completed=time.time() - (age if elapsed < _SHORTEST else 0))
-            if progress.ami:
-                self._tag(progress, aws)
-            elif remaining > 0:
-                completed = time.time() - state.completed if state.completed else None
-                jitter = random.random()  # noqa: S311 - not cryptography
-                is_first = elapsed < _SHORTEST
-                interval = polling_interval(age, completed, jitter, is_first=is_first)
-                seconds = max(1, min(interval, round(remaining)))
-                return Pending(state, seconds)
-            if progress.ami:
-                outcome = "available"
-            elif not self.event.continues:
-                outcome = "timeout"
-        except ImageFailedError:
-            outcome = "failed"
-            raise
-        finally:
-            names = {"image": state.image, "task": self.task_id}
-            report(self.event.owner, progress, outcome, round(elapsed), **names, next_poll=seconds)
-        if outcome == "available":
-            data = {**state.attributes, ImageAttribute.IMAGE_ID: progress.ami}
-            return Done(Response(self.physical_id, data))
-        if outcome == "waiting":
-            reason = f"still waiting: {progress}"
-            return Done(Response(self.physical_id, state.attributes, reason))
-        # A link continues a wait that began earlier.
-        waited = max(elapsed, progress.image.age) if progress.image else elapsed
-        waited = elapsed if math.isinf(waited) else waited
-        raise ImageFailedError(
-            f"{state.image} was not AVAILABLE after {waited / 60:.0f} minutes: {progress}. "
-            "Hint: EC2's import continues, and the next deployment uses it; set a longer timeout, "
-            "up to 12 hours, or wait_for_available=False"
+            completed = time.time() - state.completed if state.completed else None
+            is_unknown = progress.image is None and not progress.is_missing
+            interval = polling_interval(
+                MAX_TIMEOUT if is_unknown else age,
+                completed,
+                random.random(),  # noqa: S311 - not cryptography
+                is_first=elapsed < _SHORTEST,
+            )
+            state = replace(state, waited=True, reported=report(progress, state.reported))
+            return Pending(state, max(1, min(interval, round(remaining))))
+        if self.event.continues:
+            return Done(
+                Response(self.physical_id, state.attributes, Reason(f"still waiting: {progress}"))
+            )
+        cause = f"the image is not AVAILABLE after {age / 60:.0f} minutes: {progress}"
+        end(ImportOutcome.TIMEOUT, cause)
+        hint = (
+            "EC2's import continues, and the next deployment uses it; set a longer timeout, up to "
+            "12 hours, or wait_for_available=False"
         )
+        ids = [f"image {state.image}", f"import task {self.task_id}"]
+        raise ImageFailedError(cause, hint, ids)
+
+    def _poll(self, aws: Aws) -> Progress:
+        """Poll the image. The log names the resource of its tags, also when it is gone later."""
+        progress = poll(aws, self.state.image, self.task_id)
+        tags = progress.image.tags if progress.image else {}
+        return replace(progress, resource=tags.get(OwnTag.RESOURCE, self.state.resource))
 
     @property
     def _limit(self) -> int:
@@ -161,11 +181,17 @@ class Wait:
         """
         missed = self.state.missed + 1 if progress.is_missing else 0
         if missed == _GONE:
-            raise ImageGoneError(f"{self.state.image} is gone: it was deleted outside the stack")
-        return replace(self.state, missed=missed)
+            raise ImageGoneError(
+                "the image is gone: it was deleted outside the stack",
+                ids=[f"image {self.state.image}"],
+            )
+        return replace(self.state, missed=missed, resource=progress.resource)
 
-    def _tag(self, progress: Progress, aws: Aws) -> None:
+    def _tag(self, progress: Progress, aws: Aws) -> bool:
         """Tag AMI and snapshots. The image is usable without that too.
+
+        Returns:
+            Whether the AMI had no tag of the stack before.
 
         Raises:
             VmImportError: Tagging failed, and may succeed when the step is repeated.
@@ -177,9 +203,10 @@ class Wait:
             tags = {key: value for key, value in own.items() if not key.startswith(TAG_PREFIX)}
         try:
             owner = Owner(self.event.owner.stack_id, logical_id)
-            Amis(owner, aws).tag(self.task_id, progress.ami, tags, self.previous)
+            return Amis(owner, aws).tag(self.task_id, progress.ami, tags, self.previous)
         except VmImportError as error:
             limit = MAX_TIMEOUT if self.state.follow_up else self.event.retry_limit
             if self.state.elapsed < limit - _LEAST_TIME and self.state.may_pass(error):
                 raise
             logger.warning("the AMI is not tagged: %s", error)
+            return False

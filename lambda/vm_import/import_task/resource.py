@@ -13,7 +13,7 @@ from aws.session import READS_WHILE_OTHERS_WORK, read_until_found
 from cloudformation.event import Event
 from cloudformation.step import Done, Response, State
 from contract import IMPORT_TASK_ID, OwnTag, TaskAttribute
-from errors import NotListedError, tolerated
+from errors import NotListedError, Reason, tolerated
 from identity import Lookup, Record
 from import_task.properties import ImportTaskProperties
 from reconciler import Reconciler, ResourceType
@@ -31,7 +31,7 @@ def step(event: Event, state: State, aws: Aws) -> Done:
     if event.request_type == "Delete":
         known = ImportTaskProperties.read_known(event.properties)
         stays = reconciler.delete(known)
-        return Done(Response(event.physical_id, reason="; ".join(stays)))
+        return Done(Response(event.physical_id, reason=Reason("; ".join(stays))))
     properties = ImportTaskProperties.read(event.properties)
     if event.request_type == "Create":
         task = reconciler.create(properties)

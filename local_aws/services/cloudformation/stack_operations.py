@@ -78,6 +78,7 @@ _OPERATION: ContextVar[_Operation | None] = ContextVar("operation", default=None
 
 def register(world: World) -> None:
     """Change MiniStack's CloudFormation for the whole process."""
+    seams.STACK_TIME.put(world.timestamp)
     seams.DELETE_STACK.replace(_unless_updated)
     seams.DELIVER_RESPONSE.replace(_recorded)
     seams.DEPLOY_STACK.replace(partial(_track, world))
@@ -245,7 +246,7 @@ def _with_failures_recorded(provision: Callable[..., Any]) -> Callable[..., Any]
             "LogicalResourceId": logical_id,
             "Properties": properties,
             "Attributes": {},
-            "Timestamp": seams.now_iso(),
+            "Timestamp": seams.STACK_TIME(),
         }
         _RESPONDED.pop((stack["StackId"], logical_id), None)
         try:

@@ -41,6 +41,7 @@ _LONGEST_PAUSE: Final = 300
 _RETRIES: Final = 2
 _EVENT_AGE: Final = 6 * 3600
 _BY_CLOUDFORMATION: ContextVar[bool] = ContextVar("by_cloudformation", default=False)
+_OF_FUNCTION: ContextVar[bool] = ContextVar("of_function", default=False)
 
 
 def register(world: World) -> None:
@@ -51,8 +52,11 @@ def register(world: World) -> None:
     """
     # MiniStack reads the script for each worker.
     seams.WORKER_SCRIPT.replace(lambda script: _worker_script(script, world.clock.file))
+    seams.FUNCTION_ENVIRONMENT.replace(_with_log_group)
+    seams.EMIT_LOGS.replace(lambda emit: _marked(emit, _OF_FUNCTION))
+    seams.APPEND_LOG_EVENTS.replace(lambda append: _dated(append, world))
     seams.INVOKE_LATER.put(_in_aws_time(world))
-    seams.INVOKE_CUSTOM_RESOURCE.replace(_as_cloudformation)
+    seams.INVOKE_CUSTOM_RESOURCE.replace(lambda invoke: _marked(invoke, _BY_CLOUDFORMATION))
     seams.EXECUTE_FOR_CLOUDFORMATION.replace(lambda execute: _asynchronous(execute, world))
 
 
@@ -79,16 +83,46 @@ def kill_caller(access_key: str | None) -> None:
             process.kill()
 
 
-def _as_cloudformation(invoke: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(invoke)
-    def as_cloudformation(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
-        token = _BY_CLOUDFORMATION.set(True)
-        try:
-            return invoke(*arguments, **more)
-        finally:
-            _BY_CLOUDFORMATION.reset(token)
+def _marked(act: Callable[..., Any], mark: ContextVar[bool]) -> Callable[..., Any]:
+    """Return a function during whose calls a mark is set."""
 
-    return as_cloudformation
+    @wraps(act)
+    def marked(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
+        token = mark.set(True)
+        try:
+            return act(*arguments, **more)
+        finally:
+            mark.reset(token)
+
+    return marked
+
+
+def _with_log_group(environment: Callable[..., dict[str, str]]) -> Callable[..., dict[str, str]]:
+    """Add the name of the log group, which the context object shows.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+
+    @wraps(environment)
+    def with_log_group(config: dict[str, Any]) -> dict[str, str]:
+        name = (config.get("LoggingConfig") or {}).get("LogGroup")
+        group = {"AWS_LAMBDA_LOG_GROUP_NAME": name} if name else {}
+        return environment(config) | group
+
+    return with_log_group
+
+
+def _dated(append: Callable[..., None], world: World) -> Callable[..., None]:
+    """Write the lines of functions in AWS time. A client of PutLogEvents dates its own lines."""
+
+    @wraps(append)
+    def dated(stream: dict[str, Any], events: list[dict[str, Any]]) -> None:
+        if _OF_FUNCTION.get():
+            now = int(world.now() * 1000)
+            events = [event | {"timestamp": now, "ingestionTime": now} for event in events]
+        append(stream, events)
+
+    return dated
 
 
 def _asynchronous(execute: Callable[..., Any], world: World) -> Callable[..., Any]:
