@@ -16,7 +16,7 @@ from cdk_vm_import._handler import contract
 from cdk_vm_import._signature import shows_arguments
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_image import IVmImage, VmImageBase, split_image_arn
-from cdk_vm_import.vm_import_provider import VmImportProvider
+from cdk_vm_import.vm_import_provider import ProviderConfig, VmImportProvider
 from cdk_vm_import.vm_import_task import VmImportTask
 
 # Paths of the images of each stack, by the slug and the version that make two images one.
@@ -168,7 +168,8 @@ class ImportedVmImage(VmImageBase):
         if vm_import_task:
             vm_import_task_id = vm_import_task._bind(delete_ami=delete_ami)  # noqa: SLF001 - ours
         provider = provider or VmImportProvider.get_or_create(self)
-        config = provider._bind()  # noqa: SLF001 - ours
+        self._config = config = provider._bind()  # noqa: SLF001 - ours
+        self._ami_settings: str | None = None
         # How long the image resource waits, and each link after it. Empty: nothing waits.
         waits = (
             _wait_chain.split_timeout(round(timeout.to_seconds(integral=False)))
@@ -347,6 +348,25 @@ class ImportedVmImage(VmImageBase):
         if problems := [*_validation.removal_policy(policy)]:
             raise ValueError(f"{self.node.path}: {problems[0]}")
         self._resource.apply_removal_policy(policy)
+
+    def _ami_settings_problems(self) -> Iterator[str]:
+        """Yield why the settings of the AMI cannot be changed."""
+        if self._image_id is None:
+            yield (
+                f"image {self.node.path} is not waited for, so its AMI is not known: leave "
+                "wait_for_available=False out."
+            )
+        if self._ami_settings:
+            yield (
+                f"image {self.node.path} has the settings {self._ami_settings} already: use one "
+                "AmiSettings for all settings of its AMI."
+            )
+
+    def _bind_ami_settings(self, settings: Construct) -> ProviderConfig:
+        """Record the settings of the AMI, and return how to reach the image's function."""
+        self._ami_settings = settings.node.path
+        self.node.add_validation(_validation.SettingsTagValidation(self, self._tags))
+        return self._config
 
     def _is_retained(self) -> bool:
         """Return whether CloudFormation retains the image, whoever decided that."""

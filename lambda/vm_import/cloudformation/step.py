@@ -26,6 +26,8 @@ class State:
     """The ARN of the image that is waited for."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What Fn::GetAtt returns for the resource."""
+    record: str = ""
+    """What a resource records on an AMI before it changes the settings of the AMI."""
     completed: float = 0.0
     """When a poll first found EC2's import task completed, in seconds since 1970."""
     import_failure: str = ""
