@@ -1,8 +1,9 @@
 """Who may launch the AMI of an image, how its instances use IMDS, and until when it is offered."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import aws_cdk as cdk
 from constructs import Construct
@@ -106,13 +107,13 @@ class AmiSettings(Construct):
                 "organization_arns",
                 organization_arns,
                 _ORGANIZATION,
-                "arn:<partition>:organizations::<account>:organization/o-...",
+                "arn:<partition>:organizations::<account>:organization/<id>",
             ),
             *_each(
                 "organizational_unit_arns",
                 organizational_unit_arns,
                 _ORGANIZATIONAL_UNIT,
-                "arn:<partition>:organizations::<account>:ou/o-.../ou-...",
+                "arn:<partition>:organizations::<account>:ou/<organization id>/<id>",
             ),
             *_imds_support(imds_support),
             *_deprecation_date(deprecation_date),
@@ -181,8 +182,10 @@ def _each(argument: str, values: object, pattern: re.Pattern[str], use: str) -> 
         return
     problems = [*_validation.listed(argument, values, str, "strings")]
     yield from problems
-    strings: Iterable[str] = () if problems else values  # type: ignore[assignment]
-    for value in strings:
+    # CloudFormation may also resolve the list as a whole, such as a parameter.
+    if problems or cdk.Token.is_unresolved(values):
+        return
+    for value in cast("Sequence[str]", values):
         if not (cdk.Token.is_unresolved(value) or pattern.fullmatch(value)):
             yield f"{argument} has {_validation.shown(value)}, which is not valid: use {use}."
 
