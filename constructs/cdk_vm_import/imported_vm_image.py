@@ -126,8 +126,9 @@ class ImportedVmImage(VmImageBase):
                 deployment and cleans up after a failed creation.
             delete_ami: Whether the AMI and its snapshots are deleted with the image, or with the
                 `vm_import_task` if one is given. They are retained while another image uses them
-                or while they are shared, and the function logs why. With a `removal_policy` that
-                retains the image, a warning at synthesis says that they stay. Default: False.
+                or while anyone but `AmiSettings` shares them, and the function logs why. With a
+                `removal_policy` that retains the image, a warning at synthesis says that they stay.
+                Default: False.
             stack_output: Whether the image ARN is an output of the stack. Default: True.
             export_name: Name under which the stack exports the image ARN, for `Fn.import_value`,
                 1 to 255 letters, digits, colons or hyphens. Default: the output has no export name.

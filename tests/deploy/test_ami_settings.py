@@ -128,7 +128,7 @@ def test_settings_are_deployed_changed_rolled_back_renamed_replaced_and_removed(
 
 
 def test_an_ami_that_may_not_be_shared_fails_the_deployment_and_leaves_nothing(
-    account: Account, local: LocalAws, stack: Stack
+    local: LocalAws, stack: Stack
 ) -> None:
     error = {"code": "UnauthorizedOperation", "message": "a policy denies it", "status": 403}
     local.fault("ec2", "ModifyImageAttribute", error=error, times=1000)
