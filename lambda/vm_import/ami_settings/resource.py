@@ -44,13 +44,18 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     if state.elapsed < LAG:
         return Pending(state, math.ceil(LAG - state.elapsed))
     settings = AmiSettings(event, aws)
+    # What an event names that has changed no AMI: the id that CloudFormation knows, or this one.
+    nothing_set = event.owner.logical_id
     if event.request_type == "Delete":
+        if event.physical_id == nothing_set:
+            return Done(Response(nothing_set))
         named = AmiSettingsProperties.read_known(event.properties)
         return Done(Response(event.physical_id, reason="; ".join(settings.delete(named))))
     properties = AmiSettingsProperties.read(event.properties)
     # The settings of another AMI are another resource: CloudFormation deletes the old one.
-    physical_id = properties.image_id or event.owner.logical_id
-    with failures_name(physical_id):
+    physical_id = properties.image_id or nothing_set
+    unchanged = event.physical_id or nothing_set
+    with failures_name(physical_id if state.record else unchanged):
         ami = settings.find(properties.image_id)
         if ami is None:
             error = NotListedError(f"EC2 does not list the AMI {properties.image_id}")
