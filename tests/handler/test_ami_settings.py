@@ -146,6 +146,20 @@ def test_an_update_applies_the_difference_and_what_a_person_added_stays(
     ]
 
 
+def test_an_update_puts_back_what_a_person_removed(
+    account: Account, image: CustomResource, settings: CustomResource
+) -> None:
+    ami_id = imported(account, image)
+    settings.create(of(ami_id, A, B))
+    share(account, ami_id, B, change="Remove")
+
+    settings.update(of(ami_id, A, B, C))
+
+    assert shared_with(account, ami_id) == {A, B, C}
+    settings.delete()
+    assert shared_with(account, ami_id) == set()
+
+
 def test_an_update_without_a_difference_changes_nothing(
     account: Account, image: CustomResource, settings: CustomResource
 ) -> None:
