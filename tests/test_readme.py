@@ -27,12 +27,12 @@ def table(header: str) -> list[list[str]]:
 
 
 def test_the_snippets_make_a_template(tmp_path: Path) -> None:
-    # The later snippets go before the first, which synthesizes; and the provider, which is the
-    # last, before all images.
-    first, *later = SNIPPETS
-    stack = first.index("image = ImportedVmImage(")
+    # The provider, which is the last, goes before all images; the others use the first image.
+    first, *others, provider = SNIPPETS
+    image, synthesis = first.index("image = ImportedVmImage("), first.index("app.synth()")
+    parts = [first[:image], provider, first[image:synthesis], *others, first[synthesis:]]
     app = tmp_path / "app.py"
-    app.write_text(first[:stack] + "\n".join(reversed(later)) + first[stack:])
+    app.write_text("\n".join(parts))
 
     subprocess.run(
         [sys.executable, app],
@@ -43,6 +43,7 @@ def test_the_snippets_make_a_template(tmp_path: Path) -> None:
 
     template = (tmp_path / "cdk.out" / "GoldenImages.template.json").read_text()
     assert ResourceType.IMAGE in template
+    assert ResourceType.AMI_SETTINGS in template
     assert "AWS::ImageBuilder::ImageRecipe" in template
 
 

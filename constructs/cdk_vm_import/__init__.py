@@ -2,6 +2,7 @@
 
 from importlib import metadata as _metadata
 
+from cdk_vm_import.ami_settings import AmiSettings
 from cdk_vm_import.disk_format import DiskFormat
 from cdk_vm_import.import_options import Architecture, BootMode, LicenseType
 from cdk_vm_import.imported_vm_image import ImportedVmImage
@@ -14,6 +15,7 @@ from cdk_vm_import.vm_import_role import VmImportRole
 from cdk_vm_import.vm_import_task import VmImportTask
 
 __all__ = [
+    "AmiSettings",
     "Architecture",
     "BootMode",
     "DiskFormat",

@@ -128,9 +128,15 @@ def _clean_up_import_tasks() -> list[iam.PolicyStatement]:
 
 def _clean_up_amis() -> list[iam.PolicyStatement]:
     return [
+        # Also for AmiSettings: what they have set is undone after they were removed.
         iam.PolicyStatement(
-            sid="DeleteAmisOfThisStack",
-            actions=["ec2:DeregisterImage"],
+            sid="ChangeAmisOfThisStack",
+            actions=[
+                "ec2:DeregisterImage",
+                "ec2:DisableImageDeprecation",
+                "ec2:EnableImageDeprecation",
+                "ec2:ModifyImageAttribute",
+            ],
             resources=[_AMIS],
             conditions={"StringEquals": _RESOURCE_TAG},
         ),

@@ -215,6 +215,24 @@ class TagValidation:
         return [*tags(_tagging.values(self._scope, self._tags))]
 
 
+@jsii.implements(IValidation)
+class SettingsTagValidation:
+    """Checks at synthesis that the AMI of an image has room for the tag of its settings."""
+
+    def __init__(self, image: Construct, tag_manager: TagManager) -> None:
+        """Take the image, and its tag manager."""
+        self._image, self._tags = image, tag_manager
+
+    def validate(self) -> list[str]:
+        """List the problems."""
+        if len(_tagging.values(self._image, self._tags)) < contract.MAX_TAGS:
+            return []
+        most = contract.MAX_TAGS - 1
+        return [
+            f"tags has over {most} entries: use at most {most} with AmiSettings, which add one."
+        ]
+
+
 def flag(argument: str, value: object) -> Iterator[str]:
     """Check for a bool: a string such as 'false' would be true."""
     if not isinstance(value, bool):

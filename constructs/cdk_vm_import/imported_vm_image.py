@@ -16,7 +16,7 @@ from cdk_vm_import._handler import contract
 from cdk_vm_import._signature import shows_arguments
 from cdk_vm_import.platform import Platform
 from cdk_vm_import.vm_image import IVmImage, VmImageBase, split_image_arn
-from cdk_vm_import.vm_import_provider import VmImportProvider
+from cdk_vm_import.vm_import_provider import ProviderConfig, VmImportProvider
 from cdk_vm_import.vm_import_task import VmImportTask
 
 # Paths of the images of each stack, by the slug and the version that make two images one.
@@ -126,8 +126,9 @@ class ImportedVmImage(VmImageBase):
                 deployment and cleans up after a failed creation.
             delete_ami: Whether the AMI and its snapshots are deleted with the image, or with the
                 `vm_import_task` if one is given. They are retained while another image uses them
-                or while they are shared, and the function logs why. With a `removal_policy` that
-                retains the image, a warning at synthesis says that they stay. Default: False.
+                or while anyone but `AmiSettings` shares them, and the function logs why. With a
+                `removal_policy` that retains the image, a warning at synthesis says that they stay.
+                Default: False.
             stack_output: Whether the image ARN is an output of the stack. Default: True.
             export_name: Name under which the stack exports the image ARN, for `Fn.import_value`,
                 1 to 255 letters, digits, colons or hyphens. Default: the output has no export name.
@@ -168,7 +169,8 @@ class ImportedVmImage(VmImageBase):
         if vm_import_task:
             vm_import_task_id = vm_import_task._bind(delete_ami=delete_ami)  # noqa: SLF001 - ours
         self._provider = provider = provider or VmImportProvider.get_or_create(self)
-        config = provider._bind()  # noqa: SLF001 - ours
+        self._config = config = provider._bind()  # noqa: SLF001 - ours
+        self._ami_settings: str | None = None
         # How long the image resource waits, and each link after it. Empty: nothing waits.
         waits = (
             _wait_chain.split_timeout(round(timeout.to_seconds(integral=False)))
@@ -372,6 +374,25 @@ class ImportedVmImage(VmImageBase):
             query=_log_queries.history(logical_id),
             log_group=self._provider.log_group,
         )
+
+    def _ami_settings_problems(self) -> Iterator[str]:
+        """Yield why the settings of the AMI cannot be changed."""
+        if self._image_id is None:
+            yield (
+                f"image {self.node.path} is not waited for, so its AMI is not known: leave "
+                "wait_for_available=False out."
+            )
+        if self._ami_settings:
+            yield (
+                f"image {self.node.path} has the settings {self._ami_settings} already: use one "
+                "AmiSettings for all settings of its AMI."
+            )
+
+    def _bind_ami_settings(self, settings: Construct) -> ProviderConfig:
+        """Record the settings of the AMI, and return how to reach the image's function."""
+        self._ami_settings = settings.node.path
+        self.node.add_validation(_validation.SettingsTagValidation(self, self._tags))
+        return self._config
 
     def _is_retained(self) -> bool:
         """Return whether CloudFormation retains the image, whoever decided that."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
+from ami_settings import record
 from aws import Aws
 from aws.ec2 import Ami, ImportTask
 from aws.image_builder import Image
@@ -210,7 +211,8 @@ class Amis:
         stack_id = ami.tags.get(OwnTag.STACK, self._owner.stack_id)
         if stack_id != self._owner.stack_id:
             return f"it belongs to the stack {stack_id}"
-        if self._ec2.is_shared(ami):
+        permissions = self._ec2.launch_permissions(ami.id)
+        if permissions and not record.explains(ami.tags, permissions):
             return "it has launch permissions for others"
         running: list[Image] = []
         for image in self._image_builder.imports():

@@ -15,6 +15,7 @@ class ResourceType(StrEnum):
     IMAGE = "Custom::ImportedVmImage"
     IMPORT_TASK = "Custom::VmImportTask"
     WAIT = "Custom::VmImageWait"
+    AMI_SETTINGS = "Custom::VmAmiSettings"
 
 
 class ImageProperty(StrEnum):
@@ -101,6 +102,18 @@ class WaitAttribute(StrEnum):
     IMAGE_ID = "ImageId"
 
 
+class AmiSettingsProperty(StrEnum):
+    """Properties of Custom::VmAmiSettings, in the words of EC2's API for AMIs."""
+
+    IMAGE_ID = "ImageId"
+    USER_IDS = "UserIds"
+    ORGANIZATION_ARNS = "OrganizationArns"
+    ORGANIZATIONAL_UNIT_ARNS = "OrganizationalUnitArns"
+    IMDS_SUPPORT = "ImdsSupport"
+    DEPRECATE_AT = "DeprecateAt"
+    STATE_MACHINE_ARN = "StateMachineArn"
+
+
 TAG_PREFIX: Final = "cdk-vm-import:"
 
 
@@ -111,6 +124,10 @@ class OwnTag(StrEnum):
     TOKEN = f"{TAG_PREFIX}token"
     STACK = f"{TAG_PREFIX}stack"
     RESOURCE = f"{TAG_PREFIX}resource"
+
+
+AMI_SETTINGS_TAG: Final = f"{TAG_PREFIX}settings-"
+"""What the key of the tag begins with that each Custom::VmAmiSettings adds to its AMI."""
 
 
 class Step(StrEnum):

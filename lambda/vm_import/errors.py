@@ -95,6 +95,10 @@ class ClientTokenError(VmImportError):
     """No client token is left under which AWS would create another image or task."""
 
 
+class AmiSettingsError(VmImportError):
+    """The settings of the AMI cannot be changed, or could not be undone later."""
+
+
 class NotYetError(VmImportError):
     """AWS has not finished what it was asked to do. The next step asks again."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+import ami_settings.resource
 import image.resource
 import image.wait_link
 import import_task.resource
@@ -29,6 +30,7 @@ _STEPS: Final = {
     ResourceType.IMAGE: image.resource.step,
     ResourceType.WAIT: image.wait_link.step,
     ResourceType.IMPORT_TASK: import_task.resource.step,
+    ResourceType.AMI_SETTINGS: ami_settings.resource.step,
 }
 # Of the resource types that create something.
 _PROPERTIES: Final[Mapping[str, type[Properties]]] = {

@@ -19,6 +19,7 @@ from local_aws.services.cloudformation import (
 )
 from local_aws.services.cloudformation.stack_reads import StackReads
 from local_aws.services.ec2 import descriptions, images, tags
+from local_aws.services.ec2.image_attributes import ImageAttributes
 from local_aws.services.ec2.permissions import ec2_checks
 from local_aws.services.ec2.vm_import import VmImport
 from local_aws.services.iam import execution_role, role_policies, service_roles
@@ -69,7 +70,11 @@ def make_app(clock: Clock) -> App:
         image_builder.resources,
     )
     ec2_service = Ec2QueryService(
-        vm_import.operations | descriptions.OPERATIONS | images.OPERATIONS | tags.OPERATIONS,
+        vm_import.operations
+        | ImageAttributes(world).operations
+        | descriptions.OPERATIONS
+        | images.OPERATIONS
+        | tags.OPERATIONS,
         world,
         authorize_ec2,
         vm_import.resources,

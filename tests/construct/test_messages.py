@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 
 from cdk_vm_import import (
+    AmiSettings,
     BootMode,
     ImportedVmImage,
     LicenseType,
@@ -95,6 +97,13 @@ def named(stack: cdk.Stack, name: object, **arguments: Any) -> object:
 
 def attributes(stack: cdk.Stack, **arguments: Any) -> Any:
     return ImportedVmImage.from_image_attributes(stack, "Image", **{"image_arn": ARN} | arguments)
+
+
+def shared(stack: cdk.Stack, construct_id: str = "Sharing", **arguments: Any) -> AmiSettings:
+    """The settings of an AMI of the stack."""
+    if "image" not in arguments:
+        arguments["image"] = image(stack)
+    return AmiSettings(stack, construct_id, **arguments)
 
 
 # What a user does -> the message. In the order of the arguments.
@@ -186,6 +195,45 @@ CASES: dict[str, Callable[[cdk.Stack], object]] = {
         s, "rhel9", semantic_version="x.1.0"
     ),
     "image_id of an image from its name": lambda s: named(s, "rhel9").image_id,  # type: ignore[attr-defined]
+    # the settings of an AMI
+    "no settings": shared,
+    "image='ami-0'": lambda s: shared(s, image="ami-0", imds_support="v2.0"),
+    "settings of an image from its ARN": lambda s: shared(
+        s, image=attributes(s, image_id="ami-0123456789abcdef0"), imds_support="v2.0"
+    ),
+    "settings of an image of another stack": lambda s: shared(
+        s, image=image(other(s)), imds_support="v2.0"
+    ),
+    "settings of an image without a wait": lambda s: shared(
+        s, image=image(s, wait_for_available=False), imds_support="v2.0"
+    ),
+    "settings twice": lambda s: [
+        first := image(s),
+        shared(s, image=first, imds_support="v2.0"),
+        shared(s, "Second", image=first, imds_support="v2.0"),
+    ],
+    "settings of an image with 46 tags": lambda s: shared(
+        s, image=image(s, tags={str(number): "" for number in range(46)}), imds_support="v2.0"
+    ),
+    "account_ids='111122223333'": lambda s: shared(s, account_ids="111122223333"),
+    "account_ids=['1111-2222-3333']": lambda s: shared(s, account_ids=["1111-2222-3333"]),
+    "organization_arns=['o-a1b2c3d4e5']": lambda s: shared(s, organization_arns=["o-a1b2c3d4e5"]),
+    "organizational_unit_arns=['ou-ab12-11111111']": lambda s: shared(
+        s, organizational_unit_arns=["ou-ab12-11111111"]
+    ),
+    "imds_support='required'": lambda s: shared(s, imds_support="required"),
+    "deprecation_date='2030-01-01'": lambda s: shared(s, deprecation_date="2030-01-01"),
+    "a date without a time zone": lambda s: shared(
+        s,
+        deprecation_date=datetime(2030, 1, 1),  # noqa: DTZ001
+    ),
+    "a date after ten years": lambda s: shared(
+        s, deprecation_date=datetime(2999, 1, 1, tzinfo=UTC)
+    ),
+    "a date in the past": lambda s: shared(s, deprecation_date=datetime(2020, 1, 1, tzinfo=UTC)),
+    "removal_policy=RemovalPolicy.SNAPSHOT of settings": lambda s: shared(
+        s, imds_support="v2.0", removal_policy=cdk.RemovalPolicy.SNAPSHOT
+    ),
     # an import task
     "disks=[]": task,
     "disks='a.vmdk'": lambda s: task(s, disks="a.vmdk"),

@@ -144,6 +144,9 @@ def test_the_function_tags_only_new_resources_and_those_of_its_stack(
         ("ec2:DeleteTags", AMI),
         ("ec2:DeleteTags", SNAPSHOT),
         ("ec2:DeregisterImage", AMI),
+        ("ec2:DisableImageDeprecation", AMI),
+        ("ec2:EnableImageDeprecation", AMI),
+        ("ec2:ModifyImageAttribute", AMI),
         ("ec2:DeleteSnapshot", SNAPSHOT),
     ],
 )

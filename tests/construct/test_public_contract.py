@@ -16,7 +16,9 @@ from aws_cdk import aws_logs as logs
 
 import cdk_vm_import
 import contract
+from ami_settings.record import Record, digest, digest_of_all, tag_key
 from cdk_vm_import import (
+    AmiSettings,
     ImportedVmImage,
     IVmImage,
     Platform,
@@ -155,6 +157,7 @@ def test_the_resource_types_are_pinned() -> None:
         "Custom::ImportedVmImage",
         "Custom::VmImportTask",
         "Custom::VmImageWait",
+        "Custom::VmAmiSettings",
     ]
 
 
@@ -202,6 +205,24 @@ def test_the_names_of_the_links_are_pinned() -> None:
     assert [str(name) for name in contract.WaitAttribute] == ["ImageArn", "ImageId"]
 
 
+def test_the_names_of_the_settings_of_an_ami_are_pinned() -> None:
+    assert [str(name) for name in contract.AmiSettingsProperty] == [
+        "ImageId",
+        "UserIds",
+        "OrganizationArns",
+        "OrganizationalUnitArns",
+        "ImdsSupport",
+        "DeprecateAt",
+        "StateMachineArn",
+    ]
+    assert contract.AMI_SETTINGS_TAG == "cdk-vm-import:settings-"
+    permission = ("UserId", "1")
+    record = Record(digest_of_all([permission]), frozenset({digest(permission)}), "")
+    assert {tag_key(Owner("stack", "Sharing")): record.value} == {
+        "cdk-vm-import:settings-bbedc70e": "_4CFxL32aZdX//_4CFx"
+    }
+
+
 def test_the_tag_keys_are_pinned() -> None:
     assert contract.TAG_PREFIX == "cdk-vm-import:"
     assert [str(tag) for tag in contract.OwnTag] == [
@@ -239,6 +260,7 @@ def test_the_metrics_and_the_fields_of_the_log_that_alarms_and_queries_use_are_p
 
 def test_the_names_of_the_package_are_pinned() -> None:
     assert cdk_vm_import.__all__ == [
+        "AmiSettings",
         "Architecture",
         "BootMode",
         "DiskFormat",
@@ -274,6 +296,15 @@ def test_the_arguments_are_pinned_and_keyword_only() -> None:
         "stack_output",
         "export_name",
         "provider",
+    ]
+    assert arguments_of(AmiSettings.__init__) == [
+        "image",
+        "account_ids",
+        "organization_arns",
+        "organizational_unit_arns",
+        "imds_support",
+        "deprecation_date",
+        "removal_policy",
     ]
     assert arguments_of(VmImportProvider.__init__) == [
         "vpc",
@@ -335,6 +366,7 @@ def test_the_members_are_pinned() -> None:
         "metric_failed_executions",
     }
     assert own_members(VmImportDashboard) == {"dashboard"}
+    assert own_members(AmiSettings) == set()
     assert own_members(VmImportTask) == {"cdk_tag_manager", "import_task_id", "platform", "role"}
     assert own_members(VmImportRole) == set()
     assert own_members(VmDisk) == {
@@ -347,11 +379,13 @@ def test_the_members_are_pinned() -> None:
 
 
 def test_the_logical_ids_are_pinned(stack: cdk.Stack, import_image: ImportImage) -> None:
-    import_image(stack, timeout=cdk.Duration.hours(12))
+    image = import_image(stack, timeout=cdk.Duration.hours(12))
+    AmiSettings(stack, "Sharing", image=image, imds_support="v2.0")
 
     template = assertions.Template.from_stack(stack).to_json()
     assert {name: resource["Type"] for name, resource in template["Resources"].items()} == {
         "Image9D742C96": "Custom::ImportedVmImage",
+        "Sharing58144A44": "Custom::VmAmiSettings",
         "VmImportProviderEventStateMachine79B5AC06": "AWS::StepFunctions::StateMachine",
         "VmImportProviderEventStateMachineRole179D9F4F": "AWS::IAM::Role",
         "VmImportProviderHandlerD6951CDD": "AWS::Lambda::Function",

@@ -309,9 +309,14 @@ def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
             "Resource": arn("ec2", "import-image-task/*"),
             "Condition": own,
         },
-        "DeleteAmisOfThisStack": {
+        "ChangeAmisOfThisStack": {
             "Effect": "Allow",
-            "Action": "ec2:DeregisterImage",
+            "Action": [
+                "ec2:DeregisterImage",
+                "ec2:DisableImageDeprecation",
+                "ec2:EnableImageDeprecation",
+                "ec2:ModifyImageAttribute",
+            ],
             "Resource": amis_and_snapshots[0],
             "Condition": {"StringEquals": on_resource},
         },

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdk_vm_import import (
+    AmiSettings,
     ImportedVmImage,
     Platform,
     VmDisk,
@@ -52,6 +53,7 @@ CONSTRUCTORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         },
     ),
     "from_image_name": (ImportedVmImage.from_image_name, {"image_name": "rhel9-golden"}),
+    "AmiSettings": (AmiSettings, {"imds_support": "v2.0"}),
     "VmImportTask": (VmImportTask, {"disks": [DISK]}),
     "VmImportRole": (VmImportRole, {"disks": [DISK]}),
     "VmImportProvider": (VmImportProvider, {}),
@@ -81,6 +83,8 @@ def create(name: str, **arguments: Any) -> None:
     constructor, valid = CONSTRUCTORS[name]
     stack = cdk.Stack(STACK, f"Own{next(NUMBERS)}")
     place: dict[str, Any] = {"scope": stack, "construct_id": "Thing"}
+    if name == "AmiSettings":
+        place["image"] = ImportedVmImage(stack, "Image", **IMAGE)
     if name in OF_DISKS:
         VmImportTask(stack, "Import", disks=[constructor(**valid | arguments)])
     else:

@@ -38,13 +38,13 @@ LICENSES = (
 )
 STATEMENTS = {
     "AttachLicenses": _FIRST,
+    "ChangeAmisOfThisStack": "replacement of the task",
     "ChangeImagesOfThisStack": _FIRST,
     "ChangeImportTasksOfThisStack": _FIRST,
     "CheckDisks": _FIRST,
     "CreateAmi": _FIRST,
     "CreateServiceLinkedRole": _FIRST,
     "DecryptDisks": _FIRST,
-    "DeleteAmisOfThisStack": "replacement of the task",
     "DeleteSnapshotsOfThisStack": "replacement of the task",
     "EncryptAmi": _FIRST,
     "EncryptExecutions": _FIRST,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -343,6 +344,36 @@ def test_cancelling_a_task_is_authorized_by_its_tags(admin: Account) -> None:
     someone.ec2.cancel_import_task(ImportTaskId=mine)
     refusal = refused(lambda: someone.ec2.cancel_import_task(ImportTaskId=other))
     assert refusal[0] == "UnauthorizedOperation"
+
+
+def test_the_attributes_of_an_ami_are_authorized_by_its_tags(admin: Account) -> None:
+    tasks = admin.start(), admin.start()
+    admin.finish()
+    mine, other = (admin.task(task_id)["ImageId"] for task_id in tasks)
+    admin.ec2.create_tags(Resources=[mine], Tags=[{"Key": "a", "Value": "b"}])
+    date = datetime.fromtimestamp(admin.server.now(), UTC) + timedelta(days=30)
+    actions = ("ModifyImageAttribute", "EnableImageDeprecation", "DisableImageDeprecation")
+    someone = user(
+        admin,
+        allow(
+            *(f"ec2:{action}" for action in actions),
+            on="arn:aws:ec2:us-east-1::image/*",
+            when={"StringEquals": {"aws:ResourceTag/a": "b"}},
+        ),
+    )
+    calls: list[Callable[[str], object]] = [
+        lambda ami: someone.ec2.modify_image_attribute(
+            ImageId=ami, LaunchPermission={"Add": [{"UserId": "111122223333"}]}
+        ),
+        lambda ami: someone.ec2.enable_image_deprecation(ImageId=ami, DeprecateAt=date),
+        lambda ami: someone.ec2.disable_image_deprecation(ImageId=ami),
+    ]
+
+    for action, call in zip(actions, calls, strict=True):
+        call(mine)
+        code, _, message = refused(lambda call=call: call(other))  # type: ignore[misc]
+        assert code == "UnauthorizedOperation"
+        assert f"ec2:{action} on resource: arn:aws:ec2:us-east-1::image/{other}" in message
 
 
 def test_amis_and_snapshots_have_no_account_in_their_arns(admin: Account) -> None:

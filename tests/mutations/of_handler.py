@@ -41,6 +41,11 @@ def _fault(name: str, module: str, function: str, change: Change) -> Mutation:
     return Mutation(name, module, function, change, tests)
 
 
+def _fault_of_settings(name: str, module: str, function: str, change: Change) -> Mutation:
+    tests = ("tests/handler/test_ami_settings.py",)
+    return Mutation(name, f"ami_settings.{module}", function, change, tests)
+
+
 R = "Reconciler"
 MUTATIONS = (
     # identity and properties
@@ -757,6 +762,148 @@ MUTATIONS = (
         "import_task.resource",
         "ImportTasks.get",
         drop_operand("_forgotten"),
+    ),
+    # the settings of an AMI
+    _fault_of_settings(
+        "settings do not wait until reads are up to date",
+        "resource",
+        "step",
+        never("elapsed"),
+    ),
+    _fault_of_settings(
+        "settings are compared with those of another AMI",
+        "resource",
+        "step",
+        never("image_id", "old"),
+    ),
+    _fault_of_settings(
+        "what a repeated step of settings has added existed before",
+        "resource",
+        "step",
+        argument("change", 3, "settings.record(ami, properties, old).value"),
+    ),
+    _fault_of_settings(
+        "an update of an AMI that is gone succeeds",
+        "resource",
+        "step",
+        drop_operand("_is_rolling_back"),
+    ),
+    _fault_of_settings(
+        "a rollback to an AMI that is gone fails", "resource", "step", always("may_pass")
+    ),
+    _fault_of_settings(
+        "settings that were never set are undone when they cannot be read",
+        "resource",
+        "step",
+        never("physical_id", "nothing_set"),
+    ),
+    _fault_of_settings(
+        "the AMI of another stack is changed",
+        "resource",
+        "AmiSettings.record",
+        never("STACK"),
+    ),
+    _fault_of_settings(
+        "launch permissions that existed before are not recorded",
+        "resource",
+        "AmiSettings.record",
+        call("Record", "Record(digest_of_all(properties.permissions), frozenset(), deprecate_at)"),
+    ),
+    _fault_of_settings(
+        "too many launch permissions are recorded",
+        "resource",
+        "AmiSettings.record",
+        never("MAX_EXISTING"),
+    ),
+    _fault_of_settings(
+        "the deprecation date of before is forgotten in an update",
+        "resource",
+        "AmiSettings.record",
+        always("deprecate_at", "None"),
+    ),
+    _fault_of_settings(
+        "what an update no longer names stays",
+        "resource",
+        "AmiSettings.change",
+        never("previous"),
+    ),
+    _fault_of_settings(
+        "an event that changed nothing is undone",
+        "resource",
+        "AmiSettings.change",
+        drop_operand("describes"),
+    ),
+    _fault_of_settings(
+        "a date that an update no longer names stays",
+        "resource",
+        "AmiSettings.change",
+        never("deprecate_at"),
+    ),
+    _fault_of_settings(
+        "the record of settings is not written",
+        "resource",
+        "AmiSettings.change",
+        drop_statement("_tag", "tags", "ami"),
+    ),
+    _fault_of_settings(
+        "the tag of settings stays",
+        "resource",
+        "AmiSettings.delete",
+        drop_statement("untag"),
+    ),
+    _fault_of_settings(
+        "settings without a record are undone",
+        "resource",
+        "AmiSettings.delete",
+        never("record", "None"),
+    ),
+    _fault_of_settings(
+        "a repeated delete undoes what another resource has taken over",
+        "resource",
+        "AmiSettings.delete",
+        never("describes"),
+    ),
+    _fault_of_settings(
+        "a construct with another id loses its launch permissions",
+        "resource",
+        "AmiSettings._undo",
+        assign("shared", "frozenset()"),
+    ),
+    _fault_of_settings(
+        "a construct with another id loses its deprecation date",
+        "resource",
+        "AmiSettings._undo",
+        assign("takes_date", "False"),
+    ),
+    _fault_of_settings(
+        "launch permissions that existed before are removed",
+        "resource",
+        "AmiSettings._undo",
+        drop_statement("record", "existing", "keys", "one"),
+    ),
+    _fault_of_settings(
+        "a deprecation date that a person set is undone",
+        "resource",
+        "AmiSettings._undo",
+        drop_operand("_effective"),
+    ),
+    _fault_of_settings(
+        "a deprecation date in the past is sent to EC2",
+        "resource",
+        "_effective",
+        assign("soon", "when"),
+    ),
+    _fault_of_settings(
+        "an AMI that settings share is retained", "record", "explains", returns("False")
+    ),
+    _fault_of_settings(
+        "an AMI that a person shares too is deleted", "record", "explains", returns("True")
+    ),
+    _fault_of_settings(
+        "an AMI that was shared before its settings is deleted",
+        "record",
+        "explains",
+        drop_operand("existing"),
     ),
     # the constructs
     _fault(

@@ -21,6 +21,7 @@ from local_aws.services.ec2 import images as ec2_images
 from local_aws.services.ec2 import tags as ec2_tags
 from local_aws.services.ec2 import vm_import
 from local_aws.services.ec2.disk_images import DiskError
+from local_aws.services.ec2.image_attributes import ImageAttributes
 from local_aws.services.ec2.vm_import import ImportTask, VmImport
 from local_aws.services.imagebuilder.image_builder import Image, ImageBuilder
 from local_aws.services.service_model import Ec2QueryService, RestJsonService, problems
@@ -65,6 +66,7 @@ class LocalServices:
         self._image_builder = ImageBuilder(self._world, self._vm_import)
         ec2_operations = (
             self._vm_import.operations
+            | ImageAttributes(self._world).operations
             | ec2_descriptions.OPERATIONS
             | ec2_images.OPERATIONS
             | ec2_tags.OPERATIONS

@@ -80,6 +80,14 @@ class Ami:
     name: str
     snapshots: Sequence[str]
     tags: Mapping[str, str]
+    imds_support: str = ""
+    """`v2.0`, or empty."""
+    deprecate_at: str = ""
+    """When it is or was deprecated, as `2027-11-24T12:00:00.000Z`, or empty."""
+
+
+# The member of EC2's LaunchPermission, such as `UserId`, and its value.
+Permission = tuple[str, str]
 
 
 class Ec2(AwsApi):
@@ -167,16 +175,45 @@ class Ec2(AwsApi):
                     if mapping.get("Ebs", {}).get("SnapshotId")
                 ],
                 tags=read_tags(ami),
+                imds_support=ami.get("ImdsSupport", ""),
+                deprecate_at=ami.get("DeprecationTime", ""),
             )
             for ami in found.get("Images", [])
         ]
 
-    def is_shared(self, ami: Ami) -> bool:
-        """Return whether the AMI has launch permissions, for another account or for all."""
+    def launch_permissions(self, ami_id: str) -> frozenset[Permission]:
+        """Return the launch permissions of an AMI: for whom it is shared."""
         response = self._call(
-            "describe_image_attribute", ImageId=ami.id, Attribute="launchPermission"
+            "describe_image_attribute", ImageId=ami_id, Attribute="launchPermission"
         )
-        return bool(response.get("LaunchPermissions"))
+        permissions = response.get("LaunchPermissions", [])
+        return frozenset(item for permission in permissions for item in permission.items())
+
+    def change_launch_permissions(
+        self, ami_id: str, add: Iterable[Permission], remove: Iterable[Permission]
+    ) -> None:
+        """Add and remove launch permissions of an AMI."""
+        changes = {
+            name: [{member: value} for member, value in sorted(permissions)]
+            for name, permissions in (("Add", add), ("Remove", remove))
+            if permissions
+        }
+        if changes:
+            logger.info({"action": "ModifyImageAttribute", "ami": ami_id, **changes})
+            self._call("modify_image_attribute", ImageId=ami_id, LaunchPermission=changes)
+
+    def set_imds_support(self, ami_id: str, value: str) -> None:
+        """Have instances of the AMI require IMDSv2. EC2 cannot undo this."""
+        logger.info({"action": "ModifyImageAttribute", "ami": ami_id, "imds_support": value})
+        self._call("modify_image_attribute", ImageId=ami_id, ImdsSupport={"Value": value})
+
+    def deprecate(self, ami_id: str, deprecate_at: str) -> None:
+        """Deprecate the AMI from a time on; never if that is empty."""
+        logger.info({"action": "ImageDeprecation", "ami": ami_id, "deprecate_at": deprecate_at})
+        if deprecate_at:
+            self._call("enable_image_deprecation", ImageId=ami_id, DeprecateAt=deprecate_at)
+        else:
+            self._call("disable_image_deprecation", ImageId=ami_id)
 
     def deregister(
         self, ami: Ami, retained: Collection[str], repeats: Callable[[AwsError], bool]

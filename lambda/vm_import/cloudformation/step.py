@@ -28,6 +28,8 @@ class State:
     """The logical id of that image, once a poll found its tags."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What Fn::GetAtt returns for the resource."""
+    record: str = ""
+    """What a resource records on an AMI before it changes the settings of the AMI."""
     completed: float = 0.0
     """When a poll first found EC2's import task completed, in seconds since 1970."""
     import_failure: str = ""

@@ -38,7 +38,12 @@ def ec2_checks(operation: str, request: dict[str, Any]) -> Iterator[Check]:
         case "CancelImportTask":
             task_id = request.get("ImportTaskId", "*")
             yield _on_tagged(operation, f"{regional}:import-image-task/{task_id}", task_id)
-        case "DeregisterImage":
+        case (
+            "DeregisterImage"
+            | "ModifyImageAttribute"
+            | "EnableImageDeprecation"
+            | "DisableImageDeprecation"
+        ):
             yield _on_tagged(operation, f"{public}:image/{request['ImageId']}", request["ImageId"])
         case "CreateTags" | "DeleteTags":
             tags = {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags", [])}

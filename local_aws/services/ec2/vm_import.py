@@ -397,6 +397,7 @@ class VmImport:
             "VirtualizationType": "hvm",
             "OwnerId": seams.get_account_id(),
             "Encrypted": task.request.get("Encrypted", False),
+            "KmsKeyId": task.request.get("KmsKeyId", ""),
         }
         ami["Details"] = self._details_of_ami(task, str(ami["Name"]))
         seams.EC2_TAGS.setdefault(task.image_id, [])  # tags can be created from now on
