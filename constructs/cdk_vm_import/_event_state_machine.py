@@ -62,7 +62,7 @@ class EventStateMachine(Construct):
                 _policies.encrypt_executions(encryption_key, self.arn_by_name, "EncryptExecutions")
             )
         if tracing:
-            statements.append(_policies.send_traces())
+            statements.append(_policies.send_traces(by_rules=True))
         log_group = None
         if log_retention:
             statements.append(_policies.deliver_logs())

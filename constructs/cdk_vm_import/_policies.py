@@ -229,15 +229,20 @@ def run_in_vpc() -> iam.PolicyStatement:
     )
 
 
-def send_traces() -> iam.PolicyStatement:
-    """Return what the function and the state machine need to send traces to X-Ray."""
-    # The actions support only the resource *. Step Functions also reads the sampling rules.
+def send_traces(*, by_rules: bool = False) -> iam.PolicyStatement:
+    """Return what the function or the state machine needs to send traces to X-Ray.
+
+    Args:
+        by_rules: Whether the sender reads the sampling rules, as Step Functions does.
+    """
+    # The actions support only the resource *.
+    # https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
     # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-xray-tracing.html
+    rules = ["xray:GetSamplingRules", "xray:GetSamplingTargets"]
     return iam.PolicyStatement(
         sid="SendTraces",
         actions=[
-            "xray:GetSamplingRules",
-            "xray:GetSamplingTargets",
+            *(rules if by_rules else []),
             "xray:PutTelemetryRecords",
             "xray:PutTraceSegments",
         ],

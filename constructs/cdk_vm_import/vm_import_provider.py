@@ -31,7 +31,7 @@ _ID = "VmImportProvider"
 _MEMORY = range(128, 10_241)
 # https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
 _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-# The handler is tested on Python 3.11 and newer.
+# The handler needs Python 3.11.
 _RUNTIME = re.compile(r"python3\.(1[1-9]|[2-9]\d)")
 _TRACING: Final = {lambda_.Tracing.ACTIVE: "Active", lambda_.Tracing.PASS_THROUGH: "PassThrough"}
 _LAMBDA: Final = "lambda.amazonaws.com"
