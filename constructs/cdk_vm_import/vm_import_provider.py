@@ -124,8 +124,8 @@ class VmImportProvider(Construct):
             reserved_concurrent_executions: How many invocations may run at the same time, 1 or
                 more. Lambda reserves them for this function, and AWS takes them from the quota of
                 the account. An invocation that exceeds the number is retried: those of
-                CloudFormation for an hour, those of the state machine for about 73 minutes. A step
-                usually takes seconds, so 10 suffice for 100 images. See
+                CloudFormation for an hour, those of the state machine for about 73 minutes. So a
+                low number delays the responses of images that are imported at the same time. See
                 https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
                 Default: no reservation.
             dead_letter_queue: Standard SQS queue of this Region, for CloudFormation's events that
