@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CDK := node_modules/.bin/cdk
 SETUP := $(VENV)/.installed $(CDK)
+# In an environment of its own, because it pins packages that conflict with ours.
+CHECKOV := .checkov/.installed
 
 # Python must not write bytecode next to the handler's sources, because the asset would contain it.
 # Node's end-of-life notice is not about this project.
@@ -13,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types pytest slow soak mutate integ ministack bench disks format lock clean
+.PHONY: help setup demo test check lint types pytest slow soak mutate integ ministack bench nag disks format lock clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +39,7 @@ types: $(SETUP) ## check types with mypy --strict
 pytest: $(SETUP) ## run the tests (some: make pytest ARGS='tests/handler -k token')
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-slow: $(SETUP) ## run the slow tests, which make test does not run (about half an hour)
+slow: $(SETUP) $(CHECKOV) ## run the slow tests, which make test does not run (about half an hour)
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 soak: $(SETUP) ## run 10,000 random lifecycles of an image (repeat a batch: make soak ARGS='--seed N')
@@ -67,6 +69,9 @@ ministack: $(SETUP) ## try another version of MiniStack: make ministack VERSION=
 bench: $(SETUP) ## measure polls, AWS calls, price and delay of the wait for an import (about 5 minutes)
 	PYTHONPATH=.:lambda/vm_import $(BIN)/python -m benchmarks.waiting
 
+nag: $(SETUP) $(CHECKOV) ## count the findings of cdk-nag and checkov, compared with other solutions
+	@PYTHONPATH=. $(BIN)/python -m nag
+
 disks: $(SETUP) ## create the disks of the tests again (needs qemu-img)
 	$(BIN)/python -m tests.disks.make_disks
 
@@ -74,12 +79,13 @@ format: $(SETUP) ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(SETUP) ## update requirements.lock and package-lock.json
+lock: $(SETUP) ## update the lock files
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --quiet --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile nag/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --output-file nag/requirements.lock
 	npm install --package-lock-only
 
 clean: ## remove everything that make created
-	rm -rf $(VENV) node_modules cdk.out dist .local_aws .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .checkov node_modules cdk.out dist .local_aws .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -88,6 +94,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(CHECKOV): nag/requirements.lock
+	@echo "Installing checkov into .checkov ..."
+	@$(PYTHON) -m venv .checkov
+	@.checkov/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement nag/requirements.lock
 	@touch $@
 
 $(CDK): package-lock.json

@@ -94,6 +94,25 @@ def test_the_pipeline_stage(synthesize: Callable[..., Resources], disk: Path) ->
     assert len(resources[TASK]) == len(resources[IMAGE]) == 1
 
 
+def test_the_hardened_provider(synthesize: Callable[..., Resources]) -> None:
+    resources = synthesize(
+        "hardened_provider",
+        task="import-ami-0123456789abcdef0",
+        vpc="vpc-0123456789abcdef0",
+        zone="us-east-1a",
+        subnet="subnet-0123456789abcdef0",
+    )
+
+    (function,) = resources["AWS::Lambda::Function"]
+    (queue,) = resources["AWS::SQS::Queue"]
+    assert function["ReservedConcurrentExecutions"] == 10
+    assert function["VpcConfig"]["SubnetIds"] == ["subnet-0123456789abcdef0"]
+    assert function["TracingConfig"] == {"Mode": "Active"}
+    assert function["DeadLetterConfig"]["TargetArn"]["Fn::GetAtt"][0].startswith("Undelivered")
+    assert queue["KmsMasterKeyId"]
+    assert len(resources[IMAGE]) == 1
+
+
 def test_every_example_is_tested() -> None:
     tests = {name.removeprefix("test_the_") for name in globals()}
 

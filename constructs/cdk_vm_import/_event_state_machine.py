@@ -7,6 +7,7 @@ from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct, IConstruct
 
@@ -23,13 +24,15 @@ class EventStateMachine(Construct):
     seconds to wait before the next step. 0 seconds end the execution.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - flat arguments, as CDK's own
         self,
         scope: Construct,
         construct_id: str,
         *,
         function: lambda_.IFunction,
         encryption_key: kms.IKey | None,
+        tracing: bool = False,
+        log_retention: logs.RetentionDays | None = None,
         dependencies: Sequence[IConstruct] = (),
     ) -> None:
         """Create the state machine and its role.
@@ -39,6 +42,9 @@ class EventStateMachine(Construct):
             construct_id: The id of this construct in the scope.
             function: The function that runs a step.
             encryption_key: Key that encrypts the executions. None: a key that AWS owns.
+            tracing: Whether X-Ray traces the executions.
+            log_retention: How long the history of the executions, without their data, is logged.
+                None: not at all.
             dependencies: Other constructs that the first event needs. Default: none.
         """
         super().__init__(scope, construct_id)
@@ -55,6 +61,21 @@ class EventStateMachine(Construct):
             statements.append(
                 _policies.encrypt_executions(encryption_key, self.arn_by_name, "EncryptExecutions")
             )
+        if tracing:
+            statements.append(_policies.send_traces(by_rules=True))
+        log_group = None
+        if log_retention:
+            statements.append(_policies.deliver_logs())
+            log_group = logs.LogGroup(
+                self,
+                "LogGroup",
+                # For other names, Step Functions adds to a resource policy of limited size.
+                # https://docs.aws.amazon.com/step-functions/latest/dg/bp-cwl.html
+                log_group_name=f"/aws/vendedlogs/states/{name}",
+                retention=log_retention,
+                encryption_key=encryption_key,
+                removal_policy=cdk.RemovalPolicy.DESTROY,
+            )
         role = iam.Role(
             self,
             "Role",
@@ -68,7 +89,6 @@ class EventStateMachine(Construct):
             ),
             inline_policies={"RunEvents": iam.PolicyDocument(statements=statements)},
         )
-        # No logging configuration: the executions' data contain the signed ResponseURL.
         self._machine = sfn.CfnStateMachine(
             self,
             "Resource",
@@ -80,6 +100,10 @@ class EventStateMachine(Construct):
             )
             if encryption_key
             else None,
+            tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True)
+            if tracing
+            else None,
+            logging_configuration=_logging(log_group) if log_group else None,
         )
 
         # Each custom resource refers to the state machine. So this one dependency lets all of them
@@ -90,6 +114,21 @@ class EventStateMachine(Construct):
     def arn(self) -> str:
         """ARN of the state machine. A resource that uses it depends on the state machine."""
         return self._machine.ref
+
+
+def _logging(log_group: logs.ILogGroup) -> sfn.CfnStateMachine.LoggingConfigurationProperty:
+    return sfn.CfnStateMachine.LoggingConfigurationProperty(
+        level="ALL",
+        # The data contain the signed ResponseURL.
+        include_execution_data=False,
+        destinations=[
+            sfn.CfnStateMachine.LogDestinationProperty(
+                cloud_watch_logs_log_group=sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
+                    log_group_arn=log_group.log_group_arn
+                )
+            )
+        ],
+    )
 
 
 def _definition(function: lambda_.IFunction) -> dict[str, object]:

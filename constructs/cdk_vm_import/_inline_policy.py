@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_iam as iam
-from constructs import IValidation
+from constructs import Construct, IValidation
 
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 MAX_CHARACTERS: Final = 10_240
@@ -46,6 +46,35 @@ def set_inline_policy(role: iam.Role, name: str, statements: Statements, *, advi
     role.node.add_validation(cast("IValidation", _SizeValidation(role, statements, advice)))
 
 
+def attach_policy(
+    role: iam.IRole, scope: Construct, name: str, statements: Statements, *, advice: str
+) -> iam.Policy | None:
+    """Give a role that exists already a policy whose statements are complete only at synthesis.
+
+    The policy is a resource of its own. Whatever needs the permissions must depend on it.
+
+    Args:
+        role: The role. It may belong to another stack or, if it is mutable, to no stack.
+        scope: The construct to create the policy in.
+        name: Id of the policy in the scope.
+        statements: Returns the statements. They are never empty.
+        advice: What to do if the policy exceeds the limit of IAM.
+
+    Returns:
+        The policy. None if the role accepts no policies, such as a role that was imported with
+        `mutable=False`.
+    """
+    policy = iam.Policy(scope, name, statements=list(statements()))
+    role.attach_inline_policy(policy)
+    cfn_policy = cast("iam.CfnPolicy", policy.node.default_child)
+    if not policy.stack.resolve(cfn_policy.roles):
+        # CDK leaves out a policy that is attached to nothing.
+        return None
+    cfn_policy.policy_document = cdk.Lazy.any(cast("cdk.IStableAnyProducer", _Document(statements)))
+    policy.node.add_validation(cast("IValidation", _SizeValidation(policy, statements, advice)))
+    return policy
+
+
 def size_of(document: Any, stack_name: str) -> int:  # noqa: ANN401, PLR0911 - any JSON
     """Return the number of characters that IAM counts: without whitespace.
 
@@ -81,6 +110,15 @@ def size_of(document: Any, stack_name: str) -> int:  # noqa: ANN401, PLR0911 - a
 
 
 @jsii.implements(cdk.IStableAnyProducer)
+class _Document:
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    def produce(self) -> iam.PolicyDocument:
+        return iam.PolicyDocument(statements=list(self._statements()))
+
+
+@jsii.implements(cdk.IStableAnyProducer)
 class _Policies:
     def __init__(self, name: str, statements: Statements) -> None:
         self._name = name
@@ -93,13 +131,13 @@ class _Policies:
 
 @jsii.implements(IValidation)
 class _SizeValidation:
-    def __init__(self, role: iam.Role, statements: Statements, advice: str) -> None:
-        self._role = role
+    def __init__(self, policy: Construct, statements: Statements, advice: str) -> None:
+        self._policy = policy
         self._statements = statements
         self._advice = advice
 
     def validate(self) -> list[str]:
-        stack = self._role.stack
+        stack = cdk.Stack.of(self._policy)
         document = stack.resolve(iam.PolicyDocument(statements=list(self._statements())))
         size = size_of(document, stack.stack_name)
         if size <= MAX_CHARACTERS:

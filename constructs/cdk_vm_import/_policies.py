@@ -11,6 +11,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sqs as sqs
 
 from cdk_vm_import._disk_access import DiskAccess
 from cdk_vm_import._handler import contract
@@ -26,9 +27,9 @@ _NEW_OR_OWN = {"StringEquals": _REQUEST_TAG, "StringEqualsIfExists": _RESOURCE_T
 _OWN = {"StringEquals": _RESOURCE_TAG, "StringEqualsIfExists": _REQUEST_TAG}
 _IMAGES = f"arn:{Aws.PARTITION}:imagebuilder:{Aws.REGION}:{Aws.ACCOUNT_ID}:image/*"
 _IMPORT_TASKS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}:{Aws.ACCOUNT_ID}:import-image-task/*"
-# ARNs of AMIs and snapshots contain no account id.
-_AMIS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}::image/*"
-_SNAPSHOTS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}::snapshot/*"
+# Of all resources of EC2, only AMIs and snapshots have ARNs without an account id.
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
+_AMIS_AND_SNAPSHOTS = f"arn:{Aws.PARTITION}:ec2:{Aws.REGION}::*"
 
 
 # --- the function ---
@@ -103,13 +104,13 @@ def _import_images() -> list[iam.PolicyStatement]:
         iam.PolicyStatement(
             sid="TagAmisOfThisStack",
             actions=["ec2:CreateTags"],
-            resources=[_AMIS, _SNAPSHOTS],
+            resources=[_AMIS_AND_SNAPSHOTS],
             conditions=_NEW_OR_OWN,
         ),
         iam.PolicyStatement(
             sid="UntagAmisOfThisStack",
             actions=["ec2:DeleteTags"],
-            resources=[_AMIS, _SNAPSHOTS],
+            resources=[_AMIS_AND_SNAPSHOTS],
             conditions={"StringEquals": _RESOURCE_TAG},
         ),
     ]
@@ -137,14 +138,14 @@ def _clean_up_amis() -> list[iam.PolicyStatement]:
                 "ec2:EnableImageDeprecation",
                 "ec2:ModifyImageAttribute",
             ],
-            resources=[_AMIS],
+            resources=[_AMIS_AND_SNAPSHOTS],
             conditions={"StringEquals": _RESOURCE_TAG},
         ),
         # EC2 itself refuses to delete a snapshot that an AMI uses.
         iam.PolicyStatement(
             sid="DeleteSnapshotsOfThisStack",
             actions=["ec2:DeleteSnapshot"],
-            resources=[_SNAPSHOTS],
+            resources=[_AMIS_AND_SNAPSHOTS],
             conditions={"StringEquals": _RESOURCE_TAG},
         ),
         # The function does not delete AMIs that another image uses or that are shared. These
@@ -175,7 +176,7 @@ def start_import_tasks() -> list[iam.PolicyStatement]:
         iam.PolicyStatement(
             sid="ImportDisks",
             actions=["ec2:ImportImage"],
-            resources=[_AMIS, _SNAPSHOTS],
+            resources=[_AMIS_AND_SNAPSHOTS],
         ),
     ]
 
@@ -234,6 +235,45 @@ def run_in_vpc() -> iam.PolicyStatement:
     )
 
 
+def send_traces(*, by_rules: bool = False) -> iam.PolicyStatement:
+    """Return what the function or the state machine needs to send traces to X-Ray.
+
+    Args:
+        by_rules: Whether the sender reads the sampling rules, as Step Functions does.
+    """
+    # The actions support only the resource *.
+    # https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
+    # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-xray-tracing.html
+    rules = ["xray:GetSamplingRules", "xray:GetSamplingTargets"]
+    return iam.PolicyStatement(
+        sid="SendTraces",
+        actions=[
+            *(rules if by_rules else []),
+            "xray:PutTelemetryRecords",
+            "xray:PutTraceSegments",
+        ],
+        resources=["*"],
+    )
+
+
+def send_to_dead_letter_queue(queue: sqs.IQueue) -> list[iam.PolicyStatement]:
+    """Return what Lambda needs to send events that it could not deliver to a queue.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+    """
+    key = queue.encryption_master_key
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
+    return [
+        *_on([queue.queue_arn], "SendToDeadLetterQueue", "sqs:SendMessage"),
+        *_on(
+            [key.key_arn] if key else [],
+            "EncryptDeadLetters",
+            "kms:Decrypt",
+            "kms:GenerateDataKey",
+        ),
+    ]
+
+
 def run_executions(state_machine_arn: str, executions_arn: str) -> list[iam.PolicyStatement]:
     """Return what the function needs to run each event once and in order."""
     return [
@@ -279,6 +319,26 @@ def encrypt_executions(key: kms.IKey, state_machine_arn: str, sid: str) -> iam.P
         actions=["kms:Decrypt", "kms:GenerateDataKey"],
         resources=[key.key_arn],
         conditions={"StringEquals": context},
+    )
+
+
+def deliver_logs() -> iam.PolicyStatement:
+    """Return what the state machine needs to log the history of its executions."""
+    # The actions support only the resource *.
+    # https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html
+    return iam.PolicyStatement(
+        sid="DeliverLogs",
+        actions=[
+            "logs:CreateLogDelivery",
+            "logs:DeleteLogDelivery",
+            "logs:DescribeLogGroups",
+            "logs:DescribeResourcePolicies",
+            "logs:GetLogDelivery",
+            "logs:ListLogDeliveries",
+            "logs:PutResourcePolicy",
+            "logs:UpdateLogDelivery",
+        ],
+        resources=["*"],
     )
 
 

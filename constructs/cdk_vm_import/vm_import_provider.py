@@ -1,9 +1,11 @@
 """The Lambda function behind the custom resources."""
 
+import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Final, Unpack, cast
 
 import aws_cdk as cdk
 import jsii
@@ -13,13 +15,14 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
-from constructs import Construct
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct, IValidation
 
 from cdk_vm_import import _log_queries, _metrics, _policies, _validation
 from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._event_state_machine import EventStateMachine
 from cdk_vm_import._handler import handler_code
-from cdk_vm_import._inline_policy import set_inline_policy
+from cdk_vm_import._inline_policy import Statements, attach_policy, set_inline_policy
 from cdk_vm_import._metrics import MetricOptions
 from cdk_vm_import._signature import shows_arguments
 
@@ -28,6 +31,16 @@ from cdk_vm_import._signature import shows_arguments
 _ID = "VmImportProvider"
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 _MEMORY = range(128, 10_241)
+# https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
+_FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+# The handler needs Python 3.11.
+_RUNTIME = re.compile(r"python3\.(1[1-9]|[2-9]\d)")
+_TRACING: Final = {lambda_.Tracing.ACTIVE: "Active", lambda_.Tracing.PASS_THROUGH: "PassThrough"}
+_LAMBDA: Final = "lambda.amazonaws.com"
+_ADVICE: Final = (
+    "use fewer roles and fewer buckets for the import tasks of the stack, or give some of the "
+    "tasks another provider."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +51,7 @@ class ProviderConfig:
     state_machine_arn: str
 
 
-@shows_arguments(architecture="Architecture.X86_64")
+@shows_arguments(architecture="Architecture.X86_64", runtime="Runtime.PYTHON_3_13")
 @jsii.implements(iam.IGrantable)
 class VmImportProvider(Construct):
     """The Lambda function that imports, tags and deletes images for the resources of one stack.
@@ -69,6 +82,13 @@ class VmImportProvider(Construct):
         log_retention: logs.RetentionDays = logs.RetentionDays.THREE_MONTHS,
         architecture: lambda_.Architecture = lambda_.Architecture.X86_64,
         memory_size: int = 256,
+        runtime: lambda_.Runtime = lambda_.Runtime.PYTHON_3_13,
+        function_name: str | None = None,
+        role: iam.IRole | None = None,
+        reserved_concurrent_executions: int | None = None,
+        dead_letter_queue: sqs.IQueue | None = None,
+        tracing: lambda_.Tracing = lambda_.Tracing.DISABLED,
+        log_executions: bool = False,
     ) -> None:
         """Create the function, its role, its log group and the state machine.
 
@@ -93,10 +113,37 @@ class VmImportProvider(Construct):
             log_retention: How long CloudWatch retains the function's log. Default: three months.
             architecture: Processor architecture of the function. Default: x86_64.
             memory_size: Memory of the function in MiB, 128 to 10240. Default: 256.
+            runtime: Runtime of the function, Python 3.11 or newer. Default: Python 3.13.
+            function_name: Name of the function, 1 to 64 letters, digits, hyphens or underscores.
+                Do not set, change or remove it once images are deployed: another name is another
+                function, and CloudFormation does not allow a resource to change its function.
+                Default: CloudFormation generates the name.
+            role: Role that the function runs with. Lambda must be allowed to assume it. The stack
+                attaches a policy to it, with all that the function needs. If the role accepts no
+                policies, for example because it was imported with `mutable=False`, it must have
+                the permissions of docs/permissions.md already, from before the deployment until
+                after the deletion of the stack; a warning says so. Default: a role of its own.
+            reserved_concurrent_executions: How many invocations may run at the same time, 1 or
+                more. Lambda reserves them for this function, and AWS takes them from the quota of
+                the account. An invocation that exceeds the number is retried: those of
+                CloudFormation for an hour, those of the state machine for about 73 minutes. So a
+                low number delays the responses of images that are imported at the same time. See
+                https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
+                Default: no reservation.
+            dead_letter_queue: Standard SQS queue of this Region, for CloudFormation's events that
+                Lambda could not deliver to the function. A message contains the event with its
+                `ResponseURL`, so encrypt the queue. See
+                https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+                Default: Lambda discards such an event.
+            tracing: Whether X-Ray traces the function and, with `Tracing.ACTIVE`, the executions
+                of the state machine. Default: no traces.
+            log_executions: Whether a log group of its own receives the history of the executions,
+                without their data. Default: Step Functions alone retains the history.
 
         Raises:
             ValueError: Arguments are not valid, or the stack has its provider already. The message
-                lists all problems.
+                lists all problems. At synthesis: Lambda may not assume the role, or its policy
+                would exceed the 10,240 characters that IAM allows.
         """
         _validation.place(scope, construct_id)
         _validation.check(
@@ -107,6 +154,10 @@ class VmImportProvider(Construct):
                 *_vpc(vpc, vpc_subnets, security_groups),
                 *_validation.optional("encryption_key", encryption_key, "key_arn", "a kms.Key"),
                 *_settings(log_retention, architecture, memory_size),
+                *_function(runtime, function_name, reserved_concurrent_executions),
+                *_validation.optional("role", role, "assume_role_action", "an iam.Role"),
+                *_dead_letter_queue(dead_letter_queue),
+                *_observation(tracing, log_executions),
             ],
         )
         super().__init__(scope, construct_id)
@@ -123,18 +174,19 @@ class VmImportProvider(Construct):
         # Of the import tasks that the function starts.
         self._disks = DiskAccess()
         self._passed_roles: dict[str, None] = {}
-        self._role = iam.Role(
+        self._role = role or iam.Role(
             self,
             "Role",
             description="Permissions of the function that imports VM images into Image Builder",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            assumed_by=iam.ServicePrincipal(_LAMBDA),
         )
         with handler_code(self) as code:
             self._function = lambda_.Function(
                 self,
                 "Handler",
                 description="Imports virtual machines into EC2 Image Builder for CloudFormation",
-                runtime=lambda_.Runtime.PYTHON_3_13,
+                function_name=function_name,
+                runtime=runtime,
                 handler="index.handler",
                 code=code,
                 timeout=cdk.Duration.minutes(15),
@@ -142,6 +194,7 @@ class VmImportProvider(Construct):
                 # one. An image that is created later would belong to no stack.
                 max_event_age=cdk.Duration.hours(1),
                 memory_size=memory_size,
+                reserved_concurrent_executions=reserved_concurrent_executions,
                 architecture=architecture,
                 role=self._role,
                 log_group=log_group,
@@ -150,11 +203,21 @@ class VmImportProvider(Construct):
                 vpc_subnets=vpc_subnets,
                 security_groups=security_groups,
             )
+        # CDK's arguments for both would add a second policy to the role.
+        cfn_function = cast("lambda_.CfnFunction", self._function.node.default_child)
+        if mode := _TRACING.get(tracing):
+            cfn_function.tracing_config = lambda_.CfnFunction.TracingConfigProperty(mode=mode)
+        if dead_letter_queue:
+            cfn_function.dead_letter_config = lambda_.CfnFunction.DeadLetterConfigProperty(
+                target_arn=dead_letter_queue.queue_arn
+            )
         self._state_machine = EventStateMachine(
             self,
             "EventStateMachine",
             function=self._function,
             encryption_key=encryption_key,
+            tracing=tracing is lambda_.Tracing.ACTIVE,
+            log_retention=log_retention if log_executions else None,
             # The function reaches AWS through the routes and the endpoints of the VPC.
             dependencies=[*([vpc] if vpc else []), *(security_groups or [])],
         )
@@ -162,6 +225,8 @@ class VmImportProvider(Construct):
             *_policies.manage_images(),
             _policies.write_log(log_group),
             *([_policies.run_in_vpc()] if vpc else []),
+            *([_policies.send_traces()] if tracing in _TRACING else []),
+            *(_policies.send_to_dead_letter_queue(dead_letter_queue) if dead_letter_queue else []),
             *_policies.run_executions(
                 self._state_machine.arn_by_name, self._state_machine.executions_arn
             ),
@@ -172,13 +237,7 @@ class VmImportProvider(Construct):
                     encryption_key, self._state_machine.arn_by_name, "StartEncryptedExecutions"
                 )
             )
-        set_inline_policy(
-            self._role,
-            "VmImport",
-            lambda: [*statements, *self._start_import_tasks()],
-            advice="use fewer roles and fewer buckets for the import tasks of the stack, or give "
-            "some of the tasks another provider.",
-        )
+        self._allow(role, lambda: [*statements, *self._start_import_tasks()])
 
     @classmethod
     def get_or_create(cls, scope: Construct) -> "VmImportProvider":
@@ -307,6 +366,31 @@ class VmImportProvider(Construct):
             service_token=self._function.function_arn, state_machine_arn=self._state_machine.arn
         )
 
+    def _allow(self, given: iam.IRole | None, statements: Statements) -> None:
+        """Give the function's role its policy.
+
+        Args:
+            given: The role, if it is not the provider's own.
+            statements: Returns the statements.
+        """
+        if given is None:
+            set_inline_policy(cast("iam.Role", self._role), "VmImport", statements, advice=_ADVICE)
+            return
+        if isinstance(given, iam.Role):
+            self.node.add_validation(cast("IValidation", _TrustValidation(given)))
+        policy = attach_policy(given, self, "Policy", statements, advice=_ADVICE)
+        if policy:
+            # Lambda checks some of the permissions when it creates the function. Each custom
+            # resource depends on the function, so the policy outlives the last event.
+            self._function.node.add_dependency(policy)
+        else:
+            cdk.Annotations.of(self).add_warning_v2(
+                "cdk-vm-import:immutableRole",
+                "the role of the function accepts no policies from this app: give it the "
+                "permissions that docs/permissions.md lists before you deploy, and keep them until "
+                "the stack is deleted.",
+            )
+
     def _start_import_tasks(self) -> list[iam.PolicyStatement]:
         if not self._passed_roles:
             return []
@@ -315,6 +399,22 @@ class VmImportProvider(Construct):
             *_policies.check_disks(self._disks),
             *_policies.pass_roles_to_vm_import(list(self._passed_roles)),
         ]
+
+
+@jsii.implements(IValidation)
+class _TrustValidation:
+    """Checks at synthesis that Lambda may assume a role: its trust policy may still change."""
+
+    def __init__(self, role: iam.Role) -> None:
+        self._role = role
+
+    def validate(self) -> list[str]:
+        """List the problem, if there is one."""
+        trust = self._role.stack.resolve(self._role.assume_role_policy)
+        if _LAMBDA in json.dumps(trust):
+            return []
+        problem = f"Lambda may not assume the role {self._role.node.path}: create it with"
+        return [f"{problem} assumed_by=iam.ServicePrincipal({_LAMBDA!r})."]
 
 
 def _exists(scope: Construct, construct_id: str) -> Iterator[str]:
@@ -367,3 +467,58 @@ def _settings(log_retention: object, architecture: object, memory_size: object) 
             f"memory_size {_validation.shown(memory_size)} is not valid: use a whole number from "
             f"{_MEMORY.start} to {_MEMORY.stop - 1} MiB."
         )
+
+
+def _function(
+    runtime: object, function_name: object, reserved_concurrent_executions: object
+) -> Iterator[str]:
+    if not isinstance(runtime, lambda_.Runtime):
+        yield (
+            f"runtime {_validation.shown(runtime)} is not a Runtime: use one, such as "
+            "lambda_.Runtime.PYTHON_3_13."
+        )
+    elif not _RUNTIME.fullmatch(runtime.name):
+        yield (
+            f"runtime {_validation.shown(runtime.name)} is not valid: use Python 3.11 or newer, "
+            "such as lambda_.Runtime.PYTHON_3_13."
+        )
+    yield from _validation.text("function_name", function_name, 64)
+    if not (
+        not isinstance(function_name, str)
+        or cdk.Token.is_unresolved(function_name)
+        or _FUNCTION_NAME.fullmatch(function_name)
+    ):
+        yield (
+            f"function_name {_validation.shown(function_name)} is not valid: use 1 to 64 letters, "
+            "digits, hyphens or underscores."
+        )
+    reserved = reserved_concurrent_executions
+    if reserved is None:
+        return
+    if isinstance(reserved, bool) or not isinstance(reserved, int):
+        yield (
+            f"reserved_concurrent_executions {_validation.shown(reserved)} is not a whole number: "
+            "use 1 or more, or leave it out."
+        )
+    elif reserved < 1 and not cdk.Token.is_unresolved(reserved):
+        yield (
+            f"reserved_concurrent_executions {reserved} is not valid, because the function could "
+            "never run: use 1 or more, or leave it out."
+        )
+
+
+def _dead_letter_queue(queue: object) -> Iterator[str]:
+    yield from _validation.optional("dead_letter_queue", queue, "queue_arn", "an sqs.Queue")
+    if getattr(queue, "fifo", False):
+        yield (
+            "dead_letter_queue is a FIFO queue, which Lambda does not support: use a standard "
+            "queue, or leave it out."
+        )
+
+
+def _observation(tracing: object, log_executions: object) -> Iterator[str]:
+    if not isinstance(tracing, lambda_.Tracing):
+        yield (
+            f"tracing {_validation.shown(tracing)} is not valid: use a member of lambda_.Tracing."
+        )
+    yield from _validation.flag("log_executions", log_executions)

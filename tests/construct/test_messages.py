@@ -16,9 +16,12 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk import assertions
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
 
 from cdk_vm_import import (
     AmiSettings,
@@ -322,6 +325,40 @@ CASES: dict[str, Callable[[cdk.Stack], object]] = {
         found.add_query_definitions(),
         found.add_query_definitions(),
     ],
+    "runtime='python3.13'": lambda s: VmImportProvider(s, "Provider", runtime="python3.13"),  # type: ignore[arg-type]
+    "a runtime that is not Python": lambda s: VmImportProvider(
+        s, "Provider", runtime=lambda_.Runtime.NODEJS_22_X
+    ),
+    "function_name='a b'": lambda s: VmImportProvider(s, "Provider", function_name="a b"),
+    "role='mine'": lambda s: VmImportProvider(s, "Provider", role="mine"),  # type: ignore[arg-type]
+    "a role that Lambda may not assume": lambda s: VmImportProvider(
+        s, "Provider", role=iam.Role(s, "Role", assumed_by=iam.AccountRootPrincipal())
+    ),
+    "a role that accepts no policies": lambda s: VmImportProvider(
+        s,
+        "Provider",
+        role=iam.Role.from_role_arn(
+            s, "Role", "arn:aws:iam::123456789012:role/import", mutable=False
+        ),
+    ),
+    "reserved_concurrent_executions='10'": lambda s: VmImportProvider(
+        s,
+        "Provider",
+        reserved_concurrent_executions="10",  # type: ignore[arg-type]
+    ),
+    "reserved_concurrent_executions=0": lambda s: VmImportProvider(
+        s, "Provider", reserved_concurrent_executions=0
+    ),
+    "dead_letter_queue='undelivered'": lambda s: VmImportProvider(
+        s,
+        "Provider",
+        dead_letter_queue="undelivered",  # type: ignore[arg-type]
+    ),
+    "a FIFO queue for dead letters": lambda s: VmImportProvider(
+        s, "Provider", dead_letter_queue=sqs.Queue(s, "Queue", fifo=True)
+    ),
+    "tracing=True": lambda s: VmImportProvider(s, "Provider", tracing=True),  # type: ignore[arg-type]
+    "log_executions='yes'": lambda s: VmImportProvider(s, "Provider", log_executions="yes"),  # type: ignore[arg-type]
     "disks in 100 buckets": buckets,
     # a dashboard
     "provider='mine' of a dashboard": lambda s: VmImportDashboard(

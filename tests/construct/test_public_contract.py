@@ -314,6 +314,13 @@ def test_the_arguments_are_pinned_and_keyword_only() -> None:
         "log_retention",
         "architecture",
         "memory_size",
+        "runtime",
+        "function_name",
+        "role",
+        "reserved_concurrent_executions",
+        "dead_letter_queue",
+        "tracing",
+        "log_executions",
     ]
     assert arguments_of(VmImportDashboard.__init__) == ["provider", "dashboard_name"]
 

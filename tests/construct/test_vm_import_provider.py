@@ -12,19 +12,19 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
-from cdk_nag import AwsSolutionsChecks
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from cdk_vm_import import VmImportProvider
+from cdk_vm_import import VmDisk, VmImportProvider, VmImportTask
 from contract import OwnTag, ResourceType
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.construct.conftest import ImportImage, NewApp, Predecessors, ResourcesOf
+    from tests.construct.conftest import ImportImage, Predecessors, ResourcesOf
 
 FUNCTION = "AWS::Lambda::Function"
 ROLE = "AWS::IAM::Role"
+MACHINE = "AWS::StepFunctions::StateMachine"
 
 
 def function(stack: cdk.Stack) -> dict[str, Any]:
@@ -234,10 +234,8 @@ def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
     new_or_own = {"StringEquals": in_request, "StringEqualsIfExists": on_resource}
     own = {"StringEquals": on_resource, "StringEqualsIfExists": in_request}
     images = arn("imagebuilder", "image/*")
-    amis_and_snapshots = [
-        {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, ":ec2:", {"Ref": "AWS::Region"}, of]]}
-        for of in ("::image/*", "::snapshot/*")
-    ]
+    ec2 = ["arn:", {"Ref": "AWS::Partition"}, ":ec2:", {"Ref": "AWS::Region"}, "::*"]
+    amis_and_snapshots = {"Fn::Join": ["", ec2]}
     log_group = provider.node.find_child("LogGroup")
     assert isinstance(log_group, logs.LogGroup)
     found = statements(stack)
@@ -317,13 +315,13 @@ def test_the_role_has_these_permissions_and_no_others(stack: cdk.Stack) -> None:
                 "ec2:EnableImageDeprecation",
                 "ec2:ModifyImageAttribute",
             ],
-            "Resource": amis_and_snapshots[0],
+            "Resource": amis_and_snapshots,
             "Condition": {"StringEquals": on_resource},
         },
         "DeleteSnapshotsOfThisStack": {
             "Effect": "Allow",
             "Action": "ec2:DeleteSnapshot",
-            "Resource": amis_and_snapshots[1],
+            "Resource": amis_and_snapshots,
             "Condition": {"StringEquals": on_resource},
         },
         "ReadUsesOfAmis": {
@@ -496,50 +494,193 @@ def test_an_alarm_can_use_the_metrics_of_the_function(stack: cdk.Stack) -> None:
     assertions.Template.from_stack(stack).resource_count_is("AWS::CloudWatch::Alarm", 1)
 
 
-def test_every_finding_of_cdk_nag_is_documented(
-    tmp_path: Path, new_app: NewApp, import_image: ImportImage
-) -> None:
-    """A library must not acknowledge findings, because CDK applies that to the whole app."""
-    app = new_app(outdir=str(tmp_path))
-    stack = cdk.Stack(app, "Stack")
+# What a security review asks for
+
+
+def test_reserved_concurrency_name_and_runtime_are_those_of_the_function(stack: cdk.Stack) -> None:
     VmImportProvider(
         stack,
-        "VmImportProvider",
-        vpc=ec2.Vpc(stack, "Vpc", flow_logs={"All": ec2.FlowLogOptions()}),
-        encryption_key=kms.Key(stack, "Key", enable_key_rotation=True),
+        "Provider",
+        reserved_concurrent_executions=5,
+        function_name="vm-import",
+        runtime=lambda_.Runtime.PYTHON_3_14,
     )
-    import_image(stack)
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
 
-    with pytest.raises(RuntimeError, match="ValidationFailed"):
+    found = function(stack)
+    assert found["ReservedConcurrentExecutions"] == 5
+    assert found["FunctionName"] == "vm-import"
+    assert found["Runtime"] == "python3.14"
+
+
+def test_events_that_lambda_cannot_deliver_go_to_the_dead_letter_queue(stack: cdk.Stack) -> None:
+    key = kms.Key(stack, "Key")
+    queue = sqs.Queue(stack, "Queue", encryption_master_key=key)
+    VmImportProvider(stack, "Provider", dead_letter_queue=queue)
+
+    assert function(stack)["DeadLetterConfig"] == {"TargetArn": stack.resolve(queue.queue_arn)}
+    found = statements(stack)
+    assert found["SendToDeadLetterQueue"]["Resource"] == stack.resolve(queue.queue_arn)
+    assert found["EncryptDeadLetters"]["Resource"] == stack.resolve(key.key_arn)
+
+
+def test_a_queue_without_a_key_needs_no_permission_for_one(stack: cdk.Stack) -> None:
+    VmImportProvider(stack, "Provider", dead_letter_queue=sqs.Queue(stack, "Queue"))
+
+    assert "EncryptDeadLetters" not in statements(stack)
+
+
+@pytest.mark.parametrize(
+    ("tracing", "mode"),
+    [
+        (lambda_.Tracing.ACTIVE, "Active"),
+        (lambda_.Tracing.PASS_THROUGH, "PassThrough"),
+        (lambda_.Tracing.DISABLED, None),
+    ],
+)
+def test_tracing_is_for_the_function_and_if_active_for_the_state_machine(
+    stack: cdk.Stack, resources_of: ResourcesOf, tracing: lambda_.Tracing, mode: str | None
+) -> None:
+    VmImportProvider(stack, "Provider", tracing=tracing)
+
+    (machine,) = resources_of(stack, MACHINE).values()
+    assert function(stack).get("TracingConfig", {}).get("Mode") == mode
+    assert ("SendTraces" in statements(stack)) is (mode is not None)
+    active = {"Enabled": True} if mode == "Active" else None
+    assert machine["Properties"].get("TracingConfiguration") == active
+    roles = json.dumps(resources_of(stack, ROLE))
+    assert ("xray:GetSamplingRules" in roles) is (mode == "Active")
+
+
+def test_the_log_of_the_executions_contains_no_data(
+    stack: cdk.Stack, resources_of: ResourcesOf
+) -> None:
+    """The data contain the signed ResponseURL."""
+    key = kms.Key(stack, "Key")
+    VmImportProvider(
+        stack,
+        "Provider",
+        log_executions=True,
+        log_retention=logs.RetentionDays.ONE_WEEK,
+        encryption_key=key,
+    )
+
+    groups = resources_of(stack, "AWS::Logs::LogGroup")
+    (name,) = (name for name in groups if "EventStateMachine" in name)
+    properties = groups[name]["Properties"]
+    assert "/aws/vendedlogs/states/vm-import-" in json.dumps(properties["LogGroupName"])
+    assert properties["KmsKeyId"] == stack.resolve(key.key_arn)
+    assert properties["RetentionInDays"] == 7
+    (machine,) = resources_of(stack, MACHINE).values()
+    arn_of_group = {"Fn::GetAtt": [name, "Arn"]}
+    assert machine["Properties"]["LoggingConfiguration"] == {
+        "Level": "ALL",
+        "IncludeExecutionData": False,
+        "Destinations": [{"CloudWatchLogsLogGroup": {"LogGroupArn": arn_of_group}}],
+    }
+
+
+def test_no_argument_adds_a_second_policy_to_a_role(
+    stack: cdk.Stack, resources_of: ResourcesOf
+) -> None:
+    VmImportProvider(
+        stack,
+        "Provider",
+        dead_letter_queue=sqs.Queue(stack, "Queue"),
+        tracing=lambda_.Tracing.ACTIVE,
+        log_executions=True,
+        vpc=vpc(stack),
+    )
+
+    assert resources_of(stack, "AWS::IAM::Policy") == {}
+
+
+# A role of the user
+
+
+def own_role(stack: cdk.Stack, name: str = "Own") -> iam.Role:
+    return iam.Role(stack, name, assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+
+
+def test_a_given_role_has_the_statements_that_a_role_of_the_provider_has(
+    app: cdk.App, stack: cdk.Stack, resources_of: ResourcesOf
+) -> None:
+    disk = VmDisk.from_bucket(s3.Bucket.from_bucket_name(stack, "Disks", "disks"), "a.vmdk")
+    role = own_role(stack)
+    VmImportProvider(stack, "VmImportProvider", role=role)
+    VmImportTask(stack, "Import", disks=[disk])  # after the provider: its statements count
+    other = cdk.Stack(app, "Other")
+    VmImportProvider(other, "VmImportProvider")
+    VmImportTask(other, "Import", disks=[disk])
+
+    (policy,) = resources_of(stack, "AWS::IAM::Policy").values()
+    assert policy["Properties"]["Roles"] == [stack.resolve(role.role_name)]
+    given = policy["Properties"]["PolicyDocument"]["Statement"]
+    (own,) = (each for name, each in resources_of(other, ROLE).items() if "ProviderRole" in name)
+    expected = own["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    assert [each["Sid"] for each in given] == [each["Sid"] for each in expected]
+    assert function(stack)["Role"] == stack.resolve(role.role_arn)
+
+
+def test_the_policy_of_a_given_role_exists_before_the_function_and_outlives_the_images(
+    stack: cdk.Stack, import_image: ImportImage, predecessors: Predecessors
+) -> None:
+    VmImportProvider(stack, "VmImportProvider", role=own_role(stack), vpc=vpc(stack))
+    import_image(stack)
+
+    for logical_id in ("VmImportProviderHandlerD6951CDD", "Image9D742C96"):
+        assert len(predecessors(stack, logical_id)["AWS::IAM::Policy"]) == 1
+
+
+def test_an_imported_role_gets_the_policy_too(stack: cdk.Stack, resources_of: ResourcesOf) -> None:
+    role = iam.Role.from_role_arn(stack, "Role", "arn:aws:iam::123456789012:role/vm-import")
+    VmImportProvider(stack, "Provider", role=role)
+
+    (policy,) = resources_of(stack, "AWS::IAM::Policy").values()
+    assert policy["Properties"]["Roles"] == ["vm-import"]
+
+
+@pytest.mark.parametrize("kind", ["imported", "without updates"])
+def test_a_role_that_accepts_no_policies_is_a_warning_that_says_what_to_do(
+    stack: cdk.Stack, resources_of: ResourcesOf, kind: str
+) -> None:
+    arn_of_role = "arn:aws:iam::123456789012:role/vm-import"
+    role: iam.IRole = (
+        iam.Role.from_role_arn(stack, "Role", arn_of_role, mutable=False)
+        if kind == "imported"
+        else own_role(stack).without_policy_updates()
+    )
+    VmImportProvider(stack, "Provider", role=role)
+
+    assertions.Annotations.from_stack(stack).has_warning(
+        "/Stack/Provider", assertions.Match.string_like_regexp("docs/permissions.md lists")
+    )
+    assert resources_of(stack, "AWS::IAM::Policy") == {}
+
+
+def test_the_policy_of_a_given_role_stays_below_the_limit_of_iam(
+    app: cdk.App, stack: cdk.Stack
+) -> None:
+    VmImportProvider(stack, "VmImportProvider", role=own_role(stack))
+    for index in range(100):
+        bucket = s3.Bucket.from_bucket_name(stack, f"Bucket{index}", f"disks-{index}")
+        VmImportTask(stack, f"Import{index}", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
+
+    with pytest.raises(Exception, match=r"Policy\] the policy of this role may have"):
         app.synth()
 
-    (report,) = tmp_path.glob("*validation-report.json")
-    found = {
-        violation["ruleName"]
-        for plugin in json.loads(report.read_text())["pluginReports"]
-        if plugin["pluginName"] == "AwsSolutions"
-        for violation in plugin["violations"]
-    }
-    images = "arn:<AWS::Partition>:imagebuilder:<AWS::Region>:<AWS::AccountId>:image/*"
-    executions = (
-        "arn:<AWS::Partition>:states:<AWS::Region>:<AWS::AccountId>:execution:"
-        'vm-import-9d07aa69-{"Fn::Select":[2,{"Fn::Split":["/",{"Ref":"AWS::StackId"}]}]}:*'
+
+def test_lambda_must_be_allowed_to_assume_a_given_role(app: cdk.App, stack: cdk.Stack) -> None:
+    role = iam.Role(stack, "Own", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+    VmImportProvider(stack, "Provider", role=role)
+
+    with pytest.raises(Exception, match=r"Lambda may not assume the role Stack/Own: create it"):
+        app.synth()
+    # What the app adds later counts.
+    trust = role.assume_role_policy
+    assert trust
+    trust.add_statements(
+        iam.PolicyStatement(
+            actions=["sts:AssumeRole"], principals=[iam.ServicePrincipal("lambda.amazonaws.com")]
+        )
     )
-    reasons = {
-        f"AwsSolutions-IAM5[Resource::{images}]": "writes are restricted by the tag of the stack",
-        f"AwsSolutions-IAM5[Resource::{executions}]": "the provider's own executions",
-        **{
-            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:<AWS::Region>::{kind}/*]": (
-                "only resources without the tag of another stack are tagged"
-            )
-            for kind in ("image", "snapshot")
-        },
-        "AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:ec2:<AWS::Region>:<AWS::AccountId>:"
-        "import-image-task/*]": "only tasks with the tag of the stack are cancelled",
-        "AwsSolutions-IAM5[Resource::*]": "these actions of EC2 support only the resource *",
-        "AwsSolutions-SF1": "the executions' data contain signed URLs, which must not be logged",
-        "AwsSolutions-SF2": "actions of X-Ray support only the resource *; each step is logged",
-        "AwsSolutions-L1": "python3.13 is the newest runtime that the handler is tested on",
-    }
-    assert found == reasons.keys()
+    app.synth()

@@ -7,47 +7,27 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import time
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from contract import ImageProperty, ResourceType
 from local_aws import LocalAws
 from local_aws.client.cdk_cli import CdkCli
 from local_aws.client.prerequisites import Prerequisites
 from tests.deploy.waiting_app import synthesize
+from tests.support.execution_policy import execution_policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
-# Writes only. CloudFormation's handlers also read, which the simulated CloudFormation does not.
-ACTIONS = {
-    "iam:CreateRole",
-    "iam:DeleteRole",
-    "iam:DeleteRolePolicy",
-    "iam:PassRole",
-    "iam:PutRolePolicy",
-    "lambda:CreateFunction",
-    "lambda:DeleteFunction",
-    "lambda:DeleteFunctionEventInvokeConfig",
-    "lambda:InvokeFunction",
-    "lambda:PutFunctionEventInvokeConfig",
-    "lambda:UpdateFunctionCode",
-    "lambda:UpdateFunctionConfiguration",
-    "lambda:UpdateFunctionEventInvokeConfig",
-    "logs:CreateLogGroup",
-    "logs:DeleteLogGroup",
-    "logs:PutRetentionPolicy",
-    "s3:GetObject",
-    "states:CreateStateMachine",
-    "states:DeleteStateMachine",
-    "states:UpdateStateMachine",
-}
 # For the recipe and the launch template that the app builds on its image.
 ACTIONS_OF_THE_APP = {
     "ec2:CreateLaunchTemplate",
@@ -59,6 +39,7 @@ ACTIONS_OF_THE_APP = {
     "imagebuilder:GetImage",
     "imagebuilder:GetImageRecipe",
 }
+TASK = "import-ami-0123456789abcdef0"
 BUCKET = "cdk-hnb659fds-assets-123456789012-us-east-1"
 ROLE = "arn:aws:iam::123456789012:role/cdk-hnb659fds-cfn-exec-role-123456789012-us-east-1"
 
@@ -71,10 +52,11 @@ class Account:
     folder: Path
 
     def __post_init__(self) -> None:
+        self._seen: dict[str, int] = {}
         session: Any = self.local.session()
         self.iam, self.cloudformation = session.client("iam"), session.client("cloudformation")
         self.s3 = session.client("s3")
-        document = _policy(ACTIONS | ACTIONS_OF_THE_APP)
+        document = _policy(ACTIONS_OF_THE_APP)
         policy = self.iam.create_policy(PolicyName="Deploys", PolicyDocument=document)
         self.policy = str(policy["Policy"]["Arn"])
         CdkCli(self.local, self.folder).bootstrap(self.policy)
@@ -82,12 +64,12 @@ class Account:
         self.local.knobs(import_seconds=600)
 
     def allow(self, actions: Collection[str]) -> None:
-        """Allow the execution role these actions and no others."""
+        """Allow the execution role these actions, those of the app and no others."""
         for version in self.iam.list_policy_versions(PolicyArn=self.policy)["Versions"]:
             if not version["IsDefaultVersion"]:
                 version_id = version["VersionId"]
                 self.iam.delete_policy_version(PolicyArn=self.policy, VersionId=version_id)
-        document = _policy(actions)
+        document = _policy({*actions, *ACTIONS_OF_THE_APP})
         self.iam.create_policy_version(
             PolicyArn=self.policy, PolicyDocument=document, SetAsDefault=True
         )
@@ -111,19 +93,42 @@ class Account:
             self.s3.put_object(Bucket=BUCKET, Key=key, Body=packed.getvalue())
         return (folder / f"{name}.template.json").read_text()
 
-    def denials(self, name: str) -> str:
-        """Create, change and delete a stack; return what was denied."""
+    def denials(self, name: str, without: tuple[str, str] | None = None) -> dict[str, str]:
+        """Create, change and delete a stack, each with the policy that its template needs.
+
+        Args:
+            name: Name of the stack.
+            without: An operation, and an action that its policy lacks.
+
+        Returns:
+            What was denied in each operation.
+        """
         template = self.template(name)
+        policies = execution_policies(json.loads(template))
+        if without:
+            operation, action = without
+            policies[operation].remove(action)
         named = {"StackName": name}
         request = {**named, "Capabilities": ["CAPABILITY_IAM"], "RoleARN": ROLE}
+        self.allow(policies["deploy"])
         self.cloudformation.create_stack(**request, TemplateBody=template)
-        if self._status(name) == "CREATE_COMPLETE":
+        denied = {"deploy": self._denied(name)}
+        if not denied["deploy"]:
+            self.allow(policies["update"])
             self.cloudformation.update_stack(**request, TemplateBody=_changed(template))
-            self._status(name)
+            denied["update"] = self._denied(name)
+        self.allow(policies["destroy"])
         self.cloudformation.delete_stack(**named)
+        denied["destroy"] = self._denied(name)
+        return denied
+
+    def _denied(self, name: str) -> str:
+        """Wait for the end of an operation and return what was denied in it."""
         self._status(name)
-        events = self.cloudformation.describe_stack_events(**named)["StackEvents"]
-        reasons = (event.get("ResourceStatusReason", "") for event in events)
+        events = self.cloudformation.describe_stack_events(StackName=name)["StackEvents"]
+        new = events[: len(events) - self._seen.get(name, 0)]
+        self._seen[name] = len(events)
+        reasons = (event.get("ResourceStatusReason", "") for event in new)
         return "\n".join(reason for reason in reasons if "is not authorized" in reason)
 
     def _status(self, name: str) -> str:
@@ -148,6 +153,7 @@ def _changed(template: str) -> str:
         "AWS::Lambda::EventInvokeConfig": lambda c: c.update(MaximumEventAgeInSeconds=7200),
         "AWS::Lambda::Function": lambda f: f.update(MemorySize=512),
         "AWS::Logs::LogGroup": lambda group: group.update(RetentionInDays=30),
+        ResourceType.IMAGE: lambda image: image.update({ImageProperty.TAGS: {"release": "2"}}),
     }
     # A limit of the state machine.
     changed = json.loads(template.replace('TimeoutSeconds\\":46800', 'TimeoutSeconds\\":46900'))
@@ -165,23 +171,48 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         yield Account(local, tmp_path_factory.mktemp("account"))
 
 
-def test_these_permissions_suffice_to_create_change_and_destroy_a_stack(
-    account: Account,
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The policies for each operation on a stack of the app."""
+    return _policies(tmp_path_factory.mktemp("template"))
+
+
+def _policies(folder: Path) -> dict[str, set[str]]:
+    image = {"image_name": "named", "semantic_version": "1.0.0", "vm_import_task_id": TASK}
+    synthesize(folder, "Stack", {**image, "minutes": 120})
+    return execution_policies(json.loads((folder / "Stack.template.json").read_text()))
+
+
+def _operations() -> list[tuple[str, str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        found = _policies(Path(folder))
+    return [(name, action) for name, actions in found.items() for action in sorted(actions)]
+
+
+def test_the_generated_policies_suffice_to_create_change_and_destroy_a_stack(
+    account: Account, policies: dict[str, set[str]]
 ) -> None:
-    account.allow(ACTIONS | ACTIONS_OF_THE_APP)
-    for version in ("1.0.0", "2.0.0"):
-        cdk = CdkCli(account.local, account.folder, str(account.app("Lives", version)))
-        cdk.deploy()
-    cdk.destroy()
+    first, second = (
+        CdkCli(account.local, account.folder, str(account.app("Lives", version)))
+        for version in ("1.0.0", "2.0.0")
+    )
+    account.allow(policies["deploy"])
+    first.deploy()
+    account.allow(policies["update"])
+    second.deploy()
+    account.allow(policies["destroy"])
+    second.destroy()
 
 
-def test_these_permissions_suffice_to_update_to_another_release(account: Account) -> None:
-    account.allow(ACTIONS | ACTIONS_OF_THE_APP)
-    assert account.denials("Changes") == ""
+def test_the_generated_policies_suffice_to_update_to_another_release(account: Account) -> None:
+    assert account.denials("Changes") == {"deploy": "", "update": "", "destroy": ""}
 
 
-@pytest.mark.parametrize("action", sorted(ACTIONS))
-def test_each_action_is_needed(account: Account, action: str) -> None:
-    account.allow((ACTIONS | ACTIONS_OF_THE_APP) - {action})
-    name = f"Without-{action.replace(':', '-')}"
-    assert f"is not authorized to perform: {action} on" in account.denials(name)
+@pytest.mark.parametrize(("operation", "action"), _operations())
+def test_each_action_of_a_generated_policy_is_needed(
+    account: Account, operation: str, action: str
+) -> None:
+    name = f"Without-{operation}-{action.replace(':', '-')}"
+    denied = account.denials(name, (operation, action))
+
+    assert f"is not authorized to perform: {action} on" in denied[operation]

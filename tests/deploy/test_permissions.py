@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
 from aws_cdk.assertions import Template
 
 from cdk_vm_import import ImportedVmImage, Platform, VmDisk, VmImportProvider, VmImportTask
@@ -131,9 +134,20 @@ def template(
     running: str | None = None,
     *,
     waits: bool = False,
+    hardened: bool = False,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """Return the template of a stack that uses every option of a provider."""
+    """Return the template of a stack that uses every option of a provider.
+
+    Args:
+        folder: Where to synthesize.
+        disk_key: ARN of the key of the disks.
+        disk: Key of the disk in the bucket.
+        running: An import task for a second image. Default: there is none.
+        waits: Whether the second image waits for its import.
+        hardened: Whether the provider has the user's role, and what security reviews ask for.
+        **arguments: Those of the first image.
+    """
     app = cdk.App(outdir=str(folder))
     synthesizer = cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False)
     stack = cdk.Stack(app, "Stack", synthesizer=synthesizer)
@@ -153,6 +167,7 @@ def template(
             ec2.SecurityGroup.from_security_group_id(stack, "Group", "sg-0123456789abcdef0")
         ],
         encryption_key=key,
+        **(_hardening(stack) if hardened else {}),
     )
     bucket = s3.Bucket.from_bucket_attributes(
         stack,
@@ -202,6 +217,18 @@ def template(
     return body
 
 
+def _hardening(stack: cdk.Stack) -> dict[str, Any]:
+    queue = "arn:aws:sqs:us-east-1:123456789012:undelivered"
+    principal = iam.ServicePrincipal("lambda.amazonaws.com")
+    return {
+        "role": iam.Role(stack, "Own", assumed_by=principal),
+        "reserved_concurrent_executions": 20,
+        "dead_letter_queue": sqs.Queue.from_queue_arn(stack, "Queue", queue),
+        "tracing": lambda_.Tracing.ACTIVE,
+        "log_executions": True,
+    }
+
+
 def documents(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The policies in a template: of roles, of keys, and policies of their own."""
     for resource in body["Resources"].values():
@@ -221,6 +248,7 @@ class Stack:
     name: str
     folder: Path
     without: str | None
+    hardened: bool = False
 
     def steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
         """The steps in the life of a stack."""
@@ -337,7 +365,7 @@ class Stack:
                 raise DeniedError(reason)
 
     def template(self, **arguments: Any) -> str:
-        body = template(self.folder, self.aws.disk_key, **arguments)
+        body = template(self.folder, self.aws.disk_key, hardened=self.hardened, **arguments)
         for document in documents(body):
             document["Statement"] = [
                 statement
@@ -396,6 +424,12 @@ def stack(aws: Aws, tmp_path: Path, request: pytest.FixtureRequest) -> Stack:
 
 
 def test_with_all_statements_no_step_is_denied(stack: Stack) -> None:
+    for _, step in stack.steps():
+        step()
+
+
+def test_with_a_role_of_the_user_and_all_hardening_no_step_is_denied(stack: Stack) -> None:
+    stack.name, stack.hardened = "Hardened", True
     for _, step in stack.steps():
         step()
 
