@@ -91,6 +91,6 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 $(CDK): package-lock.json
-	@echo "Installing the CDK CLI into node_modules ..."
+	@echo "Installing the CDK CLI and pyright into node_modules ..."
 	@npm ci --silent
 	@touch $@

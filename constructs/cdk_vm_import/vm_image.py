@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import aws_cdk as cdk
 import jsii
@@ -14,6 +14,7 @@ from aws_cdk.interfaces import aws_imagebuilder as interfaces
 from constructs import Construct
 
 from cdk_vm_import import _validation
+from cdk_vm_import._cdk_types import AnyRuleTarget
 from cdk_vm_import.platform import Platform
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class IVmImage(Protocol):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -91,7 +92,7 @@ class IVmImage(Protocol):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -101,7 +102,7 @@ class IVmImage(Protocol):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -308,7 +309,7 @@ class VmImageBase(cdk.Resource):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -336,7 +337,7 @@ class VmImageBase(cdk.Resource):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -360,7 +361,7 @@ class VmImageBase(cdk.Resource):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -384,7 +385,7 @@ class VmImageBase(cdk.Resource):
         self,
         construct_id: str,
         statuses: Sequence[str],
-        target: events.IRuleTarget | None,
+        target: AnyRuleTarget | None,
         description: str | None,
         rule_name: str | None,
     ) -> events.Rule:
@@ -399,7 +400,7 @@ class VmImageBase(cdk.Resource):
                 resources=self._event_resources(),
                 detail={"state": {"status": list(statuses)}} if statuses else None,
             ),
-            targets=[target] if target else None,
+            targets=[cast("events.IRuleTarget", target)] if target else None,
         )
 
     def _builds(self) -> list[str]:

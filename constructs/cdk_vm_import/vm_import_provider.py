@@ -8,12 +8,12 @@ import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_vm_import import _policies, _validation
+from cdk_vm_import._cdk_types import AnyKey
 from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._event_state_machine import EventStateMachine
 from cdk_vm_import._handler import handler_code
@@ -62,7 +62,7 @@ class VmImportProvider(Construct):
         vpc: ec2.IVpc | None = None,
         vpc_subnets: ec2.SubnetSelection | None = None,
         security_groups: Sequence[ec2.ISecurityGroup] | None = None,
-        encryption_key: kms.IKey | None = None,
+        encryption_key: AnyKey | None = None,
         log_retention: logs.RetentionDays = logs.RetentionDays.THREE_MONTHS,
         architecture: lambda_.Architecture = lambda_.Architecture.X86_64,
         memory_size: int = 256,
