@@ -1,7 +1,7 @@
 """What every image offers, whether this stack imports it or another stack did."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import aws_cdk as cdk
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html
 _PARAMETER_NAME = re.compile(r"(?!/?(aws|ssm))((/[\w.-]+){1,15}|[\w.-]+)", re.ASCII | re.IGNORECASE)
 _MAX_PARAMETER_NAME = 1011
+# https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutRule.html
+_RULE_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_MAX_RULE_DESCRIPTION = 512
+_ACTION = re.compile(r"\*|[a-zA-Z0-9-]+:[a-zA-Z0-9*]+")
 
 
 class IVmImage(Protocol):
@@ -268,8 +272,7 @@ class VmImageBase(cdk.Resource):
                 "publish_image_id_to_ssm was called already: use an ssm.StringParameter for "
                 "another parameter."
             )
-        if problems:
-            raise ValueError("\n".join(f"{self.node.path}: {problem}" for problem in problems))
+        self._check(problems)
         return ssm.StringParameter(
             self,
             "ImageIdParameter",
@@ -289,7 +292,11 @@ class VmImageBase(cdk.Resource):
 
         Returns:
             The grant, for example to depend on it or to check that it succeeded.
+
+        Raises:
+            ValueError: The grantee has no principal, or an action is not one.
         """
+        self._check(_grant(grantee, actions))
         return iam.Grant.add_to_principal(
             grantee=grantee, actions=list(actions), resource_arns=self._builds()
         )
@@ -302,6 +309,9 @@ class VmImageBase(cdk.Resource):
 
         Returns:
             The grant, for example to depend on it or to check that it succeeded.
+
+        Raises:
+            ValueError: The grantee has no principal.
         """
         return self.grant(grantee, "imagebuilder:GetImage")
 
@@ -322,14 +332,15 @@ class VmImageBase(cdk.Resource):
         Args:
             construct_id: The id of the rule in this image.
             target: What the event is sent to. Default: nothing; `add_target` adds targets.
-            description: Description of the rule. Default: none.
-            rule_name: Name of the rule. Default: CloudFormation generates it.
+            description: Description of the rule, 1 to 512 characters. Default: none.
+            rule_name: Name of the rule, 1 to 64 letters, digits or `_.-`. Default: CloudFormation
+                generates it.
 
         Returns:
             The rule.
 
         Raises:
-            ValueError: The name of the image is an unresolved token.
+            ValueError: Arguments are not valid, or the name of the image is an unresolved token.
         """
         return self._rule(construct_id, [], target, description, rule_name)
 
@@ -346,14 +357,15 @@ class VmImageBase(cdk.Resource):
         Args:
             construct_id: The id of the rule in this image.
             target: What the event is sent to. Default: nothing; `add_target` adds targets.
-            description: Description of the rule. Default: none.
-            rule_name: Name of the rule. Default: CloudFormation generates it.
+            description: Description of the rule, 1 to 512 characters. Default: none.
+            rule_name: Name of the rule, 1 to 64 letters, digits or `_.-`. Default: CloudFormation
+                generates it.
 
         Returns:
             The rule.
 
         Raises:
-            ValueError: The name of the image is an unresolved token.
+            ValueError: Arguments are not valid, or the name of the image is an unresolved token.
         """
         return self._rule(construct_id, ["AVAILABLE"], target, description, rule_name)
 
@@ -370,14 +382,15 @@ class VmImageBase(cdk.Resource):
         Args:
             construct_id: The id of the rule in this image.
             target: What the event is sent to. Default: nothing; `add_target` adds targets.
-            description: Description of the rule. Default: none.
-            rule_name: Name of the rule. Default: CloudFormation generates it.
+            description: Description of the rule, 1 to 512 characters. Default: none.
+            rule_name: Name of the rule, 1 to 64 letters, digits or `_.-`. Default: CloudFormation
+                generates it.
 
         Returns:
             The rule.
 
         Raises:
-            ValueError: The name of the image is an unresolved token.
+            ValueError: Arguments are not valid, or the name of the image is an unresolved token.
         """
         return self._rule(construct_id, ["FAILED"], target, description, rule_name)
 
@@ -389,6 +402,13 @@ class VmImageBase(cdk.Resource):
         description: str | None,
         rule_name: str | None,
     ) -> events.Rule:
+        _validation.place(self, construct_id)
+        problems = [
+            *_validation.optional("target", target, "bind", "a target of aws_events_targets"),
+            *_validation.text("description", description, _MAX_RULE_DESCRIPTION),
+            *_rule_name(rule_name),
+        ]
+        _validation.check(self, construct_id, problems)
         return events.Rule(
             self,
             construct_id,
@@ -402,6 +422,11 @@ class VmImageBase(cdk.Resource):
             ),
             targets=[cast("events.IRuleTarget", target)] if target else None,
         )
+
+    def _check(self, problems: Iterable[str]) -> None:
+        """Raise an error that lists the problems of a method's arguments."""
+        if lines := [f"{self.node.path}: {problem}" for problem in problems]:
+            raise ValueError("\n".join(lines))
 
     def _builds(self) -> list[str]:
         """Return the ARNs of the builds that this image stands for."""
@@ -442,6 +467,35 @@ def _parameter_name(value: object) -> Iterator[str]:
             "'/images/rhel9', of letters, digits or any of _.-/, that begins with a slash if it "
             "has one, and not with aws or ssm."
         )
+
+
+def _rule_name(value: object) -> Iterator[str]:
+    if value is not None and not (
+        isinstance(value, str) and (cdk.Token.is_unresolved(value) or _RULE_NAME.fullmatch(value))
+    ):
+        yield (
+            f"rule_name {_validation.shown(value)} is not valid: use 1 to 64 letters, digits or "
+            "any of _.-, or leave it out."
+        )
+
+
+def _grant(grantee: object, actions: Sequence[object]) -> Iterator[str]:
+    if not hasattr(grantee, "grant_principal"):
+        yield (
+            f"grantee {_validation.shown(grantee)} is not valid: use an iam.Role, or another "
+            "construct with a principal."
+        )
+    if not actions:
+        yield "grant needs an action: use one, such as 'imagebuilder:GetImage'."
+    for action in actions:
+        if not (
+            isinstance(action, str)
+            and (cdk.Token.is_unresolved(action) or _ACTION.fullmatch(action))
+        ):
+            yield (
+                f"action {_validation.shown(action)} is not valid: use one such as "
+                "'imagebuilder:GetImage'."
+            )
 
 
 @jsii.implements(ec2.IMachineImage)

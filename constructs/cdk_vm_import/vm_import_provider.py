@@ -188,8 +188,9 @@ class VmImportProvider(Construct):
             has none.
 
         Raises:
-            ValueError: Another kind of construct has that id.
+            ValueError: The scope is not a construct, or another kind of construct has that id.
         """
+        _validation.place(scope, _ID)
         stack = cdk.Stack.of(scope)
         child = stack.node.try_find_child(_ID)
         if child is None:
