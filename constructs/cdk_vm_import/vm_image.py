@@ -215,14 +215,15 @@ class VmImageBase(cdk.Resource):
             The machine image. Its user data are empty and fit the image's platform.
 
         Raises:
-            ValueError: The AMI or the platform is not known. The message says what to do.
+            ValueError: The AMI or the platform is not known, or the construct that uses the AMI is
+                in another Region. The message says what to do.
         """
         if self._platform is None:
             raise ValueError(
                 f"{self.node.path}: the platform is not known: use from_image_attributes with "
                 "image_id and platform."
             )
-        return _MachineImage(self.image_id, self._platform)
+        return _MachineImage(self, self.image_id, self._platform)
 
     def to_base_image(self) -> "BaseImage":
         """Return the image as a base image for the recipes of CDK's Image Builder constructs.
@@ -500,12 +501,19 @@ def _grant(grantee: object, actions: Sequence[object]) -> Iterator[str]:
 
 @jsii.implements(ec2.IMachineImage)
 class _MachineImage:
-    def __init__(self, image_id: str, platform: Platform) -> None:
+    def __init__(self, image: VmImageBase, image_id: str, platform: Platform) -> None:
+        self._image = image
         self._image_id = image_id
         self._windows = platform is Platform.WINDOWS
 
     @jsii.member(jsii_name="getImage")
-    def get_image(self, _scope: Construct) -> ec2.MachineImageConfig:
+    def get_image(self, scope: Construct) -> ec2.MachineImageConfig:
+        own, other = cdk.Stack.of(scope).region, self._image.env.region
+        if own != other and not (cdk.Token.is_unresolved(own) or cdk.Token.is_unresolved(other)):
+            raise ValueError(
+                f"{scope.node.path}: the AMI of {self._image.node.path} is in the Region {other}, "
+                f"but this construct is in {own}: import the image there too."
+            )
         if self._windows:
             system, data = ec2.OperatingSystemType.WINDOWS, ec2.UserData.for_windows()
         else:

@@ -19,6 +19,8 @@ image = ImportedVmImage(
     platform=Platform.LINUX,
     vm_import_task_id=app.node.get_context("task"),
     wait_for_available=False,
+    # MiniStack does not notice an update that changes nothing but outputs.
+    tags={"way": way},
 )
 if way == "PARAMETER":
     parameter = f"/{name}/arn"
@@ -28,6 +30,11 @@ if way == "PARAMETER":
 else:
     arn = cdk.Stack.consume_reference(image.image_arn, cdk.ReferenceStrength[way])
 imagebuilder.CfnImageRecipe(
-    recipes, "Recipe", name=f"{name}-recipe", version="1.0.x", parent_image=arn
+    recipes,
+    "Recipe",
+    name=f"{name}-recipe",
+    version="1.0.x",
+    parent_image=arn,
+    description=app.node.try_get_context("description"),
 )
 app.synth()
