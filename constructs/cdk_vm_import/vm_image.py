@@ -146,7 +146,11 @@ class VmImageBase(cdk.Resource):
 
     @property
     def image_arn(self) -> str:
-        """ARN of the image build, `arn:...:image/<name>/<x.y.z>/<build>`."""
+        """ARN of the image build, `arn:...:image/<name>/<x.y.z>/<build>`.
+
+        A new image has another ARN. A stack that refers to this one keeps the old image, or even
+        keeps CloudFormation from replacing it: use `ImportedVmImage.from_image_name` there.
+        """
         return self._image_arn
 
     @property
@@ -233,7 +237,7 @@ class VmImageBase(cdk.Resource):
         use `parent_image=image.image_arn`.
 
         Returns:
-            The base image. `BaseImage.from_image(image)` is the same.
+            The base image. `BaseImage.from_image(image)` is the same, but type checkers report it.
 
         Raises:
             ImportError: The package is not installed.
@@ -329,6 +333,9 @@ class VmImageBase(cdk.Resource):
         Image Builder sends these events on a best effort basis, so do not rely on them alone. If
         this stack imports the image, the rule does not refer to it, so that CloudFormation creates
         both at the same time, and is for all builds of its version. See https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-imagebuilder.html
+
+        A target in another stack makes this stack depend on that one. If that stack uses the image,
+        create the rule there, with an image of `ImportedVmImage.from_image_name`.
 
         Args:
             construct_id: The id of the rule in this image.
