@@ -103,6 +103,6 @@ $(CHECKOV): nag/requirements.lock
 	@touch $@
 
 $(CDK): package-lock.json
-	@echo "Installing the CDK CLI into node_modules ..."
+	@echo "Installing the CDK CLI and pyright into node_modules ..."
 	@npm ci --silent
 	@touch $@

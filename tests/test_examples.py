@@ -1,4 +1,7 @@
-"""Each example is an app that synthesizes and imports what its docstring describes."""
+"""Each example is an app that synthesizes and imports what its docstring describes.
+
+It has all feature flags of a project made by `cdk init`, which turn findings into errors.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract import ResourceType, TaskProperty
+from contract import ImageProperty, ResourceType, TaskProperty
 from local_aws.client.environment import CHECKOUT
+from tests.construct.conftest import INIT_FLAGS
 from tests.disks.real_disks import real_disk
 
 if TYPE_CHECKING:
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 EXAMPLES = CHECKOUT / "examples"
 TASK = ResourceType.IMPORT_TASK
 IMAGE = ResourceType.IMAGE
+RECIPE = "AWS::ImageBuilder::ImageRecipe"
+PIPELINE = "AWS::ImageBuilder::ImagePipeline"
 
 Resources = dict[str, list[dict[str, Any]]]
 
@@ -39,7 +45,8 @@ def synthesize(tmp_path: Path) -> Callable[..., Resources]:
     def synthesize(name: str, **context: str) -> Resources:
         folder = tmp_path / "cdk.out"
         # The CDK CLI passes these to an app.
-        cdk = {"CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": json.dumps(context)}
+        flags = json.loads(INIT_FLAGS.read_text())
+        cdk = {"CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": json.dumps(flags | context)}
         command = [sys.executable, str(EXAMPLES / f"{name}.py")]
         subprocess.run(command, env={**os.environ, **cdk}, check=True)
         resources: Resources = {}
@@ -52,13 +59,59 @@ def synthesize(tmp_path: Path) -> Callable[..., Resources]:
     return synthesize
 
 
-def test_the_disk_in_a_bucket(synthesize: Callable[..., Resources]) -> None:
-    resources = synthesize("disk_in_a_bucket", bucket="my-vm-disks", key="rhel9.vmdk")
+def test_the_recipe_and_pipeline(synthesize: Callable[..., Resources]) -> None:
+    resources = synthesize("recipe_and_pipeline", bucket="my-vm-disks", key="rhel9.vmdk")
 
     (task,) = resources[TASK]
     where = {"S3Bucket": "my-vm-disks", "S3Key": "rhel9.vmdk"}
     assert task[TaskProperty.DISK_CONTAINERS] == [{"Format": "VMDK", "UserBucket": where}]
-    assert len(resources[IMAGE]) == len(resources["AWS::ImageBuilder::ImageRecipe"]) == 1
+    assert len(resources[IMAGE]) == len(resources[RECIPE]) == len(resources[PIPELINE]) == 1
+
+
+def test_the_image_builder_constructs(synthesize: Callable[..., Resources]) -> None:
+    resources = synthesize("image_builder_constructs", task="import-ami-0123456789abcdef0")
+
+    (recipe,) = resources[RECIPE]
+    assert recipe["ParentImage"]["Fn::GetAtt"][1] == "ImageArn"
+    assert len(resources[IMAGE]) == len(resources[PIPELINE]) == 1
+
+
+def test_the_image_in_another_stack(synthesize: Callable[..., Resources]) -> None:
+    resources = synthesize("image_in_another_stack", bucket="my-vm-disks", key="rhel9.vmdk")
+
+    (recipe,), (template,) = resources[RECIPE], resources["AWS::EC2::LaunchTemplate"]
+    assert "image/rhel9-golden/x.x.x" in json.dumps(recipe["ParentImage"])
+    (parameter,) = resources["AWS::SSM::Parameter"]
+    ami = template["LaunchTemplateData"]["ImageId"]
+    assert ami == f"resolve:ssm:{parameter['Name']}"
+
+
+def test_the_many_images(synthesize: Callable[..., Resources], tmp_path: Path) -> None:
+    machines = {
+        group: {f"{group.lower()}-{n}": f"{group}/{n}.vmdk" for n in range(200)}
+        for group in ("Erp", "Web")
+    }
+    (tmp_path / "vms.json").write_text(json.dumps(machines))
+
+    resources = synthesize("many_images", bucket="disks", machines=str(tmp_path / "vms.json"))
+
+    assert len(resources[TASK]) == len(resources[IMAGE]) == 400
+    assert {image[ImageProperty.NAME] for image in resources[IMAGE]} == {
+        name for group in machines.values() for name in group
+    }
+
+
+def test_the_instance_and_events(synthesize: Callable[..., Resources]) -> None:
+    resources = synthesize(
+        "instance_and_events", task="import-ami-0123456789abcdef0", email="images@example.com"
+    )
+
+    (instance,), (rule,) = resources["AWS::EC2::Instance"], resources["AWS::Events::Rule"]
+    assert instance["ImageId"]["Fn::GetAtt"][1] == "ImageId"
+    assert rule["EventPattern"]["detail"] == {"state": {"status": ["FAILED"]}}
+    assert len(rule["Targets"]) == 1
+    assert len(resources[IMAGE]) == 1
+    assert len(resources[ResourceType.WAIT]) == 2
 
 
 def test_the_local_file_encrypted(synthesize: Callable[..., Resources], disk: Path) -> None:

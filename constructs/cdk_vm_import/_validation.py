@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import jsii
-from aws_cdk import Duration, RemovalPolicy, Stack, TagManager, Token
+from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack, TagManager, Token
 from constructs import Construct, IValidation
 
 from cdk_vm_import import _tagging
@@ -27,7 +27,9 @@ _TAG_KEY = re.compile(r"[a-zA-Z0-9\s_.:/=+\-@]*", re.ASCII)
 _MAX_TAG_KEY = 128
 _MAX_TAG_VALUE = 256
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/outputs-section-structure.html
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 _MAX_EXPORT_NAME = 255
+_MAX_OUTPUTS = 200
 _EXPORT_NAME = re.compile(rf"[a-zA-Z0-9:-]{{1,{_MAX_EXPORT_NAME}}}")
 # How an error shows a value: long ones without their middle.
 _SHORT = reprlib.Repr()
@@ -231,6 +233,25 @@ class SettingsTagValidation:
         return [
             f"tags has over {most} entries: use at most {most} with AmiSettings, which add one."
         ]
+
+
+@jsii.implements(IValidation)
+class OutputValidation:
+    """Counts the outputs of a stack at synthesis, when CDK has added those of its references."""
+
+    def __init__(self, stack: Stack) -> None:
+        """Take the stack."""
+        self._stack = stack
+
+    def validate(self) -> list[str]:
+        """List the problem."""
+        outputs = [node for node in self._stack.node.find_all() if isinstance(node, CfnOutput)]
+        count = sum(output.stack is self._stack for output in outputs)
+        if count <= _MAX_OUTPUTS:
+            return []
+        problem = f"the stack has {count} outputs, but CloudFormation allows {_MAX_OUTPUTS}: use "
+        advice = "stack_output=False for images whose ARN nobody reads there, or several stacks."
+        return [problem + advice]
 
 
 def flag(argument: str, value: object) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aws_cdk as cdk
 import jsii
@@ -21,6 +21,8 @@ from cdk_vm_import.vm_import_task import VmImportTask
 
 # Paths of the images of each stack, by the slug and the version that make two images one.
 _versions: WeakKeyDictionary[cdk.Stack, dict[tuple[str, str], str]] = WeakKeyDictionary()
+# Stacks whose outputs are counted at synthesis.
+_counted: WeakSet[cdk.Stack] = WeakSet()
 
 
 @shows_arguments(timeout="Duration.hours(1)")
@@ -116,7 +118,8 @@ class ImportedVmImage(VmImageBase):
                 the background, tags the AMI and its snapshots, and logs a failure. Default: True.
             timeout: How long the deployment waits, 1 minute to 12 hours. Then the deployment fails
                 and rolls back. EC2 continues the import, and the next deployment finds it. Each
-                hour after the first adds a custom resource that waits. Of each full hour, the last
+                hour after the first adds a custom resource that waits, and a stack has at most 500
+                resources: 494 images of up to 1 hour, 41 of 12 hours. Of each full hour, the last
                 two minutes are reserved for the response to CloudFormation. Default: 1 hour.
             removal_policy: What happens to the image when it is replaced or removed from the stack.
                 `apply_removal_policy`, `RemovalPolicies.of()` and Aspects can change it.
@@ -129,14 +132,16 @@ class ImportedVmImage(VmImageBase):
                 or while anyone but `AmiSettings` shares them, and the function logs why. With a
                 `removal_policy` that retains the image, a warning at synthesis says that they stay.
                 Default: False.
-            stack_output: Whether the image ARN is an output of the stack. Default: True.
+            stack_output: Whether the image ARN is an output of the stack. A stack has at most 200
+                outputs. Default: True.
             export_name: Name under which the stack exports the image ARN, for `Fn.import_value`,
                 1 to 255 letters, digits, colons or hyphens. Default: the output has no export name.
             provider: Provider whose function imports the image. It must belong to the same stack.
                 Default: the shared provider of the stack, see `VmImportProvider.get_or_create`.
 
         Raises:
-            ValueError: Arguments are not valid. The message lists all problems.
+            ValueError: Arguments are not valid. The message lists all problems. At synthesis: the
+                stack has more than 200 outputs.
         """
         _validation.place(scope, construct_id)
         _validation.check(
@@ -236,6 +241,9 @@ class ImportedVmImage(VmImageBase):
                 value=self._image_arn,
                 export_name=export_name,
             )
+            if self.stack not in _counted:
+                _counted.add(self.stack)
+                self.stack.node.add_validation(_validation.OutputValidation(self.stack))
         if delete_ami:
             # On this node, and after all others, because they may change its removal policy.
             cdk.Aspects.of(self._cfn_resource).add(

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aws_cdk as cdk
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as s3_assets
 from constructs import Construct
 
 from cdk_vm_import import _validation
+from cdk_vm_import._cdk_types import AnyKey
 from cdk_vm_import._disk_access import StoredDisk
 from cdk_vm_import.disk_format import (
     DiskFormat,
@@ -36,7 +36,7 @@ class VmDisk:
         disk_format: DiskFormat | None,
         device_name: str | None,
         description: str | None,
-        encryption_key: kms.IKey | None,
+        encryption_key: AnyKey | None,
         problems: list[str],
     ) -> None:
         """Use from_bucket, from_asset or from_snapshot instead.
@@ -77,7 +77,7 @@ class VmDisk:
         format: DiskFormat | None = None,  # noqa: A002 - the name in the API
         device_name: str | None = None,
         description: str | None = None,
-        encryption_key: kms.IKey | None = None,
+        encryption_key: AnyKey | None = None,
     ) -> "VmDisk":
         """Use a disk that is stored in a bucket in the Region of the stack.
 
@@ -125,7 +125,7 @@ class VmDisk:
         format: DiskFormat | None = None,  # noqa: A002 - the name in the API
         device_name: str | None = None,
         description: str | None = None,
-        encryption_key: kms.IKey | None = None,
+        encryption_key: AnyKey | None = None,
     ) -> "VmDisk":
         """Use a disk that is a file on this machine. The deployment uploads it as an asset.
 
@@ -173,7 +173,7 @@ class VmDisk:
         *,
         device_name: str | None = None,
         description: str | None = None,
-        encryption_key: kms.IKey | None = None,
+        encryption_key: AnyKey | None = None,
     ) -> "VmDisk":
         """Use a disk that is an EBS snapshot in the Region of the stack.
 

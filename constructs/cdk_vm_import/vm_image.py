@@ -1,8 +1,8 @@
 """What every image offers, whether this stack imports it or another stack did."""
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, Unpack
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol, Unpack, cast
 
 import aws_cdk as cdk
 import jsii
@@ -15,6 +15,7 @@ from aws_cdk.interfaces import aws_imagebuilder as interfaces
 from constructs import Construct
 
 from cdk_vm_import import _metrics, _validation
+from cdk_vm_import._cdk_types import AnyRuleTarget
 from cdk_vm_import._handler import contract
 from cdk_vm_import._metrics import MetricOptions
 from cdk_vm_import.platform import Platform
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html
 _PARAMETER_NAME = re.compile(r"(?!/?(aws|ssm))((/[\w.-]+){1,15}|[\w.-]+)", re.ASCII | re.IGNORECASE)
 _MAX_PARAMETER_NAME = 1011
+# https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutRule.html
+_RULE_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_MAX_RULE_DESCRIPTION = 512
+_ACTION = re.compile(r"\*|[a-zA-Z0-9-]+:[a-zA-Z0-9*]+")
 
 
 class IVmImage(Protocol):
@@ -93,7 +98,7 @@ class IVmImage(Protocol):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -103,7 +108,7 @@ class IVmImage(Protocol):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -113,7 +118,7 @@ class IVmImage(Protocol):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -153,7 +158,11 @@ class VmImageBase(cdk.Resource):
 
     @property
     def image_arn(self) -> str:
-        """ARN of the image build, `arn:...:image/<name>/<x.y.z>/<build>`."""
+        """ARN of the image build, `arn:...:image/<name>/<x.y.z>/<build>`.
+
+        A new image has another ARN. A stack that refers to this one keeps the old image, or even
+        keeps CloudFormation from replacing it: use `ImportedVmImage.from_image_name` there.
+        """
         return self._image_arn
 
     @property
@@ -222,14 +231,15 @@ class VmImageBase(cdk.Resource):
             The machine image. Its user data are empty and fit the image's platform.
 
         Raises:
-            ValueError: The AMI or the platform is not known. The message says what to do.
+            ValueError: The AMI or the platform is not known, or the construct that uses the AMI is
+                in another Region. The message says what to do.
         """
         if self._platform is None:
             raise ValueError(
                 f"{self.node.path}: the platform is not known: use from_image_attributes with "
                 "image_id and platform."
             )
-        return _MachineImage(self.image_id, self._platform)
+        return _MachineImage(self, self.image_id, self._platform)
 
     def to_base_image(self) -> "BaseImage":
         """Return the image as a base image for the recipes of CDK's Image Builder constructs.
@@ -239,7 +249,7 @@ class VmImageBase(cdk.Resource):
         use `parent_image=image.image_arn`.
 
         Returns:
-            The base image. `BaseImage.from_image(image)` is the same.
+            The base image. `BaseImage.from_image(image)` is the same, but type checkers report it.
 
         Raises:
             ImportError: The package is not installed.
@@ -279,8 +289,7 @@ class VmImageBase(cdk.Resource):
                 "publish_image_id_to_ssm was called already: use an ssm.StringParameter for "
                 "another parameter."
             )
-        if problems:
-            raise ValueError("\n".join(f"{self.node.path}: {problem}" for problem in problems))
+        self._check(problems)
         return ssm.StringParameter(
             self,
             "ImageIdParameter",
@@ -300,7 +309,11 @@ class VmImageBase(cdk.Resource):
 
         Returns:
             The grant, for example to depend on it or to check that it succeeded.
+
+        Raises:
+            ValueError: The grantee has no principal, or an action is not one.
         """
+        self._check(_grant(grantee, actions))
         return iam.Grant.add_to_principal(
             grantee=grantee, actions=list(actions), resource_arns=self._builds()
         )
@@ -313,6 +326,9 @@ class VmImageBase(cdk.Resource):
 
         Returns:
             The grant, for example to depend on it or to check that it succeeded.
+
+        Raises:
+            ValueError: The grantee has no principal.
         """
         return self.grant(grantee, "imagebuilder:GetImage")
 
@@ -364,7 +380,7 @@ class VmImageBase(cdk.Resource):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -374,17 +390,21 @@ class VmImageBase(cdk.Resource):
         this stack imports the image, the rule does not refer to it, so that CloudFormation creates
         both at the same time, and is for all builds of its version. See https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-imagebuilder.html
 
+        A target in another stack makes this stack depend on that one. If that stack uses the image,
+        create the rule there, with an image of `ImportedVmImage.from_image_name`.
+
         Args:
             construct_id: The id of the rule in this image.
             target: What the event is sent to. Default: nothing; `add_target` adds targets.
-            description: Description of the rule. Default: none.
-            rule_name: Name of the rule. Default: CloudFormation generates it.
+            description: Description of the rule, 1 to 512 characters. Default: none.
+            rule_name: Name of the rule, 1 to 64 letters, digits or `_.-`. Default: CloudFormation
+                generates it.
 
         Returns:
             The rule.
 
         Raises:
-            ValueError: The name of the image is an unresolved token.
+            ValueError: Arguments are not valid, or the name of the image is an unresolved token.
         """
         return self._rule(construct_id, [], target, description, rule_name)
 
@@ -392,7 +412,7 @@ class VmImageBase(cdk.Resource):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -401,14 +421,15 @@ class VmImageBase(cdk.Resource):
         Args:
             construct_id: The id of the rule in this image.
             target: What the event is sent to. Default: nothing; `add_target` adds targets.
-            description: Description of the rule. Default: none.
-            rule_name: Name of the rule. Default: CloudFormation generates it.
+            description: Description of the rule, 1 to 512 characters. Default: none.
+            rule_name: Name of the rule, 1 to 64 letters, digits or `_.-`. Default: CloudFormation
+                generates it.
 
         Returns:
             The rule.
 
         Raises:
-            ValueError: The name of the image is an unresolved token.
+            ValueError: Arguments are not valid, or the name of the image is an unresolved token.
         """
         return self._rule(construct_id, ["AVAILABLE"], target, description, rule_name)
 
@@ -416,7 +437,7 @@ class VmImageBase(cdk.Resource):
         self,
         construct_id: str,
         *,
-        target: events.IRuleTarget | None = None,
+        target: AnyRuleTarget | None = None,
         description: str | None = None,
         rule_name: str | None = None,
     ) -> events.Rule:
@@ -425,14 +446,15 @@ class VmImageBase(cdk.Resource):
         Args:
             construct_id: The id of the rule in this image.
             target: What the event is sent to. Default: nothing; `add_target` adds targets.
-            description: Description of the rule. Default: none.
-            rule_name: Name of the rule. Default: CloudFormation generates it.
+            description: Description of the rule, 1 to 512 characters. Default: none.
+            rule_name: Name of the rule, 1 to 64 letters, digits or `_.-`. Default: CloudFormation
+                generates it.
 
         Returns:
             The rule.
 
         Raises:
-            ValueError: The name of the image is an unresolved token.
+            ValueError: Arguments are not valid, or the name of the image is an unresolved token.
         """
         return self._rule(construct_id, ["FAILED"], target, description, rule_name)
 
@@ -440,10 +462,17 @@ class VmImageBase(cdk.Resource):
         self,
         construct_id: str,
         statuses: Sequence[str],
-        target: events.IRuleTarget | None,
+        target: AnyRuleTarget | None,
         description: str | None,
         rule_name: str | None,
     ) -> events.Rule:
+        _validation.place(self, construct_id)
+        problems = [
+            *_validation.optional("target", target, "bind", "a target of aws_events_targets"),
+            *_validation.text("description", description, _MAX_RULE_DESCRIPTION),
+            *_rule_name(rule_name),
+        ]
+        _validation.check(self, construct_id, problems)
         return events.Rule(
             self,
             construct_id,
@@ -455,8 +484,13 @@ class VmImageBase(cdk.Resource):
                 resources=self._event_resources(),
                 detail={"state": {"status": list(statuses)}} if statuses else None,
             ),
-            targets=[target] if target else None,
+            targets=[cast("events.IRuleTarget", target)] if target else None,
         )
+
+    def _check(self, problems: Iterable[str]) -> None:
+        """Raise an error that lists the problems of a method's arguments."""
+        if lines := [f"{self.node.path}: {problem}" for problem in problems]:
+            raise ValueError("\n".join(lines))
 
     def _builds(self) -> list[str]:
         """Return the ARNs of the builds that this image stands for."""
@@ -506,14 +540,50 @@ def _parameter_name(value: object) -> Iterator[str]:
         )
 
 
+def _rule_name(value: object) -> Iterator[str]:
+    if value is not None and not (
+        isinstance(value, str) and (cdk.Token.is_unresolved(value) or _RULE_NAME.fullmatch(value))
+    ):
+        yield (
+            f"rule_name {_validation.shown(value)} is not valid: use 1 to 64 letters, digits or "
+            "any of _.-, or leave it out."
+        )
+
+
+def _grant(grantee: object, actions: Sequence[object]) -> Iterator[str]:
+    if not hasattr(grantee, "grant_principal"):
+        yield (
+            f"grantee {_validation.shown(grantee)} is not valid: use an iam.Role, or another "
+            "construct with a principal."
+        )
+    if not actions:
+        yield "grant needs an action: use one, such as 'imagebuilder:GetImage'."
+    for action in actions:
+        if not (
+            isinstance(action, str)
+            and (cdk.Token.is_unresolved(action) or _ACTION.fullmatch(action))
+        ):
+            yield (
+                f"action {_validation.shown(action)} is not valid: use one such as "
+                "'imagebuilder:GetImage'."
+            )
+
+
 @jsii.implements(ec2.IMachineImage)
 class _MachineImage:
-    def __init__(self, image_id: str, platform: Platform) -> None:
+    def __init__(self, image: VmImageBase, image_id: str, platform: Platform) -> None:
+        self._image = image
         self._image_id = image_id
         self._windows = platform is Platform.WINDOWS
 
     @jsii.member(jsii_name="getImage")
-    def get_image(self, _scope: Construct) -> ec2.MachineImageConfig:
+    def get_image(self, scope: Construct) -> ec2.MachineImageConfig:
+        own, other = cdk.Stack.of(scope).region, self._image.env.region
+        if own != other and not (cdk.Token.is_unresolved(own) or cdk.Token.is_unresolved(other)):
+            raise ValueError(
+                f"{scope.node.path}: the AMI of {self._image.node.path} is in the Region {other}, "
+                f"but this construct is in {own}: import the image there too."
+            )
         if self._windows:
             system, data = ec2.OperatingSystemType.WINDOWS, ec2.UserData.for_windows()
         else:

@@ -12,13 +12,13 @@ import jsii
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct, IValidation
 
 from cdk_vm_import import _log_queries, _metrics, _policies, _validation
+from cdk_vm_import._cdk_types import AnyKey
 from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._event_state_machine import EventStateMachine
 from cdk_vm_import._handler import handler_code
@@ -78,7 +78,7 @@ class VmImportProvider(Construct):
         vpc: ec2.IVpc | None = None,
         vpc_subnets: ec2.SubnetSelection | None = None,
         security_groups: Sequence[ec2.ISecurityGroup] | None = None,
-        encryption_key: kms.IKey | None = None,
+        encryption_key: AnyKey | None = None,
         log_retention: logs.RetentionDays = logs.RetentionDays.THREE_MONTHS,
         architecture: lambda_.Architecture = lambda_.Architecture.X86_64,
         memory_size: int = 256,
@@ -251,8 +251,9 @@ class VmImportProvider(Construct):
             has none.
 
         Raises:
-            ValueError: Another kind of construct has that id.
+            ValueError: The scope is not a construct, or another kind of construct has that id.
         """
+        _validation.place(scope, _ID)
         stack = cdk.Stack.of(scope)
         child = stack.node.try_find_child(_ID)
         if child is None:

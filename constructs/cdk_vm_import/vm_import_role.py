@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_vm_import import _policies, _task_validation, _validation
+from cdk_vm_import._cdk_types import AnyKey
 from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._inline_policy import set_inline_policy
 from cdk_vm_import._signature import shows_arguments
@@ -37,7 +37,7 @@ class VmImportRole(iam.Role):
         construct_id: str,
         *,
         disks: Sequence[VmDisk],
-        encryption_key: kms.IKey | None = None,
+        encryption_key: AnyKey | None = None,
         license_configurations: Sequence[str] = (),
         role_name: str | None = None,
     ) -> None:
@@ -110,7 +110,7 @@ class VmImportRole(iam.Role):
         self,
         disks: Iterable[StoredDisk],
         *,
-        encryption_key: kms.IKey | None,
+        encryption_key: AnyKey | None,
         license_configurations: Sequence[str],
     ) -> None:
         """Allow VM Import one more task with this role."""

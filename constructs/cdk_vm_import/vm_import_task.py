@@ -6,10 +6,10 @@ from typing import cast
 import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_vm_import import _tagging, _task_validation, _validation
+from cdk_vm_import._cdk_types import AnyKey, AnyRole
 from cdk_vm_import._disk_access import StoredDisk
 from cdk_vm_import._handler import contract
 from cdk_vm_import._policy_order import wait_for_policies
@@ -73,9 +73,9 @@ class VmImportTask(cdk.Resource):
         usage_operation: str | None = None,
         license_configurations: Sequence[str] = (),
         encrypted: bool | None = None,
-        encryption_key: kms.IKey | None = None,
+        encryption_key: AnyKey | None = None,
         description: str | None = None,
-        role: iam.IRole | None = None,
+        role: AnyRole | None = None,
         tags: Mapping[str, str] | None = None,
         client_token: str | None = None,
         provider: VmImportProvider | None = None,
@@ -222,7 +222,7 @@ class VmImportTask(cdk.Resource):
 def _shared_role(
     scope: Construct,
     disks: Sequence[StoredDisk],
-    encryption_key: kms.IKey | None,
+    encryption_key: AnyKey | None,
     license_configurations: Sequence[str],
 ) -> iam.IRole:
     role = VmImportRole._get_or_create(scope)  # noqa: SLF001 - ours

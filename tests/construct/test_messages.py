@@ -184,11 +184,22 @@ CASES: dict[str, Callable[[cdk.Stack], object]] = {
         found.add_query_definition(),
         found.add_query_definition(),
     ],
+    "grant(None)": lambda s: image(s).grant_read(None),  # type: ignore[arg-type]
+    "grant without actions": lambda s: image(s).grant(iam.User(s, "User")),
+    "grant of 'GetImage'": lambda s: image(s).grant(iam.User(s, "User"), "GetImage"),
+    "target='topic' of a rule": lambda s: image(s).on_failed("Rule", target="topic"),  # type: ignore[arg-type]
+    "rule_name='a b'": lambda s: image(s).on_failed("Rule", rule_name="a b"),
+    "201 images with outputs": lambda s: [image(s, f"Image{n}") for n in range(201)],
     # an image from elsewhere
     "from_image_arn('ami-0')": lambda s: ImportedVmImage.from_image_arn(s, "Image", "ami-0"),
     "from_image_attributes(image_id='0')": lambda s: attributes(s, image_id="0"),
     "image_id of an image from its ARN": lambda s: attributes(s).image_id,
     "metric_failed of an image from its ARN": lambda s: attributes(s).metric_failed(),
+    "to_machine_image in another Region": lambda s: (
+        attributes(s, image_id="ami-0123456789abcdef0", platform=Platform.LINUX)
+        .to_machine_image()
+        .get_image(cdk.Stack(s, "Other", env=HERE))
+    ),
     "to_machine_image of an image from its ARN": lambda s: attributes(s).to_machine_image(),
     "an image of another account and Region": lambda s: attributes(
         cdk.Stack(s.node.root, "There", env=HERE)  # type: ignore[arg-type]
@@ -381,7 +392,7 @@ def messages_of(case: Callable[[cdk.Stack], object]) -> list[str]:
     try:
         app.synth()
     except RuntimeError as error:
-        return re.findall(r"^\s*(\[Stack/.*)$", str(error), re.MULTILINE)
+        return re.findall(r"^\s*(\[Stack\b.*)$", str(error), re.MULTILINE)
     stacks = [node for node in app.node.find_all() if isinstance(node, cdk.Stack)]
     return [
         f"warning: {message.id.removeprefix('/')}: {message.entry.data}"

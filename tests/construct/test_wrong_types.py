@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import itertools
 import re
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cdk_vm_import
 from cdk_vm_import import (
     AmiSettings,
     ImportedVmImage,
+    IVmImage,
     Platform,
     VmDisk,
     VmImportDashboard,
@@ -37,6 +41,12 @@ IMAGE: dict[str, Any] = {
     "platform": Platform.LINUX,
     "vm_import_task_id": "import-ami-0123456789abcdef0",
 }
+
+
+def image(stack: cdk.Stack) -> ImportedVmImage:
+    return ImportedVmImage(stack, "Image", **IMAGE)
+
+
 # Public constructors with arguments that are valid.
 CONSTRUCTORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ImportedVmImage": (ImportedVmImage, IMAGE),
@@ -63,13 +73,40 @@ CONSTRUCTORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "from_snapshot": (VmDisk.from_snapshot, {"snapshot_id": "snap-0123456789abcdef0"}),
 }
 OF_DISKS = ("from_bucket", "from_asset", "from_snapshot")
+ROLE = iam.Role(STACK, "Role", assumed_by=iam.AccountRootPrincipal())
+RULE: dict[str, Any] = dict.fromkeys(("target", "description", "rule_name")) | {
+    "construct_id": "Rule"
+}
+# Public methods, called in a stack, with all their arguments.
+METHODS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "apply_removal_policy": (
+        lambda stack, policy: image(stack).apply_removal_policy(policy),
+        {"policy": cdk.RemovalPolicy.DESTROY},
+    ),
+    "publish_image_id_to_ssm": (
+        lambda stack, parameter_name: image(stack).publish_image_id_to_ssm(parameter_name),
+        {"parameter_name": "/images/rhel9"},
+    ),
+    "grant": (
+        lambda stack, grantee, actions: image(stack).grant(grantee, actions),
+        {"grantee": ROLE, "actions": "imagebuilder:GetImage"},
+    ),
+    "grant_read": (lambda stack, grantee: image(stack).grant_read(grantee), {"grantee": ROLE}),
+    "on_state_change": (lambda stack, **rule: image(stack).on_state_change(**rule), RULE),
+    "on_available": (lambda stack, **rule: image(stack).on_available(**rule), RULE),
+    "on_failed": (lambda stack, **rule: image(stack).on_failed(**rule), RULE),
+    "get_or_create": (lambda _, scope: VmImportProvider.get_or_create(scope), {"scope": STACK}),
+}
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    named = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    return [name for name in inspect.signature(named).parameters if name != "self"]
+
+
 ARGUMENTS = [
-    (name, argument)
-    for name, (constructor, _) in CONSTRUCTORS.items()
-    for argument in inspect.signature(
-        constructor.__init__ if isinstance(constructor, type) else constructor  # type: ignore[misc]
-    ).parameters
-    if argument != "self"
+    *((name, argument) for name, (f, _) in CONSTRUCTORS.items() for argument in parameters(f)),
+    *((name, argument) for name, (_, valid) in METHODS.items() for argument in valid),
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=300),
@@ -79,9 +116,13 @@ JSON = st.recursive(
 
 
 def create(name: str, **arguments: Any) -> None:
-    """Call a constructor in a stack of its own; a disk reports what is wrong to its task."""
-    constructor, valid = CONSTRUCTORS[name]
+    """Call a function in a stack of its own; a disk reports what is wrong to its task."""
     stack = cdk.Stack(STACK, f"Own{next(NUMBERS)}")
+    if name in METHODS:
+        method, valid = METHODS[name]
+        method(stack, **valid | arguments)
+        return
+    constructor, valid = CONSTRUCTORS[name]
     place: dict[str, Any] = {"scope": stack, "construct_id": "Thing"}
     if name == "AmiSettings":
         place["image"] = ImportedVmImage(stack, "Image", **IMAGE)
@@ -89,6 +130,24 @@ def create(name: str, **arguments: Any) -> None:
         VmImportTask(stack, "Import", disks=[constructor(**valid | arguments)])
     else:
         constructor(**place | valid | arguments)
+
+
+def test_every_argument_of_the_package_is_tried() -> None:
+    public: set[tuple[str, str]] = set()
+    for cls in (getattr(cdk_vm_import, name) for name in cdk_vm_import.__all__):
+        if issubclass(cls, enum.Enum) or cls is IVmImage:
+            continue
+        functions = dict(inspect.getmembers(cls, inspect.isroutine))
+        if cls is not VmDisk:  # whose constructor only its own methods call
+            functions[cls.__name__] = cls
+        public |= {
+            (name, argument)
+            for name, function in functions.items()
+            if not name.startswith("_") and function.__module__.startswith("cdk_vm_import.")
+            for argument in parameters(function)
+        }
+
+    assert public == {*ARGUMENTS}
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS, ids=[f"{n}-{a}" for n, a in ARGUMENTS])
@@ -151,6 +210,10 @@ def test_no_value_of_any_argument_raises_anything_but_our_error(
         ("VmImportProvider", {"vpc": "vpc-0"}, "vpc 'vpc-0' is not valid: use an ec2.Vpc"),
         ("VmImportProvider", {"architecture": "arm64"}, "use lambda_.Architecture.X86_64 or"),
         ("VmImportProvider", {"log_retention": 90}, "use a member of logs.RetentionDays."),
+        ("grant_read", {"grantee": None}, "grantee None is not valid: use an iam.Role, or another"),
+        ("grant", {"actions": "GetImage"}, "action 'GetImage' is not valid: use one such as 'im"),
+        ("on_failed", {"target": "topic"}, "Image/Rule: target 'topic' is not valid: use a target"),
+        ("on_failed", {"rule_name": "a b"}, "rule_name 'a b' is not valid: use 1 to 64 letters"),
     ],
 )
 def test_an_argument_of_a_wrong_type_is_named_with_what_is_allowed(

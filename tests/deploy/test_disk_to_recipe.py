@@ -283,7 +283,7 @@ def test_an_unsupported_system_fails_the_deployment_with_ec2s_message(stack: Sta
 
 @pytest.mark.slow
 def test_the_example_with_a_disk_in_a_bucket_deploys(account: Account, tmp_path: Path) -> None:
-    stack = Stack(account, tmp_path, "examples/disk_in_a_bucket.py", "DiskInABucket")
+    stack = Stack(account, tmp_path, "examples/recipe_and_pipeline.py", "RecipeAndPipeline")
     key = stack.put("rhel9.vmdk", real_disk("VMDK"))
 
     (arn,) = stack.deploy_example(bucket=BUCKET, key=key).values()

@@ -1,4 +1,8 @@
-"""The apps that we show, deployed again with another disk and with another version."""
+"""The apps that we show, deployed again with another disk and with another version.
+
+Each has all feature flags of a project made by `cdk init`, and is deployed with the roles of the
+bootstrap stack, on whose permissions the simulated AWS insists.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ import pytest
 from contract import ResourceType
 from local_aws.client.cdk_cli import CdkCli
 from local_aws.client.environment import CHECKOUT
+from tests.construct.conftest import INIT_FLAGS
 from tests.deploy.deployed import Account, StackView, played
 from tests.disks.real_disks import real_disk
 
@@ -26,8 +31,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 BUCKET = "my-vm-disks"
+CONNECTION = "arn:aws:codeconnections:us-east-1:123456789012:connection/1234"
 VERSION = 'semantic_version="1.0.0"'
 RECIPE = "AWS::ImageBuilder::ImageRecipe"
+PIPELINE = "AWS::ImageBuilder::ImagePipeline"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,26 +47,31 @@ def disks(local: LocalAws, account: Account) -> None:
 
 
 class App:
-    """An app of ours with one stack, which is deployed several times.
+    """An app of ours with one image, which is deployed several times.
 
     Args:
         account: The account.
         folder: An empty folder.
-        stack: The name of the stack.
+        stack: The name of the stack that imports the image.
+        consumer: The name of the stack that uses the image. Default: the same.
         assembly: The part of the cloud assembly that is deployed. Default: all.
     """
 
-    def __init__(self, account: Account, folder: Path, stack: str, assembly: str = "") -> None:
+    def __init__(
+        self, account: Account, folder: Path, stack: str, *, consumer: str = "", assembly: str = ""
+    ) -> None:
         self.account, self._folder = account, folder
-        self.stack = StackView(account, stack)
+        self.stack, self.consumer = (
+            StackView(account, name) for name in (stack, consumer or stack)
+        )
         self._cdk = CdkCli(account.local, folder, app=str(folder / "synthesized" / assembly))
 
     def deploy(self, app: str, **context: str) -> str:
-        """Deploy an app; return the ARN of the image, which its recipe builds on."""
+        """Deploy an app; return the ARN of the image, which its recipes build on."""
         (self._folder / "app.py").write_text(app)
         outside = {
             "CDK_OUTDIR": str(self._folder / "synthesized"),
-            "CDK_CONTEXT_JSON": json.dumps(context),
+            "CDK_CONTEXT_JSON": json.dumps(json.loads(INIT_FLAGS.read_text()) | context),
         }
         command = [sys.executable, "app.py"]
         subprocess.run(command, check=True, env={**os.environ, **outside}, cwd=self._folder)
@@ -68,9 +80,15 @@ class App:
             assert played(self.account.local, deployment.done, hours=100)
         deployment.result()
         (image,) = self.stack.resources(ResourceType.IMAGE).values()
-        for recipe in self.stack.resources(RECIPE).values():
+        recipes = self.consumer.resources(RECIPE).values()
+        for recipe in recipes:
             described = self.account.images.get_image_recipe(imageRecipeArn=recipe)
-            assert described["imageRecipe"]["parentImage"] == image
+            # The parent may be the latest image.
+            parent = self.account.image(described["imageRecipe"]["parentImage"])
+            assert (parent or {})["arn"] == image
+        for pipeline in self.consumer.resources(PIPELINE).values():
+            described = self.account.images.get_image_pipeline(imagePipelineArn=pipeline)
+            assert [described["imagePipeline"]["imageRecipeArn"]] == [*recipes]
         assert (self.account.image(image) or {})["state"]["status"] == "AVAILABLE"
         return image
 
@@ -87,9 +105,9 @@ def version(image: str) -> str:
     return image.split("/")[2]
 
 
-def test_the_disk_in_a_bucket(account: Account, tmp_path: Path) -> None:
-    text = (CHECKOUT / "examples/disk_in_a_bucket.py").read_text()
-    app = App(account, tmp_path, "DiskInABucket")
+def test_the_recipe_and_pipeline(account: Account, tmp_path: Path) -> None:
+    text = (CHECKOUT / "examples/recipe_and_pipeline.py").read_text()
+    app = App(account, tmp_path, "RecipeAndPipeline")
     first = app.deploy(text, bucket=BUCKET, key="first.vmdk")
 
     second = app.deploy(text, bucket=BUCKET, key="second.vmdk")
@@ -127,12 +145,33 @@ def test_the_two_disk_windows_server(account: Account, tmp_path: Path) -> None:
     app.destroy()
 
 
+def test_the_image_in_another_stack(account: Account, tmp_path: Path) -> None:
+    text = (CHECKOUT / "examples/image_in_another_stack.py").read_text()
+    app = App(account, tmp_path, "GoldenImage", consumer="WebServers")
+    images, versions = [], []
+    for example, key in (
+        (text, "first.vmdk"),
+        (text, "second.vmdk"),
+        (of_next_version(text), "second.vmdk"),
+    ):
+        images.append(app.deploy(example, bucket=BUCKET, key=key))
+        versions.append([*app.consumer.resources(RECIPE).values()])
+        parameter = account.ssm.get_parameter(Name="/images/rhel9-golden")["Parameter"]
+        assert parameter["Value"] == account.ami_of(images[-1])
+
+    assert len(set(images)) == 3
+    assert versions[0] == versions[1] == versions[2]  # the other stack has not changed
+    app.destroy()
+
+
+# CodePipeline deploys what the pipeline's stage has, as `cdk deploy` does here: the same assembly,
+# with the same roles. The pipeline itself is not deployed.
 def test_the_pipeline_stage(account: Account, tmp_path: Path) -> None:
     text = (CHECKOUT / "examples/pipeline_stage.py").read_text()
     app = App(account, tmp_path, "Live-GoldenImage", assembly="assembly-Pipeline-Live")
     disk = tmp_path / "rhel9.vmdk"
     disk.write_bytes(real_disk("VMDK"))
-    context = {"repository": "my-org/images", "connection": "arn:aws:x:y:z:connection/1"}
+    context = {"repository": "my-org/images", "connection": CONNECTION}
     first = app.deploy(text, disk=str(disk), **context)
 
     disk.write_bytes(real_disk("VMDK") + bytes(512))
