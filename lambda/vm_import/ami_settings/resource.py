@@ -27,7 +27,7 @@ from aws.session import LAG, READS, read_until_found
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
 from contract import OwnTag
-from errors import AmiSettingsError, NotListedError, failures_name
+from errors import AmiSettingsError, NotListedError, Reason, failures_name
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
         if event.physical_id == nothing_set:
             return Done(Response(nothing_set))
         named = AmiSettingsProperties.read_known(event.properties)
-        return Done(Response(event.physical_id, reason="; ".join(settings.delete(named))))
+        return Done(Response(event.physical_id, reason=Reason("; ".join(settings.delete(named)))))
     properties = AmiSettingsProperties.read(event.properties)
     # The settings of another AMI are another resource: CloudFormation deletes the old one.
     physical_id = properties.image_id or nothing_set
@@ -58,11 +58,11 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     with failures_name(physical_id if state.record else unchanged):
         ami = settings.find(properties.image_id)
         if ami is None:
-            error = NotListedError(f"EC2 does not list the AMI {properties.image_id}")
+            error = NotListedError("EC2 does not list the AMI", ids=[properties.image_id])
             # A rollback to an image whose AMI is gone must succeed.
             if state.may_pass(error) or not _is_rolling_back(event, state, aws):
                 raise error
-            return Done(Response(physical_id, reason=str(error)))
+            return Done(Response(physical_id, reason=error.reason))
         old = AmiSettingsProperties.read_known(event.old_properties)
         if old.image_id != ami.id:
             old = AmiSettingsProperties()
@@ -71,7 +71,7 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
             record = settings.record(ami, properties, old)
             return Pending(replace(state, record=record.value), 1)
         stays = settings.change(ami, properties, old, state.record)
-        return Done(Response(physical_id, reason="; ".join(stays)))
+        return Done(Response(physical_id, reason=Reason("; ".join(stays))))
 
 
 def _is_rolling_back(event: Event, state: State, aws: Aws) -> bool:
@@ -106,8 +106,10 @@ class AmiSettings:
         """
         if ami.tags.get(OwnTag.STACK) != self._owner.stack_id:
             raise AmiSettingsError(
-                f"{ami.id} does not have the tag {OwnTag.STACK} of this stack, so its settings "
-                "cannot be changed here. Hint: another stack imported it, and can share it"
+                f"the AMI does not have the tag {OwnTag.STACK} of this stack, so its settings "
+                "cannot be changed here",
+                "use AmiSettings in the stack that imported it",
+                [ami.id],
             )
         previous = Record.read(ami.tags, self._key)
         if previous and previous.describes(properties.permissions):
@@ -123,9 +125,11 @@ class AmiSettings:
             )
         if len(existing) > MAX_EXISTING:
             raise AmiSettingsError(
-                f"{len(existing)} of the launch permissions exist on {ami.id} already: at most "
-                f"{MAX_EXISTING} can be recorded. Hint: leave some of them out of the template, or "
-                "remove them with 'aws ec2 modify-image-attribute'"
+                f"{len(existing)} of the launch permissions exist on the AMI already: at most "
+                f"{MAX_EXISTING} can be recorded",
+                "leave some of them out of the template, or remove them with "
+                "'aws ec2 modify-image-attribute'",
+                [ami.id],
             )
         deprecate_at = None
         if properties.deprecate_at:
