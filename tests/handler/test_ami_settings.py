@@ -433,7 +433,7 @@ def test_an_ami_that_is_gone_fails_an_update_but_no_rollback(
     response = settings.send(event)
 
     assert response["Status"] == ("SUCCESS" if rolls_back else "FAILED")
-    assert f"EC2 does not list the AMI {ami_id}" in response["Reason"]
+    assert f"EC2 does not list the AMI ({ami_id})" in response["Reason"]
 
 
 # --- another AMI, or none ---
@@ -497,7 +497,7 @@ def test_the_ami_of_another_stack_is_not_changed(
     response = settings.create(of(ami_id, A))
 
     assert response["Status"] == "FAILED"
-    assert f"{ami_id} does not have the tag {OwnTag.STACK} of this stack" in response["Reason"]
+    assert f"the AMI does not have the tag {OwnTag.STACK} of this stack" in response["Reason"]
     assert settings.delete()["Status"] == "SUCCESS"
     assert shared_with(account, ami_id) == set()
 
