@@ -739,6 +739,18 @@ MUTATIONS = (
         drop_statement("TOKEN", "changed", "task"),
     ),
     _fault(
+        "an import that ends between two links of a chain is not counted",
+        "amis",
+        "Amis.tag",
+        returns("False"),
+    ),
+    _fault(
+        "a link logs the progress of an import as its own",
+        "image.waiting",
+        "Wait._poll",
+        call("get", "''"),
+    ),
+    _fault(
         "a rollback gives the AMI the token of another task",
         "amis",
         "Amis.record_task",
