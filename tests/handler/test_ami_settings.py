@@ -45,6 +45,7 @@ def settings(aws: Aws, image: CustomResource) -> CustomResource:
 
 def imported(account: Account, image: CustomResource, **changes: Any) -> str:
     """Import an image, and return the id of its AMI."""
+    account.knobs(import_seconds=10)
     response = image.create(account.waiting(**changes))
     assert response["Status"] == "SUCCESS", response["Reason"]
     return str(response["Data"][ImageAttribute.IMAGE_ID])
