@@ -45,6 +45,7 @@ def settings(aws: Aws, image: CustomResource) -> CustomResource:
 
 def imported(account: Account, image: CustomResource, **changes: Any) -> str:
     """Import an image, and return the id of its AMI."""
+    account.knobs(import_seconds=10)
     response = image.create(account.waiting(**changes))
     assert response["Status"] == "SUCCESS", response["Reason"]
     return str(response["Data"][ImageAttribute.IMAGE_ID])
@@ -589,6 +590,35 @@ def test_a_rollback_of_another_construct_id_keeps_the_settings(
 # --- retries ---
 
 
+def test_an_event_that_is_delivered_twice_is_handled_once(
+    aws: Aws, account: Account, image: CustomResource, settings: CustomResource
+) -> None:
+    ami_id = imported(account, image)
+    share(account, ami_id, B)
+    event = settings.create_event(of(ami_id, A, B))
+    settings.send(event)
+
+    aws.deliver_again(event)
+    settings.delete(ami_id)
+
+    assert shared_with(account, ami_id) == {B}
+
+
+def test_a_delete_right_after_a_create_undoes_it_although_reads_lag_behind(
+    account: Account, image: CustomResource, settings: CustomResource
+) -> None:
+    ami_id = imported(account, image)
+    share(account, ami_id, B)
+    account.advance(60)
+    account.knobs(read_lag_seconds=7)
+    settings.create(of(ami_id, A, B))
+
+    settings.delete()
+
+    account.advance(60)
+    assert shared_with(account, ami_id) == {B}
+
+
 @pytest.mark.parametrize("number", range(CALLS))
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_any_call_of_a_create_changes_nothing_of_its_result(
@@ -660,32 +690,3 @@ def test_a_fault_while_the_settings_are_taken_over_changes_nothing_of_the_result
     renamed.delete()
     assert shared_with(account, ami_id) == set()
     assert deprecation(account, ami_id) == ""
-
-
-def test_an_event_that_is_delivered_twice_is_handled_once(
-    aws: Aws, account: Account, image: CustomResource, settings: CustomResource
-) -> None:
-    ami_id = imported(account, image)
-    share(account, ami_id, B)
-    event = settings.create_event(of(ami_id, A, B))
-    settings.send(event)
-
-    aws.deliver_again(event)
-    settings.delete(ami_id)
-
-    assert shared_with(account, ami_id) == {B}
-
-
-def test_a_delete_right_after_a_create_undoes_it_although_reads_lag_behind(
-    account: Account, image: CustomResource, settings: CustomResource
-) -> None:
-    ami_id = imported(account, image)
-    share(account, ami_id, B)
-    account.advance(60)
-    account.knobs(read_lag_seconds=7)
-    settings.create(of(ami_id, A, B))
-
-    settings.delete()
-
-    account.advance(60)
-    assert shared_with(account, ami_id) == {B}

@@ -831,7 +831,7 @@ MUTATIONS = (
         "the deprecation date of before is forgotten in an update",
         "resource",
         "AmiSettings.record",
-        always("deprecate_at", "None"),
+        drop_statement("previous", "deprecate_at"),
     ),
     _fault_of_settings(
         "what an update no longer names stays",
@@ -849,7 +849,7 @@ MUTATIONS = (
         "a date that an update no longer names stays",
         "resource",
         "AmiSettings.change",
-        never("deprecate_at"),
+        drop_statement("undone", "deprecate_at", "old"),
     ),
     _fault_of_settings(
         "the record of settings is not written",
@@ -862,12 +862,6 @@ MUTATIONS = (
         "resource",
         "AmiSettings.delete",
         drop_statement("untag"),
-    ),
-    _fault_of_settings(
-        "settings without a record are undone",
-        "resource",
-        "AmiSettings.delete",
-        never("record", "None"),
     ),
     _fault_of_settings(
         "a repeated delete undoes what another resource has taken over",
@@ -891,7 +885,7 @@ MUTATIONS = (
         "launch permissions that existed before are removed",
         "resource",
         "AmiSettings._undo",
-        drop_statement("record", "existing", "keys", "one"),
+        always("existing"),
     ),
     _fault_of_settings(
         "a deprecation date that a person set is undone",

@@ -213,8 +213,11 @@ class AmiSettings:
         """
         if record is None:
             return {}
-        removed = {digest(permission): permission for permission in undone.permissions}
-        removed = {one: removed[one] for one in removed.keys() - record.existing}
+        removed = {
+            digest(permission): permission
+            for permission in undone.permissions
+            if digest(permission) not in record.existing
+        }
         date = undone.deprecate_at if record.deprecate_at is not None else None
         tags = {}
         for key, other in records(ami.tags).items():
