@@ -12,6 +12,7 @@ import botocore.session
 import botocore.validate
 import pytest
 from aws_cdk import assertions
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 
 import cdk_vm_import
@@ -416,6 +417,23 @@ def test_the_logical_ids_of_the_dashboard_and_of_the_queries_are_pinned(
         "ImageHistoryQuery5E2F521B",
         "VmImportProviderFailedImportsQuery0950E843",
         "VmImportProviderRunningImportsQuery24389823",
+    }
+
+
+def test_the_logical_ids_of_settings_of_the_provider_are_pinned(stack: cdk.Stack) -> None:
+    role = iam.Role(stack, "Own", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+    VmImportProvider(stack, "VmImportProvider", role=role, log_executions=True)
+
+    template = assertions.Template.from_stack(stack).to_json()
+    assert {name: resource["Type"] for name, resource in template["Resources"].items()} == {
+        "Own30425842": "AWS::IAM::Role",
+        "VmImportProviderEventStateMachine79B5AC06": "AWS::StepFunctions::StateMachine",
+        "VmImportProviderEventStateMachineLogGroup1C30BE28": "AWS::Logs::LogGroup",
+        "VmImportProviderEventStateMachineRole179D9F4F": "AWS::IAM::Role",
+        "VmImportProviderHandlerD6951CDD": "AWS::Lambda::Function",
+        "VmImportProviderHandlerEventInvokeConfig182A4BAE": "AWS::Lambda::EventInvokeConfig",
+        "VmImportProviderLogGroup884847F1": "AWS::Logs::LogGroup",
+        "VmImportProviderPolicy91761623": "AWS::IAM::Policy",
     }
 
 

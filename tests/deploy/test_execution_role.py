@@ -52,7 +52,7 @@ class Account:
     folder: Path
 
     def __post_init__(self) -> None:
-        self._seen: dict[str, int] = {}
+        self._seen: set[str] = set()
         session: Any = self.local.session()
         self.iam, self.cloudformation = session.client("iam"), session.client("cloudformation")
         self.s3 = session.client("s3")
@@ -123,21 +123,20 @@ class Account:
         return denied
 
     def _denied(self, name: str) -> str:
-        """Wait for the end of an operation and return what was denied in it."""
-        self._status(name)
-        events = self.cloudformation.describe_stack_events(StackName=name)["StackEvents"]
-        new = events[: len(events) - self._seen.get(name, 0)]
-        self._seen[name] = len(events)
-        reasons = (event.get("ResourceStatusReason", "") for event in new)
-        return "\n".join(reason for reason in reasons if "is not authorized" in reason)
-
-    def _status(self, name: str) -> str:
-        while True:
+        """Wait for the end of an operation that has begun, and return what was denied in it."""
+        ended = False
+        while not ended:
             time.sleep(0.1)
             events = self.cloudformation.describe_stack_events(StackName=name)["StackEvents"]
-            status = next(e["ResourceStatus"] for e in events if e["LogicalResourceId"] == name)
-            if not status.endswith("_IN_PROGRESS"):
-                return str(status)
+            new = [event for event in events if event["EventId"] not in self._seen]
+            ended = any(
+                event["LogicalResourceId"] == name
+                and not event["ResourceStatus"].endswith("_IN_PROGRESS")
+                for event in new
+            )
+        self._seen |= {event["EventId"] for event in new}
+        reasons = (event.get("ResourceStatusReason", "") for event in new)
+        return "\n".join(reason for reason in reasons if "is not authorized" in reason)
 
 
 def _policy(actions: Collection[str]) -> str:
