@@ -26,7 +26,7 @@ METRIC_MONTH: Final = 0.30
 # What the handler costs for each image and hour of waiting: docs/waiting.md.
 HANDLER_HOUR: Final = 0.006
 HOURS_OF_MONTH: Final = 730
-METRICS_OF_IMAGE: Final = 3
+METRICS_OF_IMAGE: Final = 2
 # How long the import takes that the checks of a run share.
 IMPORT_MINUTES: Final = 30
 _NOTES: Final = f"""

@@ -122,7 +122,7 @@ def test_a_failed_import_task_fails_the_deployment_with_ec2s_reason(
     with pytest.raises(CdkError, match="ClientError: Disk validation failed"):
         stack.deploy({"A": image})
 
-    assert f"the import task {task} is deleted" in stack.failures()
+    assert f"(import task {task}, log group " in stack.failures()
     assert account.builds(image["image_name"]) == []
 
 

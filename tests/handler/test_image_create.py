@@ -238,7 +238,7 @@ def test_an_import_task_that_failed_fails_the_create_with_ec2s_message(
 
     assert response["Status"] == "FAILED"
     assert response["Reason"].startswith("VM import failed: ClientError: Disk validation failed")
-    assert f"(import task {task} is deleted, log group {LOG_GROUP})" in response["Reason"]
+    assert f"(import task {task}, log group {LOG_GROUP})" in response["Reason"]
     assert account.requests_of(image, "ImportVmImage") == []
 
 

@@ -15,6 +15,7 @@ from tests.mutations.changes import (
     drop_operand,
     drop_statement,
     ignore_in_handler,
+    iterate,
     never,
     raise_in_handler,
     returns,
@@ -437,8 +438,8 @@ MUTATIONS = (
         "step",
         argument("failures_name", 0, "state.image"),
     ),
-    _fault("an image that hands on fails", "image.waiting", "Wait.step", always("continues")),
-    _fault("the last link hands on", "image.waiting", "Wait.step", never("continues")),
+    _fault("an image that hands on fails", "image.waiting", "Wait.step", never("continues")),
+    _fault("the last link hands on", "image.waiting", "Wait.step", always("continues")),
     _fault(
         "a link waits for an image that had failed before",
         "image.wait_link",
@@ -471,7 +472,7 @@ MUTATIONS = (
         "a time-out counts as available",
         "image.waiting",
         "Wait.step",
-        always("outcome", "available"),
+        always("ami"),
     ),
     _fault(
         "an AMI that Image Builder does not name is not found",
@@ -585,7 +586,7 @@ MUTATIONS = (
         "a failure is responded to as a success",
         "cloudformation.response",
         "CfnResource._wrap_function",
-        call("Response", "Response(getattr(error, 'physical_id', ''), {}, str(error))"),
+        call("Response", "Response(physical_id, {}, reason)"),
     ),
     _fault(
         "a response is sent twice",
@@ -616,6 +617,52 @@ MUTATIONS = (
         "cloudformation.response",
         "CfnResource._send",
         call("_deliver", "None"),
+    ),
+    _fault(
+        "a long reason loses its cause before its hint",
+        "cloudformation.response",
+        "encode",
+        iterate("whole", "(reason,)"),
+    ),
+    _fault(
+        "a long reason loses its ids",
+        "cloudformation.response",
+        "encode",
+        iterate("ids", "(f' ({log_group})',)"),
+    ),
+    _fault(
+        "the hint is lost between two steps",
+        "cloudformation.step",
+        "State.reason",
+        returns("Reason(self.failure or self.import_failure)"),
+    ),
+    # the log and the metrics
+    _fault("each poll is logged", "image.progress", "report", always("text", "reported")),
+    _fault("each repetition is logged", "index", "_log_repetition", always("cause", "reported")),
+    _fault("a line of the log names no event", "log", "JsonFormatter.__init__", never("event")),
+    _fault(
+        "metrics come with each poll",
+        "image.waiting",
+        "Wait.step",
+        call("report", "end(ImportOutcome.AVAILABLE, '') or str(progress)"),
+    ),
+    _fault(
+        "an image that was AVAILABLE before has metrics of an import",
+        "image.waiting",
+        "Wait.step",
+        always("waited"),
+    ),
+    _fault(
+        "the metrics of a long import are those of its link",
+        "image.progress",
+        "report_end",
+        never("own"),
+    ),
+    _fault(
+        "a failure is no failure in the metrics",
+        "image.progress",
+        "report_end",
+        assign("has_failed", "False"),
     ),
     # pages
     _fault(
@@ -671,9 +718,7 @@ MUTATIONS = (
         call("may_pass", "self.repeats(not_listed)"),
     ),
     _fault("the date of an event is exact", "reconciler", "", assign("_OLDEST_DATE", "0")),
-    _fault(
-        "a clean-up that fails hides the time-out", "index", "_take", drop_operand("import_failure")
-    ),
+    _fault("a clean-up that fails hides the time-out", "index", "_take", never("import_failure")),
     _fault(
         "a time-out cancels the task of the stack",
         "image.resource",

@@ -88,7 +88,7 @@ def poll(aws: Aws, arn: str, task_id: str) -> Progress:
     if task and task_failed:
         # It says more than Image Builder, which waits for it.
         reasons.insert(0, task.message)
-        ids.append(f"import task {task_id} is {task.status}")
+        ids.append(f"import task {task_id}")
     known = "; ".join(dict.fromkeys(reason.rstrip(".") for reason in reasons if reason))
     cause = f"VM import failed: {known or 'AWS gives no reason'}"
     return Progress(image, task, failure=Reason(cause, REPAIR, ids))

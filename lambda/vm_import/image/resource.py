@@ -169,7 +169,7 @@ class Images(ResourceType[ImageProperties, Image]):
             raise ImportTaskError(
                 f"VM import failed: {task.message or 'EC2 gives no reason'}",
                 REPAIR,
-                [f"import task {task_id} is {task.status}"],
+                [f"import task {task_id}"],
             )
 
     def create(self, properties: ImageProperties, token: str) -> Image | None:
