@@ -653,12 +653,6 @@ MUTATIONS = (
         always("waited"),
     ),
     _fault(
-        "the metrics of a long import are those of its link",
-        "image.progress",
-        "report_end",
-        never("own"),
-    ),
-    _fault(
         "a failure is no failure in the metrics",
         "image.progress",
         "report_end",
