@@ -154,3 +154,9 @@ def test_the_data_of_an_execution_is_json() -> None:
 
 def test_a_state_of_a_later_release_is_read_without_what_it_added() -> None:
     assert State.read({"started": 1.5, "new": "x"}) == State(started=1.5)
+
+
+def test_a_failure_that_an_older_release_kept_as_one_text_is_the_reason() -> None:
+    state = State.read({"started": 1.5, "failure": "no. Hint: change it"})
+
+    assert str(state.reason) == "no. Hint: change it"
