@@ -852,9 +852,12 @@ def test_the_function_may_change_only_tasks_and_amis_of_its_own_stack(
         "StringEquals": on_resource,
         "StringEqualsIfExists": in_request,
     }
-    for kind, action in (("Ami", "DeregisterImage"), ("Snapshot", "DeleteSnapshot")):
-        assert found[f"Delete{kind}sOfThisStack"]["Action"] == f"ec2:{action}"
-        assert found[f"Delete{kind}sOfThisStack"]["Condition"] == {"StringEquals": on_resource}
+    for name, action in (
+        ("ChangeAmisOfThisStack", "ec2:DeregisterImage"),
+        ("DeleteSnapshotsOfThisStack", "ec2:DeleteSnapshot"),
+    ):
+        assert action in found[name]["Action"]
+        assert found[name]["Condition"] == {"StringEquals": on_resource}
 
 
 def test_the_policy_grows_only_with_the_number_of_roles(

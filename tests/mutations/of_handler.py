@@ -822,12 +822,6 @@ MUTATIONS = (
         never("elapsed"),
     ),
     _fault_of_settings(
-        "settings are compared with those of another AMI",
-        "resource",
-        "step",
-        never("image_id", "old"),
-    ),
-    _fault_of_settings(
         "what a repeated step of settings has added existed before",
         "resource",
         "step",

@@ -64,8 +64,6 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
                 raise error
             return Done(Response(physical_id, reason=error.reason))
         old = AmiSettingsProperties.read_known(event.old_properties)
-        if old.image_id != ami.id:
-            old = AmiSettingsProperties()
         if not state.record:
             # Kept in the state first: when the step is repeated, what it added exists already.
             record = settings.record(ami, properties, old)
@@ -99,7 +97,7 @@ class AmiSettings:
         Args:
             ami: The AMI.
             properties: What the template says now.
-            old: What it said before of the same AMI.
+            old: What it said before.
 
         Raises:
             AmiSettingsError: The AMI is not of this stack, or too much exists already.
@@ -146,7 +144,7 @@ class AmiSettings:
         Args:
             ami: The AMI.
             properties: What the template says now.
-            old: What it said before of the same AMI.
+            old: What it said before.
             value: What to record.
 
         Returns:
