@@ -27,6 +27,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
 
 from cdk_vm_import import ImportedVmImage, IVmImage, Platform
 from cdk_vm_import import VmDisk, VmImportProvider, VmImportRole, VmImportTask
@@ -41,6 +42,8 @@ def create(stack: cdk.Stack, user: iam.User, role: iam.Role, function: lambda_.I
         vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
         security_groups=[ec2.SecurityGroup(stack, "Group", vpc=vpc)],
         encryption_key=key,
+        role=role,
+        dead_letter_queue=sqs.Queue(stack, "Queue"),
     )
     disks = [
         VmDisk.from_bucket(s3.Bucket(stack, "Disks"), "rhel9.vmdk", encryption_key=key),
@@ -89,6 +92,7 @@ VmDisk.from_snapshot(1)
 # What pyright reports about calls of CDK alone, whose classes lack their interfaces for pyright.
 OF_CDK = {
     'Argument of type "EmailSubscription" cannot be assigned to parameter "topic_subscription"',
+    'Argument of type "Key" cannot be assigned to parameter "encryption_master_key"',
     'Argument of type "ServicePrincipal" cannot be assigned to parameter "assumed_by"',
     'Argument of type "Topic" cannot be assigned to parameter "topic"',
 }
@@ -119,9 +123,9 @@ def test_the_readme_has_no_findings_and_a_wrong_type_is_one(
     first, *later = re.findall(
         r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL
     )
-    stack = first.index("image = ImportedVmImage(")
+    end = first.index("app.synth()")
 
-    (finding,) = findings(first[:stack] + "\n".join(later) + first[stack:], WRONG)
+    (finding,) = findings(first[:end] + "\n".join(later) + first[end:], WRONG)
 
     assert finding.startswith('Argument of type "Literal[1]" cannot be assigned')
 

@@ -18,7 +18,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct, IValidation
 
 from cdk_vm_import import _log_queries, _metrics, _policies, _validation
-from cdk_vm_import._cdk_types import AnyKey
+from cdk_vm_import._cdk_types import AnyKey, AnyRole
 from cdk_vm_import._disk_access import DiskAccess, StoredDisk
 from cdk_vm_import._event_state_machine import EventStateMachine
 from cdk_vm_import._handler import handler_code
@@ -84,7 +84,7 @@ class VmImportProvider(Construct):
         memory_size: int = 256,
         runtime: lambda_.Runtime = lambda_.Runtime.PYTHON_3_13,
         function_name: str | None = None,
-        role: iam.IRole | None = None,
+        role: AnyRole | None = None,
         reserved_concurrent_executions: int | None = None,
         dead_letter_queue: sqs.IQueue | None = None,
         tracing: lambda_.Tracing = lambda_.Tracing.DISABLED,

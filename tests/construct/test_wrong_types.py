@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from hypothesis import given, settings
@@ -95,6 +96,29 @@ METHODS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "on_state_change": (lambda stack, **rule: image(stack).on_state_change(**rule), RULE),
     "on_available": (lambda stack, **rule: image(stack).on_available(**rule), RULE),
     "on_failed": (lambda stack, **rule: image(stack).on_failed(**rule), RULE),
+    # `options` stands for any of them.
+    "metric": (
+        lambda stack, metric_name, options: image(stack).metric(metric_name, period=options),
+        {"metric_name": "Failed", "options": cdk.Duration.minutes(5)},
+    ),
+    "metric_duration": (
+        lambda stack, options: image(stack).metric_duration(statistic=options),
+        {"options": "Average"},
+    ),
+    "metric_failed": (
+        lambda stack, options: image(stack).metric_failed(visible=options),
+        {"options": True},
+    ),
+    "metric_errors": (
+        lambda stack, options: VmImportProvider(stack, "Provider").metric_errors(unit=options),
+        {"options": cloudwatch.Unit.COUNT},
+    ),
+    "metric_failed_executions": (
+        lambda stack, options: VmImportProvider(stack, "Provider").metric_failed_executions(
+            label=options
+        ),
+        {"options": "failed"},
+    ),
     "get_or_create": (lambda _, scope: VmImportProvider.get_or_create(scope), {"scope": STACK}),
 }
 
