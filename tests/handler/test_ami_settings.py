@@ -434,7 +434,7 @@ def test_an_ami_that_is_gone_fails_an_update_but_no_rollback(
     response = settings.send(event)
 
     assert response["Status"] == ("SUCCESS" if rolls_back else "FAILED")
-    assert f"EC2 does not list the AMI ({ami_id})" in response["Reason"]
+    assert f"EC2 does not list the AMI ({ami_id}" in response["Reason"]
 
 
 # --- another AMI, or none ---

@@ -654,7 +654,8 @@ def test_an_image_that_was_created_a_moment_ago_is_deleted(aws: Aws, by: str) ->
 
 
 @pytest.mark.parametrize(
-    ("ends", "reason"), [("failed", "is deleting: "), ("never", "after 10 min")]
+    ("ends", "reason"),
+    [("failed", "VM import failed: ClientError: Unknown OS"), ("never", "after 10 min")],
 )
 def test_a_failed_wait_leaves_nothing(waiting: Stack, aws: Aws, ends: str, reason: str) -> None:
     # Only the Create is delivered. Image Builder does not show what EC2 knows.
