@@ -29,8 +29,16 @@ def init_flags() -> dict[str, Any]:
     return flags
 
 
-# Every test that uses an app or a stack runs once with each set. Create apps with `new_app` only.
-@pytest.fixture(scope="session", params=["no flags", "this repository", "cdk init"])
+# Every test that uses an app or a stack runs with the flags of `cdk init`, and as a slow test once
+# with each other set. Create apps with `new_app` only.
+@pytest.fixture(
+    scope="session",
+    params=[
+        "cdk init",
+        pytest.param("this repository", marks=pytest.mark.slow),
+        pytest.param("no flags", marks=pytest.mark.slow),
+    ],
+)
 def flags(request: pytest.FixtureRequest, init_flags: dict[str, Any]) -> dict[str, Any]:
     """The feature flags in the context of the apps."""
     sets: dict[str, dict[str, Any]] = {
