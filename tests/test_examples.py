@@ -86,6 +86,7 @@ def test_the_image_in_another_stack(synthesize: Callable[..., Resources]) -> Non
     assert ami == f"resolve:ssm:{parameter['Name']}"
 
 
+@pytest.mark.slow  # 400 images
 def test_the_many_images(synthesize: Callable[..., Resources], tmp_path: Path) -> None:
     machines = {
         group: {f"{group.lower()}-{n}": f"{group}/{n}.vmdk" for n in range(200)}
