@@ -345,8 +345,8 @@ IMAGE_BUILDER_HANDLER: Final = Seam(
 EC2_HANDLER: Final = Seam(
     "app.SERVICE_HANDLERS",
     "ec2",
-    "MiniStack has no VM Import, and deletes, describes and tags AMIs and snapshots without EC2's "
-    "checks",
+    "MiniStack has no VM Import, no IMDS support and no deprecation of AMIs, and deletes, "
+    "describes, tags and shares AMIs and snapshots without EC2's checks",
 )
 EXTRACT_IAM_ACTION: Final = Seam(
     "core.iam_actions",
