@@ -106,13 +106,14 @@ def test_an_image_that_several_polls_do_not_find_is_gone(
     assert 40 < aws.now() - start < 300
 
 
+@pytest.mark.parametrize("read", range(1, 5))
 def test_a_delete_that_misses_the_running_import_once_still_waits_for_its_end(
-    aws: Aws, account: Account, image: CustomResource
+    aws: Aws, account: Account, image: CustomResource, read: int
 ) -> None:
     account.knobs(cancel_seconds=120)
     image.create(account.properties())
-    # The first read after the cancellation does not find the image.
-    account.fault("imagebuilder", "GetImage", skip=1, error=NOT_FOUND)
+    # One of the reads after the cancellation does not find the image.
+    account.fault("imagebuilder", "GetImage", skip=read, error=NOT_FOUND)
     execution = image.start(image.delete_event())
 
     aws.work(lambda: not execution.is_running)
