@@ -924,7 +924,25 @@ MUTATIONS = (
         "a deprecation date that a person set is undone",
         "resource",
         "AmiSettings._undo",
-        drop_operand("_effective"),
+        drop_operand("deprecate_at", "ami"),
+    ),
+    _fault_of_settings(
+        "a date that is over is not the same as another one",
+        "resource",
+        "_are_same",
+        returns("first == second"),
+    ),
+    _fault_of_settings(
+        "launch permissions that a person removed are recorded as existing",
+        "resource",
+        "AmiSettings.record",
+        always("records"),
+    ),
+    _fault_of_settings(
+        "launch permissions that another resource may have added belong to this one",
+        "resource",
+        "AmiSettings.record",
+        never("records"),
     ),
     _fault_of_settings(
         "a deprecation date in the past is sent to EC2",
