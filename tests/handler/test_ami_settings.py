@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from ami_settings.record import MAX_EXISTING
-from contract import AMI_SETTINGS_TAG, AmiSettingsProperty, ImageAttribute, OwnTag, ResourceType
+from contract import (
+    AMI_SETTINGS_TAG,
+    MAX_TAGS,
+    AmiSettingsProperty,
+    ImageAttribute,
+    OwnTag,
+    ResourceType,
+)
 from tests.support.account import tags_of
 from tests.support.aws import ROLLS_BACK
 from tests.support.cloudformation import CustomResource
@@ -588,6 +595,20 @@ def test_an_ami_is_deleted_with_its_image_although_the_settings_share_it(
     assert settings.delete()["Status"] == "SUCCESS"
 
 
+def test_an_ami_whose_settings_are_retained_is_retained_while_it_is_shared(
+    account: Account, image: CustomResource, settings: CustomResource
+) -> None:
+    ami_id = imported(account, image, DeleteAmi="true")
+    settings.create(of(ami_id, A))
+    settings.update(of(ami_id, A, Retain="true"))
+
+    # CloudFormation sends no event when the settings are removed from the template.
+    response = image.delete()
+
+    assert "it has launch permissions for others" in response["Reason"]
+    assert shared_with(account, ami_id) == {A}
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_ami_that_a_person_shared_too_is_retained(
     account: Account, image: CustomResource, settings: CustomResource, when: str
@@ -668,6 +689,24 @@ def test_two_images_of_one_ami_share_it_until_both_settings_are_removed(
     assert shared_with(account, ami_id) == {A, B}
     second.delete()
     assert shared_with(account, ami_id) == set()
+
+
+def test_a_construct_gets_another_id_although_the_ami_has_as_many_tags_as_are_allowed(
+    account: Account, image: CustomResource, settings: CustomResource, task: CustomResource
+) -> None:
+    tags = {f"key-{number}": "" for number in range(MAX_TAGS - 2)}
+    account.knobs(import_seconds=10)
+    task_id = task.create(account.task_properties(Tags=tags))["PhysicalResourceId"]
+    ami_id = imported(account, image, VmImportTaskId=task_id, Tags=tags)
+    of_image_builder = {"Key": "CreatedBy", "Value": "EC2 Image Builder"}
+    account.ec2.create_tags(Resources=[ami_id], Tags=[of_image_builder])
+    settings.create(of(ami_id, A))
+    renamed = dataclasses.replace(settings, logical_id="RenamedF00D", physical_id=None)
+
+    response = renamed.create(of(ami_id, A))
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert len(tags_of(ami(account, ami_id))) == 50
 
 
 @pytest.mark.parametrize("first", [-5, 5])

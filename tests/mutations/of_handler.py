@@ -954,6 +954,12 @@ MUTATIONS = (
         "an AMI that settings share is retained", "record", "explains", returns("False")
     ),
     _fault_of_settings(
+        "an AMI whose settings are retained is deleted",
+        "record",
+        "explains",
+        drop_operand("is_retained"),
+    ),
+    _fault_of_settings(
         "an AMI that a person shares too is deleted", "record", "explains", returns("True")
     ),
     _fault_of_settings(

@@ -150,7 +150,9 @@ class AmiSettings:
             deprecate_at = previous.deprecate_at if previous else None
             if deprecate_at is None:
                 deprecate_at = _text(time_of(ami.deprecate_at))
-        return Record(digest_of_all(properties.permissions), existing, deprecate_at)
+        return Record(
+            digest_of_all(properties.permissions), existing, deprecate_at, properties.is_retained
+        )
 
     def change(
         self, ami: Ami, properties: AmiSettingsProperties, old: AmiSettingsProperties, value: str
