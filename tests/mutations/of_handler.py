@@ -846,7 +846,7 @@ MUTATIONS = (
         "the AMI of another stack is changed",
         "resource",
         "AmiSettings.record",
-        never("STACK"),
+        never("stack_id"),
     ),
     _fault_of_settings(
         "launch permissions that existed before are not recorded",

@@ -91,7 +91,7 @@ def explains(tags: Mapping[str, str], permissions: Collection[Permission]) -> bo
         permissions: Its launch permissions.
     """
     return any(
-        record.describes(permissions) and not (record.existing or record.is_retained)
+        record.describes(permissions) and not record.existing and not record.is_retained
         for record in records(tags).values()
     )
 
