@@ -8,7 +8,7 @@ from typing import cast
 import aws_cdk as cdk
 from constructs import Construct
 
-from cdk_vm_import import _validation
+from cdk_vm_import import _retained, _validation
 from cdk_vm_import._handler import contract
 from cdk_vm_import._signature import shows_arguments
 from cdk_vm_import.imported_vm_image import ImportedVmImage
@@ -24,6 +24,8 @@ _ORGANIZATIONAL_UNIT = re.compile(
 _IMDS_SUPPORT = "v2.0"
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EnableImageDeprecation.html
 _MAX_YEARS = 10
+# EC2 had no AMIs before.
+_MIN_DATE = datetime(2006, 1, 1, tzinfo=UTC)
 # With the days of leap years.
 _MAX_DAYS = _MAX_YEARS * 365 + 3
 
@@ -36,6 +38,13 @@ class AmiSettings(Construct):
     replaced, the new AMI gets the settings first, and then CloudFormation removes them from the old
     AMI. When the construct is removed from the template, and in a rollback, exactly what it has
     set is undone. Launch permissions that existed before, or that people added, stay.
+
+    Images that name the same import task have the same AMI, which the settings of each change in
+    turn. What two of them name is undone with the last one.
+
+    If a deleted stack imported the AMI from the same task before and retained it, the AMI still has
+    the tag of that stack, and the deployment fails. Start another import, or remove the tag
+    `cdk-vm-import:stack` from the AMI and deploy again.
 
     Accounts that may launch the AMI need no permission for its snapshots. If the snapshots are
     encrypted, the accounts must also be allowed to use the KMS key. EC2 refuses to share an AMI
@@ -93,7 +102,8 @@ class AmiSettings(Construct):
                 then no longer lists the AMI for other accounts, but they can still launch it.
                 Default: the AMI is not deprecated.
             removal_policy: DESTROY undoes the settings when the construct or the image is removed
-                or replaced. RETAIN leaves them as they are. Default: DESTROY.
+                or replaced. RETAIN leaves them as they are, and `delete_ami=True` does not delete
+                an AMI that they share. Default: DESTROY.
 
         Raises:
             ValueError: Arguments are not valid. The message lists all problems.
@@ -128,7 +138,7 @@ class AmiSettings(Construct):
         super().__init__(scope, construct_id)
         config = image._bind_ami_settings(self)  # noqa: SLF001 - ours
         names = contract.AmiSettingsProperty
-        cdk.CustomResource(
+        resource = cdk.CustomResource(
             self,
             "Resource",
             resource_type=contract.ResourceType.AMI_SETTINGS.value,
@@ -141,6 +151,9 @@ class AmiSettings(Construct):
                 names.ORGANIZATIONAL_UNIT_ARNS: _unique(organizational_unit_arns),
                 names.IMDS_SUPPORT: imds_support,
                 names.DEPRECATE_AT: _text(deprecation_date),
+                names.RETAIN: _retained.prop(
+                    lambda: cast("cdk.CfnResource", resource.node.default_child)
+                ),
                 names.STATE_MACHINE_ARN: config.state_machine_arn,
             },
         )
@@ -183,9 +196,10 @@ def _each(argument: str, values: object, pattern: re.Pattern[str], use: str) -> 
     problems = [*_validation.listed(argument, values, str, "strings")]
     yield from problems
     # CloudFormation may also resolve the list as a whole, such as a parameter.
-    if problems or cdk.Token.is_unresolved(values):
+    given = [*cast("Sequence[str]", values)] if not problems else []
+    if cdk.Token.is_unresolved(given):
         return
-    for value in cast("Sequence[str]", values):
+    for value in given:
         if not (cdk.Token.is_unresolved(value) or pattern.fullmatch(value)):
             yield f"{argument} has {_validation.shown(value)}, which is not valid: use {use}."
 
@@ -211,6 +225,8 @@ def _deprecation_date(value: object) -> Iterator[str]:
             f"deprecation_date {value} has no time zone: use one, such as "
             "datetime(2030, 1, 1, tzinfo=timezone.utc)."
         )
+    elif value < _MIN_DATE:
+        yield f"deprecation_date {value} is too early: use {_MIN_DATE:%Y-%m-%d} or later."
     elif value > datetime.now(UTC) + timedelta(days=_MAX_DAYS):
         yield (
             f"deprecation_date {value} is too late: EC2 accepts dates up to {_MAX_YEARS} years "

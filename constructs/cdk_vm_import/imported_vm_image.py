@@ -1,6 +1,6 @@
 """An image in EC2 Image Builder that the stack imports from a virtual machine."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -10,7 +10,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_logs as logs
 from constructs import Construct, IConstruct
 
-from cdk_vm_import import _log_queries, _tagging, _validation, _wait_chain
+from cdk_vm_import import _log_queries, _retained, _tagging, _validation, _wait_chain
 from cdk_vm_import._existing_image import ImageFromAttributes, ImageFromName
 from cdk_vm_import._handler import contract
 from cdk_vm_import._signature import shows_arguments
@@ -21,6 +21,8 @@ from cdk_vm_import.vm_import_task import VmImportTask
 
 # Paths of the images of each stack, by the slug and the version that make two images one.
 _versions: WeakKeyDictionary[cdk.Stack, dict[tuple[str, str], str]] = WeakKeyDictionary()
+# The last settings of each stack that change the AMI of an import task, by the id of the task.
+_last_settings: WeakKeyDictionary[cdk.Stack, dict[str, Construct]] = WeakKeyDictionary()
 # Stacks whose outputs are counted at synthesis.
 _counted: WeakSet[cdk.Stack] = WeakSet()
 
@@ -173,6 +175,7 @@ class ImportedVmImage(VmImageBase):
         self._given = (image_name, semantic_version)
         if vm_import_task:
             vm_import_task_id = vm_import_task._bind(delete_ami=delete_ami)  # noqa: SLF001 - ours
+        self._given_task = str(vm_import_task_id)
         self._provider = provider = provider or VmImportProvider.get_or_create(self)
         self._config = config = provider._bind()  # noqa: SLF001 - ours
         self._ami_settings: str | None = None
@@ -204,9 +207,7 @@ class ImportedVmImage(VmImageBase):
                 names.CONTINUE_AFTER_TIMEOUT: len(waits) > 1 or None,
                 # The AMI of a task of this stack is deleted with the task, after the image.
                 names.DELETE_AMI: (delete_ami and not vm_import_task) or None,
-                names.RETAIN: cdk.Lazy.any(
-                    cast("cdk.IStableAnyProducer", _IsRetained(self._is_retained))
-                ),
+                names.RETAIN: _retained.prop(lambda: self._cfn_resource),
             },
             service_timeout=cdk.Duration.seconds(contract.service_timeout(waits[0]))
             if waits
@@ -399,13 +400,14 @@ class ImportedVmImage(VmImageBase):
     def _bind_ami_settings(self, settings: Construct) -> ProviderConfig:
         """Record the settings of the AMI, and return how to reach the image's function."""
         self._ami_settings = settings.node.path
+        # Images of one task have one AMI. Settings that are created, or removed, at the same time
+        # could not recognise what the other ones have set.
+        last = _last_settings.setdefault(self.stack, {})
+        if before := last.get(self._given_task):
+            settings.node.add_dependency(before)
+        last[self._given_task] = settings
         self.node.add_validation(_validation.SettingsTagValidation(self, self._tags))
         return self._config
-
-    def _is_retained(self) -> bool:
-        """Return whether CloudFormation retains the image, whoever decided that."""
-        policy = self._cfn_resource.cfn_options.deletion_policy
-        return policy is not cdk.CfnDeletionPolicy.DELETE
 
     @property
     def _cfn_resource(self) -> cdk.CfnResource:
@@ -454,22 +456,13 @@ class ImportedVmImage(VmImageBase):
             )
 
 
-@jsii.implements(cdk.IStableAnyProducer)
-class _IsRetained:
-    def __init__(self, is_retained: Callable[[], bool]) -> None:
-        self._is_retained = is_retained
-
-    def produce(self) -> bool | None:
-        return self._is_retained() or None
-
-
 @jsii.implements(cdk.IAspect)
 class _WarnsOfRetainedAmi:
     def __init__(self, image: ImportedVmImage) -> None:
         self._image = image
 
     def visit(self, _node: IConstruct) -> None:
-        if self._image._is_retained():  # noqa: SLF001 - ours
+        if _retained.is_retained(self._image._cfn_resource):  # noqa: SLF001 - ours
             cdk.Annotations.of(self._image).add_warning_v2(
                 "cdk-vm-import:retainedAmi",
                 "delete_ami is True, but the removal policy retains the image, and an image "

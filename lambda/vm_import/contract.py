@@ -111,6 +111,8 @@ class AmiSettingsProperty(StrEnum):
     ORGANIZATIONAL_UNIT_ARNS = "OrganizationalUnitArns"
     IMDS_SUPPORT = "ImdsSupport"
     DEPRECATE_AT = "DeprecateAt"
+    # Not settings.
+    RETAIN = "Retain"
     STATE_MACHINE_ARN = "StateMachineArn"
 
 

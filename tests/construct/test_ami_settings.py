@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Annotations, Match
 
-from cdk_vm_import import AmiSettings, ImportedVmImage, Platform, VmImportProvider
+from cdk_vm_import import (
+    AmiSettings,
+    ImportedVmImage,
+    Platform,
+    VmDisk,
+    VmImportProvider,
+    VmImportTask,
+)
 
 if TYPE_CHECKING:
     from tests.construct.conftest import ImportImage, Predecessors, ResourcesOf
@@ -85,6 +92,44 @@ def test_retain_leaves_the_settings_as_they_are(
 
     (settings,) = resources_of(stack, TYPE).values()
     assert settings["DeletionPolicy"] == settings["UpdateReplacePolicy"] == "Retain"
+    assert settings["Properties"]["Retain"] is True
+
+
+def test_the_function_knows_that_an_aspect_retains_the_settings(
+    stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    sharing = AmiSettings(stack, "Sharing", image=import_image(stack), account_ids=["111122223333"])
+    cdk.RemovalPolicies.of(sharing).retain()
+
+    (settings,) = resources_of(stack, TYPE).values()
+    assert settings["DeletionPolicy"] == "Retain"
+    assert settings["Properties"]["Retain"] is True
+
+
+@pytest.mark.parametrize("given", ["id", "token", "task"])
+def test_settings_of_one_ami_are_changed_one_after_the_other(
+    stack: cdk.Stack, import_image: ImportImage, predecessors: Predecessors, given: str
+) -> None:
+    task: dict[str, Any] = {"vm_import_task_id": "import-ami-0123456789abcdef0"}
+    if given == "token":
+        task = {"vm_import_task_id": cdk.CfnParameter(stack, "Task").value_as_string}
+    if given == "task":
+        disk = VmDisk.from_snapshot("snap-0123456789abcdef0")
+        task = {
+            "vm_import_task": VmImportTask(stack, "Task", disks=[disk]),
+            "vm_import_task_id": None,
+        }
+    other = import_image(stack, "Other", vm_import_task_id="import-ami-0123456789abcdef1")
+    images = [*(import_image(stack, name, **task) for name in ("First", "Second", "Third")), other]
+    settings = [
+        AmiSettings(stack, f"{image.node.id}Settings", image=image, account_ids=["111122223333"])
+        for image in images
+    ]
+
+    resources = [one.node.find_child("Resource").node.default_child for one in settings]
+    ids = [stack.resolve(cast("cdk.CfnResource", one).logical_id) for one in resources]
+    before = [{*predecessors(stack, logical_id).get(TYPE, {})} for logical_id in ids]
+    assert before == [set(), {ids[0]}, {*ids[:2]}, set()]
 
 
 def test_tokens_pass(
@@ -117,6 +162,24 @@ def test_a_past_date_is_only_a_warning_because_apps_must_still_synthesize_when_i
 
     found = Annotations.from_stack(stack).find_warning("*", Match.string_like_regexp("in the past"))
     assert len(found) == 1
+
+
+def test_a_tuple_is_as_good_as_a_list(
+    stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    AmiSettings(
+        stack,
+        "Sharing",
+        image=import_image(stack),
+        account_ids=("111122223333",),
+        organization_arns=(ORGANIZATION,),
+        organizational_unit_arns=(UNIT,),
+    )
+
+    (settings,) = resources_of(stack, TYPE).values()
+    assert settings["Properties"]["UserIds"] == ["111122223333"]
+    assert settings["Properties"]["OrganizationArns"] == [ORGANIZATION]
+    assert settings["Properties"]["OrganizationalUnitArns"] == [UNIT]
 
 
 @pytest.mark.parametrize("days", [1, 10 * 365])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -226,8 +226,8 @@ CASES: dict[str, Callable[[cdk.Stack], object]] = {
         shared(s, image=first, imds_support="v2.0"),
         shared(s, "Second", image=first, imds_support="v2.0"),
     ],
-    "settings of an image with 46 tags": lambda s: shared(
-        s, image=image(s, tags={str(number): "" for number in range(46)}), imds_support="v2.0"
+    "settings of an image with 45 tags": lambda s: shared(
+        s, image=image(s, tags={str(number): "" for number in range(45)}), imds_support="v2.0"
     ),
     "account_ids='111122223333'": lambda s: shared(s, account_ids="111122223333"),
     "account_ids=['1111-2222-3333']": lambda s: shared(s, account_ids=["1111-2222-3333"]),
@@ -243,6 +243,9 @@ CASES: dict[str, Callable[[cdk.Stack], object]] = {
     ),
     "a date after ten years": lambda s: shared(
         s, deprecation_date=datetime(2999, 1, 1, tzinfo=UTC)
+    ),
+    "a date before 2006": lambda s: shared(
+        s, deprecation_date=datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))
     ),
     "a date in the past": lambda s: shared(s, deprecation_date=datetime(2020, 1, 1, tzinfo=UTC)),
     "removal_policy=RemovalPolicy.SNAPSHOT of settings": lambda s: shared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from pathlib import Path
@@ -214,6 +215,7 @@ def test_the_names_of_the_settings_of_an_ami_are_pinned() -> None:
         "OrganizationalUnitArns",
         "ImdsSupport",
         "DeprecateAt",
+        "Retain",
         "StateMachineArn",
     ]
     assert contract.AMI_SETTINGS_TAG == "cdk-vm-import:settings-"
@@ -222,6 +224,7 @@ def test_the_names_of_the_settings_of_an_ami_are_pinned() -> None:
     assert {tag_key(Owner("stack", "Sharing")): record.value} == {
         "cdk-vm-import:settings-bbedc70e": "_4CFxL32aZdX//_4CFx"
     }
+    assert dataclasses.replace(record, is_retained=True).value == "_4CFxL32aZdX//_4CFx/r"
 
 
 def test_the_tag_keys_are_pinned() -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from ami_settings.record import MAX_EXISTING
-from contract import AMI_SETTINGS_TAG, AmiSettingsProperty, ImageAttribute, OwnTag, ResourceType
+from contract import (
+    AMI_SETTINGS_TAG,
+    MAX_TAGS,
+    AmiSettingsProperty,
+    ImageAttribute,
+    OwnTag,
+    ResourceType,
+)
 from tests.support.account import tags_of
 from tests.support.aws import ROLLS_BACK
 from tests.support.cloudformation import CustomResource
@@ -157,6 +164,22 @@ def test_an_update_puts_back_what_a_person_removed(
     settings.update(of(ami_id, A, B, C))
 
     assert shared_with(account, ami_id) == {A, B, C}
+    settings.delete()
+    assert shared_with(account, ami_id) == set()
+
+
+@pytest.mark.parametrize("accounts", [(A, B), (A, B, C)])
+def test_a_permission_of_before_that_a_person_removed_does_not_outlive_the_settings(
+    account: Account, image: CustomResource, settings: CustomResource, accounts: tuple[str, ...]
+) -> None:
+    ami_id = imported(account, image)
+    share(account, ami_id, B)
+    settings.create(of(ami_id, A, B))
+    share(account, ami_id, B, change="Remove")
+
+    settings.update(of(ami_id, *accounts, DeprecateAt=in_days(account, 30)))
+
+    assert shared_with(account, ami_id) == {*accounts}
     settings.delete()
     assert shared_with(account, ami_id) == set()
 
@@ -422,6 +445,22 @@ def test_a_rollback_to_an_image_without_an_ami_succeeds(
     assert settings.delete(back["PhysicalResourceId"])["Status"] == "SUCCESS"
 
 
+def test_new_settings_of_an_image_whose_import_had_failed_say_that_and_what_to_do(
+    account: Account, image: CustomResource, settings: CustomResource
+) -> None:
+    ami_id = imported(account, image)
+    settings.create(of(ami_id, A))
+    settings.send(settings.update_event(of("", A)) | ROLLS_BACK)
+    settings.physical_id = settings.logical_id
+
+    response = settings.update(of("", A, B))
+
+    assert response["Status"] == "FAILED"
+    assert response["Reason"].startswith(
+        "there is no AMI: the import of the image had failed. Hint: start another import"
+    )
+
+
 @pytest.mark.parametrize("rolls_back", [True, False])
 def test_an_ami_that_is_gone_fails_an_update_but_no_rollback(
     account: Account, image: CustomResource, settings: CustomResource, *, rolls_back: bool
@@ -498,8 +537,42 @@ def test_the_ami_of_another_stack_is_not_changed(
     response = settings.create(of(ami_id, A))
 
     assert response["Status"] == "FAILED"
-    assert f"the AMI does not have the tag {OwnTag.STACK} of this stack" in response["Reason"]
+    assert response["Reason"].startswith("the AMI belongs to another stack, so its settings")
+    assert f"its tag {OwnTag.STACK} is {other_image.stack_id}" in response["Reason"]
     assert settings.delete()["Status"] == "SUCCESS"
+    assert shared_with(account, ami_id) == set()
+
+
+@pytest.mark.parametrize("creates_image", [True, False])
+def test_the_ami_of_a_deleted_stack_is_changed_when_its_tag_is_removed_as_the_hint_says(
+    aws: Aws,
+    account: Account,
+    image: CustomResource,
+    settings: CustomResource,
+    *,
+    creates_image: bool,
+) -> None:
+    ami_id = imported(account, image)
+    again = CustomResource(aws, logical_id="AgainF00D")
+    created = again.create(account.waiting(VmImportTaskId=image.properties["VmImportTaskId"]))
+    assert created["Data"][ImageAttribute.IMAGE_ID] == ami_id
+    sharing = dataclasses.replace(settings, stack_id=again.stack_id)
+    reason = sharing.create(of(ami_id, A))["Reason"]
+    command = f"aws ec2 delete-tags --resources {ami_id} --tags Key={OwnTag.STACK}"
+    assert f"'{command}' and deploy again" in reason
+
+    account.ec2.delete_tags(Resources=[ami_id], Tags=[{"Key": OwnTag.STACK}])
+    if creates_image:
+        # The first deployment was rolled back, so the next one is of another stack.
+        third = CustomResource(aws, logical_id="AgainF00D")
+        third.create(account.waiting(VmImportTaskId=image.properties["VmImportTaskId"]))
+        sharing = dataclasses.replace(settings, stack_id=third.stack_id)
+    response = sharing.create(of(ami_id, A))
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert shared_with(account, ami_id) == {A}
+    assert tags_of(ami(account, ami_id))[OwnTag.STACK] == sharing.stack_id
+    sharing.delete()
     assert shared_with(account, ami_id) == set()
 
 
@@ -520,6 +593,20 @@ def test_an_ami_is_deleted_with_its_image_although_the_settings_share_it(
         "Images"
     ]
     assert settings.delete()["Status"] == "SUCCESS"
+
+
+def test_an_ami_whose_settings_are_retained_is_retained_while_it_is_shared(
+    account: Account, image: CustomResource, settings: CustomResource
+) -> None:
+    ami_id = imported(account, image, DeleteAmi="true")
+    settings.create(of(ami_id, A))
+    settings.update(of(ami_id, A, Retain="true"))
+
+    # CloudFormation sends no event when the settings are removed from the template.
+    response = image.delete()
+
+    assert "it has launch permissions for others" in response["Reason"]
+    assert shared_with(account, ami_id) == {A}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -584,6 +671,75 @@ def test_a_rollback_of_another_construct_id_keeps_the_settings(
     assert deprecation(account, ami_id) == date
     settings.delete()
     assert shared_with(account, ami_id) == set()
+    assert deprecation(account, ami_id) == ""
+
+
+def test_two_images_of_one_ami_share_it_until_both_settings_are_removed(
+    account: Account, image: CustomResource, settings: CustomResource
+) -> None:
+    ami_id = imported(account, image)
+    second = dataclasses.replace(settings, logical_id="SecondF00D", physical_id=None)
+    settings.create(of(ami_id, A))
+    second.create(of(ami_id, A))
+    share(account, ami_id, A, change="Remove")
+    second.update(of(ami_id, A, B))
+
+    settings.delete()
+
+    assert shared_with(account, ami_id) == {A, B}
+    second.delete()
+    assert shared_with(account, ami_id) == set()
+
+
+def test_a_construct_gets_another_id_although_the_ami_has_as_many_tags_as_are_allowed(
+    account: Account, image: CustomResource, settings: CustomResource, task: CustomResource
+) -> None:
+    tags = {f"key-{number}": "" for number in range(MAX_TAGS - 2)}
+    account.knobs(import_seconds=10)
+    task_id = task.create(account.task_properties(Tags=tags))["PhysicalResourceId"]
+    ami_id = imported(account, image, VmImportTaskId=task_id, Tags=tags)
+    of_image_builder = {"Key": "CreatedBy", "Value": "EC2 Image Builder"}
+    account.ec2.create_tags(Resources=[ami_id], Tags=[of_image_builder])
+    settings.create(of(ami_id, A))
+    renamed = dataclasses.replace(settings, logical_id="RenamedF00D", physical_id=None)
+
+    response = renamed.create(of(ami_id, A))
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert len(tags_of(ami(account, ami_id))) == 50
+
+
+@pytest.mark.parametrize("first", [-5, 5])
+def test_a_construct_with_another_id_takes_a_date_over_that_is_over(
+    account: Account, image: CustomResource, settings: CustomResource, first: int
+) -> None:
+    ami_id, date = imported(account, image), in_days(account, first)
+    settings.create(of(ami_id, DeprecateAt=date))
+    account.advance(6 * 86400)
+    deprecated = deprecation(account, ami_id)
+    renamed = dataclasses.replace(settings, logical_id="RenamedF00D", physical_id=None)
+
+    renamed.create(of(ami_id, DeprecateAt=date))
+    settings.delete()
+
+    assert deprecation(account, ami_id) == deprecated != ""
+    renamed.delete()
+    assert deprecation(account, ami_id) == ""
+
+
+def test_a_construct_with_another_id_and_a_later_date_leaves_no_date_that_is_over(
+    account: Account, image: CustomResource, settings: CustomResource
+) -> None:
+    ami_id, later = imported(account, image), in_days(account, 300)
+    settings.create(of(ami_id, DeprecateAt=in_days(account, -5)))
+    account.advance(600)
+    renamed = dataclasses.replace(settings, logical_id="RenamedF00D", physical_id=None)
+
+    renamed.create(of(ami_id, DeprecateAt=later))
+    settings.delete()
+
+    assert deprecation(account, ami_id) == later
+    renamed.delete()
     assert deprecation(account, ami_id) == ""
 
 

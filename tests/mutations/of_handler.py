@@ -846,7 +846,7 @@ MUTATIONS = (
         "the AMI of another stack is changed",
         "resource",
         "AmiSettings.record",
-        never("STACK"),
+        never("stack_id"),
     ),
     _fault_of_settings(
         "launch permissions that existed before are not recorded",
@@ -924,7 +924,25 @@ MUTATIONS = (
         "a deprecation date that a person set is undone",
         "resource",
         "AmiSettings._undo",
-        drop_operand("_effective"),
+        drop_operand("deprecate_at", "ami"),
+    ),
+    _fault_of_settings(
+        "a date that is over is not the same as another one",
+        "resource",
+        "_are_same",
+        returns("first == second"),
+    ),
+    _fault_of_settings(
+        "launch permissions that a person removed are recorded as existing",
+        "resource",
+        "AmiSettings.record",
+        always("records"),
+    ),
+    _fault_of_settings(
+        "launch permissions that another resource may have added belong to this one",
+        "resource",
+        "AmiSettings.record",
+        never("records"),
     ),
     _fault_of_settings(
         "a deprecation date in the past is sent to EC2",
@@ -934,6 +952,12 @@ MUTATIONS = (
     ),
     _fault_of_settings(
         "an AMI that settings share is retained", "record", "explains", returns("False")
+    ),
+    _fault_of_settings(
+        "an AMI whose settings are retained is deleted",
+        "record",
+        "explains",
+        drop_operand("is_retained"),
     ),
     _fault_of_settings(
         "an AMI that a person shares too is deleted", "record", "explains", returns("True")

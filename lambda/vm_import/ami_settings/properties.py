@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from aws.ec2 import Permission
-from cloudformation.properties import check
+from cloudformation.properties import check, is_true
 from contract import AmiSettingsProperty as P
 from errors import PropertyError
 
@@ -27,6 +27,8 @@ class AmiSettingsProperties:
     permissions: frozenset[Permission] = frozenset()
     imds_support: str = ""
     deprecate_at: datetime | None = None
+    is_retained: bool = False
+    """Whether CloudFormation leaves the settings as they are."""
 
     @classmethod
     def read(cls, properties: Mapping[str, Any]) -> Self:
@@ -52,6 +54,7 @@ class AmiSettingsProperties:
             ),
             imds_support=properties.get(P.IMDS_SUPPORT, ""),
             deprecate_at=deprecate_at,
+            is_retained=is_true(properties.get(P.RETAIN)),
         )
 
     @classmethod

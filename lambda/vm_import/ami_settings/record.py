@@ -22,7 +22,11 @@ _DIGEST: Final = 5
 _DIGEST_OF_ALL: Final = 12
 # What the tag contains when the resource has set no deprecation date.
 _NOT_SET: Final = "-"
-MAX_EXISTING: Final = (_MAX_VALUE - _DIGEST_OF_ALL - len("/2027-11-24T12:00:00+00:00/")) // _DIGEST
+# How the tag ends when the settings stay without the resource.
+_RETAINED: Final = "r"
+MAX_EXISTING: Final = (
+    _MAX_VALUE - _DIGEST_OF_ALL - len("/2027-11-24T12:00:00+00:00/") - len(f"/{_RETAINED}")
+) // _DIGEST
 """How many launch permissions that existed before fit into the tag."""
 
 
@@ -36,25 +40,29 @@ class Record:
     """The digests of those that existed before the template named them."""
     deprecate_at: str | None
     """When the AMI was deprecated before, empty if never; None if the resource set no date."""
+    is_retained: bool = False
+    """Whether CloudFormation leaves the settings as they are."""
 
     @classmethod
     def read(cls, tags: Mapping[str, str], key: str) -> Self | None:
         """Read the tag of a resource; None if the AMI does not have it."""
         if key not in tags:
             return None
-        all_permissions, deprecate_at, digests = [*tags[key].split("/"), "", ""][:3]
+        all_permissions, deprecate_at, digests, end = [*tags[key].split("/"), "", "", ""][:4]
         starts = range(0, len(digests), _DIGEST)
         return cls(
             all_permissions,
             frozenset(digests[start : start + _DIGEST] for start in starts),
             None if deprecate_at == _NOT_SET else deprecate_at,
+            end == _RETAINED,
         )
 
     @property
     def value(self) -> str:
         """The value of the tag."""
         deprecate_at = _NOT_SET if self.deprecate_at is None else self.deprecate_at
-        return "/".join([self.all_permissions, deprecate_at, "".join(sorted(self.existing))])
+        parts = [self.all_permissions, deprecate_at, "".join(sorted(self.existing))]
+        return "/".join([*parts, _RETAINED] if self.is_retained else parts)
 
     def describes(self, permissions: Collection[Permission]) -> bool:
         """Return whether these are the launch permissions that the resource named last."""
@@ -76,14 +84,15 @@ def explains(tags: Mapping[str, str], permissions: Collection[Permission]) -> bo
     """Return whether an AMI is shared only because a resource of its stack shares it.
 
     CloudFormation may delete the image before the settings of its AMI, so the launch permissions
-    of the settings must not retain the AMI.
+    of the settings must not retain the AMI, unless CloudFormation retains the settings.
 
     Args:
         tags: The tags of the AMI.
         permissions: Its launch permissions.
     """
     return any(
-        record.describes(permissions) and not record.existing for record in records(tags).values()
+        record.describes(permissions) and not record.existing and not record.is_retained
+        for record in records(tags).values()
     )
 
 

@@ -22,12 +22,19 @@ from ami_settings.record import (
     tag_key,
 )
 from aws import Aws
-from aws.ec2 import Ami
+from aws.ec2 import Ami, Permission
 from aws.session import LAG, READS, read_until_found
 from cloudformation.event import Event
 from cloudformation.step import Done, Pending, Response, State
 from contract import OwnTag
-from errors import AmiSettingsError, NotListedError, Reason, failures_name
+from errors import (
+    ANOTHER_IMPORT,
+    AmiSettingsError,
+    NotListedError,
+    Reason,
+    VmImportError,
+    failures_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +65,11 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
     with failures_name(physical_id if state.record else unchanged):
         ami = settings.find(properties.image_id)
         if ami is None:
-            error = NotListedError("EC2 does not list the AMI", ids=[properties.image_id])
+            error: VmImportError = NotListedError("EC2 does not list the AMI", ids=[physical_id])
+            if not properties.image_id:
+                error = AmiSettingsError(
+                    "there is no AMI: the import of the image had failed", ANOTHER_IMPORT
+                )
             # A rollback to an image whose AMI is gone must succeed.
             if state.may_pass(error) or not _is_rolling_back(event, state, aws):
                 raise error
@@ -102,25 +113,30 @@ class AmiSettings:
         Raises:
             AmiSettingsError: The AMI is not of this stack, or too much exists already.
         """
-        if ami.tags.get(OwnTag.STACK) != self._owner.stack_id:
+        stack_id = ami.tags.get(OwnTag.STACK, self._owner.stack_id)
+        if stack_id != self._owner.stack_id:
             raise AmiSettingsError(
-                f"the AMI does not have the tag {OwnTag.STACK} of this stack, so its settings "
-                "cannot be changed here",
-                "use AmiSettings in the stack that imported it",
-                [ami.id],
+                "the AMI belongs to another stack, so its settings cannot be changed here",
+                "use AmiSettings in that stack; if that stack is deleted, remove its tag with "
+                f"'aws ec2 delete-tags --resources {ami.id} --tags Key={OwnTag.STACK}' and deploy "
+                "again",
+                [ami.id, f"its tag {OwnTag.STACK} is {stack_id}"],
             )
         previous = Record.read(ami.tags, self._key)
-        if previous and previous.describes(properties.permissions):
-            existing = previous.existing
-        else:
-            applied = old.permissions if previous and previous.describes(old.permissions) else ()
-            current = self._ec2.launch_permissions(ami.id)
-            known = previous.existing if previous else frozenset()
-            existing = frozenset(
-                digest(permission)
-                for permission in properties.permissions
-                if (digest(permission) in known if permission in applied else permission in current)
-            )
+        known = previous.existing if previous else frozenset()
+        applied: frozenset[Permission] = frozenset()
+        for named in (properties.permissions, old.permissions):
+            if previous and previous.describes(named):
+                applied = named
+        present = self._ec2.launch_permissions(ami.id)
+        # What a person has removed since is new, unless it may be another resource that added it.
+        if not records(ami.tags).keys() <= {self._key}:
+            present |= applied
+        existing = frozenset(
+            digest(permission)
+            for permission in properties.permissions & present
+            if permission not in applied or digest(permission) in known
+        )
         if len(existing) > MAX_EXISTING:
             raise AmiSettingsError(
                 f"{len(existing)} of the launch permissions exist on the AMI already: at most "
@@ -134,7 +150,9 @@ class AmiSettings:
             deprecate_at = previous.deprecate_at if previous else None
             if deprecate_at is None:
                 deprecate_at = _text(time_of(ami.deprecate_at))
-        return Record(digest_of_all(properties.permissions), existing, deprecate_at)
+        return Record(
+            digest_of_all(properties.permissions), existing, deprecate_at, properties.is_retained
+        )
 
     def change(
         self, ami: Ami, properties: AmiSettingsProperties, old: AmiSettingsProperties, value: str
@@ -220,7 +238,7 @@ class AmiSettings:
         tags = {}
         for key, other in records(ami.tags).items():
             shared = other.existing & removed.keys()
-            takes_date = date is not None and other.deprecate_at == _text(date)
+            takes_date = date is not None and _are_same(time_of(other.deprecate_at or ""), date)
             if key == self._key or not (shared or takes_date):
                 continue
             removed = {one: removed[one] for one in removed.keys() - shared}
@@ -232,7 +250,7 @@ class AmiSettings:
             present = self._ec2.launch_permissions(ami.id) & {*removed.values()}
             self._ec2.change_launch_permissions(ami.id, (), present)
         # Somebody else may have changed the date since.
-        if date and _effective(time_of(ami.deprecate_at)) == _effective(date):
+        if date and _are_same(time_of(ami.deprecate_at), date):
             if before := time_of(record.deprecate_at or ""):
                 self._deprecate(ami, before)
             else:
@@ -241,20 +259,26 @@ class AmiSettings:
 
     def _deprecate(self, ami: Ami, when: datetime) -> None:
         """Deprecate an AMI, at once if the date is over: EC2 accepts no date in the past."""
-        if _effective(time_of(ami.deprecate_at)) != _effective(when):
-            self._ec2.deprecate(ami.id, _text(_effective(when)))
+        if not _are_same(time_of(ami.deprecate_at), when):
+            self._ec2.deprecate(ami.id, _text(_effective(when, time.time())))
 
     def _tag(self, ami: Ami, tags: Mapping[str, str]) -> None:
         # The function may tag only with the tag of its stack.
         self._ec2.tag([ami.id], {**tags, OwnTag.STACK: self._owner.stack_id})
 
 
-def _effective(when: datetime | None) -> datetime | None:
+def _effective(when: datetime | None, now: float) -> datetime | None:
     """Return a date, or for a date in the past the next one that EC2 accepts, in whole minutes."""
     if when is None:
         return None
-    soon = datetime.fromtimestamp(time.time(), UTC) + timedelta(minutes=2)
+    soon = datetime.fromtimestamp(now, UTC) + timedelta(minutes=2)
     return max(when, soon).replace(second=0, microsecond=0)
+
+
+def _are_same(first: datetime | None, second: datetime | None) -> bool:
+    """Return whether two dates deprecate an AMI alike: all dates in the past do."""
+    now = time.time()
+    return _effective(first, now) == _effective(second, now)
 
 
 def _text(when: datetime | None) -> str:
