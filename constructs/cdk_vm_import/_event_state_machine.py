@@ -66,6 +66,8 @@ class EventStateMachine(Construct):
         log_group = None
         if log_retention:
             statements.append(_policies.deliver_logs())
+            if encryption_key:
+                statements.append(_policies.encrypt_delivered_logs(encryption_key))
             log_group = logs.LogGroup(
                 self,
                 "LogGroup",

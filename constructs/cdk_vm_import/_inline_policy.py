@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_iam as iam
-from constructs import Construct, IValidation
+from constructs import Construct, IConstruct, IValidation
 
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 MAX_CHARACTERS: Final = 10_240
@@ -41,8 +41,13 @@ def set_inline_policy(role: iam.Role, name: str, statements: Statements, *, advi
         statements: Returns the statements.
         advice: What to do if the policy exceeds the limit of IAM.
     """
-    cfn_role = cast("iam.CfnRole", role.node.default_child)
-    cfn_role.policies = cdk.Lazy.any(cast("cdk.IStableAnyProducer", _Policies(name, statements)))
+    # iam.Role.customize_roles can replace a role of the app by one that exists already. CDK then
+    # reports the statements that the role needs.
+    if role.node.try_find_child(f"PrecreatedRole{role.node.id}"):
+        cdk.Aspects.of(role).add(cast("cdk.IAspect", _ReportedStatements(role, statements)))
+    if cfn_role := cast("iam.CfnRole | None", role.node.default_child):
+        policies = cast("cdk.IStableAnyProducer", _Policies(name, statements))
+        cfn_role.policies = cdk.Lazy.any(policies)
     role.node.add_validation(cast("IValidation", _SizeValidation(role, statements, advice)))
 
 
@@ -127,6 +132,23 @@ class _Policies:
     def produce(self) -> list[iam.CfnRole.PolicyProperty]:
         document = iam.PolicyDocument(statements=list(self._statements()))
         return [iam.CfnRole.PolicyProperty(policy_name=self._name, policy_document=document)]
+
+
+@jsii.implements(cdk.IAspect)
+class _ReportedStatements:
+    """Adds the statements to CDK's report, when they are complete."""
+
+    def __init__(self, role: iam.Role, statements: Statements) -> None:
+        self._role = role
+        self._statements = statements
+        self._added = False
+
+    def visit(self, node: IConstruct) -> None:
+        if self._added or not isinstance(node, iam.Role):
+            return
+        self._added = True
+        for statement in self._statements():
+            self._role.add_to_principal_policy(statement)
 
 
 @jsii.implements(IValidation)

@@ -342,6 +342,19 @@ def deliver_logs() -> iam.PolicyStatement:
     )
 
 
+def encrypt_delivered_logs(key: kms.IKey) -> iam.PolicyStatement:
+    """Return what the state machine needs to log the history of encrypted executions."""
+    # The asterisk is literal. CDK's own StateMachine has the same condition.
+    # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
+    logs_arn = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:*"
+    return iam.PolicyStatement(
+        sid="EncryptDeliveredLogs",
+        actions=["kms:GenerateDataKey"],
+        resources=[key.key_arn],
+        conditions={"StringEquals": {"kms:EncryptionContext:SourceArn": logs_arn}},
+    )
+
+
 # --- the policy of the provider's key ---
 
 
@@ -362,6 +375,17 @@ def encrypt_logs() -> iam.PolicyStatement:
         ],
         resources=["*"],
         conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": log_groups}},
+    )
+
+
+def decrypt_delivered_logs() -> iam.PolicyStatement:
+    """Return what the key's policy must contain so that logs of executions can be delivered."""
+    # https://docs.aws.amazon.com/step-functions/latest/dg/encryption-at-rest.html
+    return iam.PolicyStatement(
+        sid="DecryptDeliveredLogs",
+        principals=[iam.ServicePrincipal("delivery.logs.amazonaws.com")],
+        actions=["kms:Decrypt*"],
+        resources=["*"],
     )
 
 

@@ -121,7 +121,7 @@ class ImportedVmImage(VmImageBase):
             timeout: How long the deployment waits, 1 minute to 12 hours. Then the deployment fails
                 and rolls back. EC2 continues the import, and the next deployment finds it. Each
                 hour after the first adds a custom resource that waits, and a stack has at most 500
-                resources: 494 images of up to 1 hour, 41 of 12 hours. Of each full hour, the last
+                resources: 493 images of up to 1 hour, 41 of 12 hours. Of each full hour, the last
                 two minutes are reserved for the response to CloudFormation. Default: 1 hour.
             removal_policy: What happens to the image when it is replaced or removed from the stack.
                 `apply_removal_policy`, `RemovalPolicies.of()` and Aspects can change it.

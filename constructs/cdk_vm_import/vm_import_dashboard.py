@@ -10,7 +10,7 @@ from constructs import Construct
 from cdk_vm_import import _log_queries, _validation
 from cdk_vm_import._handler import contract
 from cdk_vm_import._signature import shows_arguments
-from cdk_vm_import.vm_import_provider import VmImportProvider
+from cdk_vm_import.vm_import_provider import SHARED_ID, VmImportProvider
 
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html
 _DASHBOARD_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
@@ -52,7 +52,8 @@ class VmImportDashboard(Construct):
             scope: The construct to create this one in.
             construct_id: The id of this construct in the scope.
             provider: Provider whose log and errors are shown. It must belong to the same stack.
-                Default: the shared provider of the stack, see `VmImportProvider.get_or_create`.
+                Required if the stack has only providers with ids of their own. Default: the shared
+                provider of the stack, see `VmImportProvider.get_or_create`.
             dashboard_name: Name of the dashboard, 1 to 255 letters, digits, hyphens or underscores.
                 It may be an unresolved token. Default: CloudFormation generates it.
 
@@ -65,6 +66,7 @@ class VmImportDashboard(Construct):
             construct_id,
             [
                 *_validation.provider(provider, VmImportProvider, cdk.Stack.of(scope)),
+                *(_shared_provider(cdk.Stack.of(scope)) if provider is None else []),
                 *_dashboard_name(dashboard_name),
             ],
         )
@@ -128,6 +130,23 @@ def _table(title: str, query: str, provider: VmImportProvider) -> cloudwatch.Log
         log_group_names=[provider.log_group.log_group_name],
         query_string=query,
     )
+
+
+def _shared_provider(stack: cdk.Stack) -> Iterator[str]:
+    """Check that the images of the stack use the provider whose log would be shown."""
+    if stack.node.try_find_child(SHARED_ID):
+        return
+    others = [
+        node.node.path
+        for node in stack.node.find_all()
+        if isinstance(node, VmImportProvider) and cdk.Stack.of(node) is stack
+    ]
+    if others:
+        yield (
+            f"the stack has no shared provider, but {_validation.shown(', '.join(others))}: name "
+            "the provider to show, such as provider=mine. To show the shared provider, which "
+            "images create later, use provider=VmImportProvider.get_or_create(stack)."
+        )
 
 
 def _dashboard_name(value: object) -> Iterator[str]:

@@ -28,7 +28,7 @@ from cdk_vm_import._signature import shows_arguments
 
 # The function's logical id derives from this id. CloudFormation refuses to update a resource whose
 # ServiceToken changed, so another id would break every stack that is deployed.
-_ID = "VmImportProvider"
+SHARED_ID = "VmImportProvider"
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 _MEMORY = range(128, 10_241)
 # https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
@@ -104,10 +104,11 @@ class VmImportProvider(Construct):
             vpc_subnets: Subnets of the VPC. Default: the private subnets.
             security_groups: Security groups in the VPC. Default: a new security group that allows
                 all outbound and no inbound traffic.
-            encryption_key: KMS key that encrypts the log group, the function's code and environment
-                and the executions of the state machine. If this app creates the key, its policy is
-                extended so that CloudWatch Logs can use it. The policy of an imported key must
-                already allow that, see
+            encryption_key: KMS key that encrypts the log groups, the function's environment and the
+                executions of the state machine. It does not encrypt the function's code, which is
+                that of this library. If this app creates the key, its policy is extended so that
+                CloudWatch Logs and, with `log_executions`, the delivery of logs can use it. The
+                policy of an imported key must already allow that, see docs/permissions.md and
                 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
                 Default: keys that AWS owns.
             log_retention: How long CloudWatch retains the function's log. Default: three months.
@@ -122,7 +123,8 @@ class VmImportProvider(Construct):
                 attaches a policy to it, with all that the function needs. If the role accepts no
                 policies, for example because it was imported with `mutable=False`, it must have
                 the permissions of docs/permissions.md already, from before the deployment until
-                after the deletion of the stack; a warning says so. Default: a role of its own.
+                after the deletion of the stack; a warning says so. Default: a role of its own. If
+                `iam.Role.customize_roles` replaces it, CDK's report lists what it needs.
             reserved_concurrent_executions: How many invocations may run at the same time, 1 or
                 more. Lambda reserves them for this function, and AWS takes them from the quota of
                 the account. An invocation that exceeds the number is retried: those of
@@ -171,6 +173,8 @@ class VmImportProvider(Construct):
         self._log_group = log_group
         if encryption_key:
             encryption_key.add_to_resource_policy(_policies.encrypt_logs())
+            if log_executions:
+                encryption_key.add_to_resource_policy(_policies.decrypt_delivered_logs())
         # Of the import tasks that the function starts.
         self._disks = DiskAccess()
         self._passed_roles: dict[str, None] = {}
@@ -201,7 +205,8 @@ class VmImportProvider(Construct):
                 environment_encryption=encryption_key,
                 vpc=vpc,
                 vpc_subnets=vpc_subnets,
-                security_groups=security_groups,
+                # jsii takes no other sequences than lists.
+                security_groups=None if security_groups is None else list(security_groups),
             )
         # CDK's arguments for both would add a second policy to the role.
         cfn_function = cast("lambda_.CfnFunction", self._function.node.default_child)
@@ -253,11 +258,11 @@ class VmImportProvider(Construct):
         Raises:
             ValueError: The scope is not a construct, or another kind of construct has that id.
         """
-        _validation.place(scope, _ID)
+        _validation.place(scope, SHARED_ID)
         stack = cdk.Stack.of(scope)
-        child = stack.node.try_find_child(_ID)
+        child = stack.node.try_find_child(SHARED_ID)
         if child is None:
-            return cls(stack, _ID)
+            return cls(stack, SHARED_ID)
         if isinstance(child, cls):
             return child
         raise ValueError(
@@ -421,8 +426,8 @@ class _TrustValidation:
 def _exists(scope: Construct, construct_id: str) -> Iterator[str]:
     if isinstance(scope.node.try_find_child(construct_id), VmImportProvider):
         yield (
-            "the provider exists already, because an image or a task needed it before: create the "
-            "provider before the first image and the first task."
+            "the provider exists already, because an image, a task or a dashboard needed it "
+            "before: create the provider before them."
         )
 
 
@@ -460,14 +465,18 @@ def _settings(log_retention: object, architecture: object, memory_size: object) 
         )
     if isinstance(memory_size, bool) or not isinstance(memory_size, (int, float)):
         yield f"memory_size {_validation.shown(memory_size)} is not a number: use 128 to 10240."
-    # jsii ends if it is asked about an infinite number.
-    elif memory_size not in _MEMORY and not (
-        abs(memory_size) <= sys.float_info.max and cdk.Token.is_unresolved(memory_size)
-    ):
+    elif memory_size not in _MEMORY and not _is_number_token(memory_size):
         yield (
             f"memory_size {_validation.shown(memory_size)} is not valid: use a whole number from "
             f"{_MEMORY.start} to {_MEMORY.stop - 1} MiB."
         )
+
+
+def _is_number_token(value: object) -> bool:
+    """Return whether a number stands for one that only the deployment knows."""
+    # jsii ends if it is asked about an infinite number.
+    is_finite = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+    return is_finite and cdk.Token.is_unresolved(value)
 
 
 def _function(
@@ -494,17 +503,17 @@ def _function(
             "digits, hyphens or underscores."
         )
     reserved = reserved_concurrent_executions
-    if reserved is None:
+    if reserved is None or _is_number_token(reserved):
         return
     if isinstance(reserved, bool) or not isinstance(reserved, int):
         yield (
             f"reserved_concurrent_executions {_validation.shown(reserved)} is not a whole number: "
             "use 1 or more, or leave it out."
         )
-    elif reserved < 1 and not cdk.Token.is_unresolved(reserved):
+    elif reserved < 1:
         yield (
-            f"reserved_concurrent_executions {reserved} is not valid, because the function could "
-            "never run: use 1 or more, or leave it out."
+            f"reserved_concurrent_executions {_validation.shown(reserved)} is not valid, because "
+            "the function could never run: use 1 or more, or leave it out."
         )
 
 

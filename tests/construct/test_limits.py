@@ -11,7 +11,7 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk import assertions
 
-from cdk_vm_import import VmDisk, VmImportTask
+from cdk_vm_import import AmiSettings, ImportedVmImage, VmDisk, VmImportProvider, VmImportTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,8 @@ LIMITS = (Path(__file__).parents[2] / "docs/limits.md").read_text()
 HOUR = cdk.Duration.hours
 NO_WAIT: dict[str, Any] = {"wait_for_available": False}
 MOST: list[tuple[dict[str, Any], int]] = [
-    (NO_WAIT, 494),
-    ({"timeout": HOUR(1)}, 494),
+    (NO_WAIT, 493),
+    ({"timeout": HOUR(1)}, 493),
     ({"timeout": HOUR(3)}, 164),
     ({"timeout": HOUR(6)}, 82),
     ({"timeout": HOUR(12)}, 41),
@@ -33,8 +33,11 @@ MOST: list[tuple[dict[str, Any], int]] = [
 
 @pytest.fixture
 def app(tmp_path: Path) -> cdk.App:
-    """An app without feature flags: they do not change how many resources an image has."""
-    return cdk.App(outdir=str(tmp_path))
+    """An app as the CDK CLI runs it, with version reporting: one resource more for each stack.
+
+    It has no feature flags: they do not change how many resources an image has.
+    """
+    return cdk.App(outdir=str(tmp_path), analytics_reporting=True)
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_a_stack_has_room_for_as_many_images_as_documented(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("waits", "most"), [MOST[0], MOST[-1]], ids=["no wait", "12 hours"])
+@pytest.mark.parametrize(("waits", "most"), MOST)
 def test_a_stack_with_the_most_images_synthesizes_and_one_more_is_an_error(
     app: cdk.App,
     images: Callable[..., cdk.Stack],
@@ -117,8 +120,35 @@ def test_a_stack_has_room_for_246_tasks_with_their_images(
         )
     resources = app.synth().get_stack_by_name("Tasks").template["Resources"]
 
-    assert len(resources) == 499
+    assert len(resources) == 500
     assert "246 tasks" in LIMITS
+
+
+def test_a_stack_has_room_for_246_images_with_their_settings(
+    app: cdk.App, images: Callable[..., cdk.Stack]
+) -> None:
+    stack = images(246, stack_output=False)
+    for image in stack.node.children:
+        if isinstance(image, ImportedVmImage):
+            AmiSettings(stack, f"{image.node.id}Settings", image=image, imds_support="v2.0")
+    resources = app.synth().get_stack_by_name("Stack").template["Resources"]
+
+    assert len(resources) == 499
+    assert "246 images with their `AmiSettings`" in LIMITS
+
+
+def test_the_provider_has_as_many_resources_as_documented(app: cdk.App) -> None:
+    stacks = [cdk.Stack(app, name) for name in ("Plain", "Logged")]
+    for stack, log_executions in zip(stacks, (False, True), strict=True):
+        VmImportProvider(stack, "VmImportProvider", log_executions=log_executions)
+    counts = []
+    for stack in stacks:
+        resources = assertions.Template.from_stack(stack).to_json()["Resources"]
+        assert resources.pop("CDKMetadata")["Type"] == "AWS::CDK::Metadata"
+        counts.append(len(resources))
+
+    assert counts == [6, 7]
+    assert "the provider is 6 of them, 7 with `log_executions`" in LIMITS
 
 
 def test_a_task_has_at_most_21_disks(stack: cdk.Stack) -> None:

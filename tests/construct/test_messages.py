@@ -375,6 +375,10 @@ CASES: dict[str, Callable[[cdk.Stack], object]] = {
     "log_executions='yes'": lambda s: VmImportProvider(s, "Provider", log_executions="yes"),  # type: ignore[arg-type]
     "disks in 100 buckets": buckets,
     # a dashboard
+    "a dashboard without the only provider of the stack": lambda s: [
+        VmImportProvider(s, "Mine"),
+        VmImportDashboard(s, "Imports"),
+    ],
     "provider='mine' of a dashboard": lambda s: VmImportDashboard(
         s,
         "Imports",

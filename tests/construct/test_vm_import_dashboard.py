@@ -118,6 +118,35 @@ def test_a_dashboard_of_another_provider_shows_its_log(stack: cdk.Stack) -> None
     assert stack.node.try_find_child("VmImportProvider") is None
 
 
+def test_a_dashboard_does_not_create_a_provider_in_a_stack_that_has_another(
+    stack: cdk.Stack, import_image: ImportImage
+) -> None:
+    import_image(stack, provider=VmImportProvider(stack, "Mine"))
+
+    with pytest.raises(ValueError, match=r"^Stack/Imports: the stack has .* 'Stack/Mine': name"):
+        VmImportDashboard(stack, "Imports")
+    assert stack.node.try_find_child("VmImportProvider") is None
+
+    VmImportDashboard(stack, "Imports", provider=VmImportProvider.get_or_create(stack))
+
+
+def test_a_dashboard_shows_the_shared_provider_of_a_stack_that_has_another_too(
+    stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
+) -> None:
+    import_image(stack, "First", provider=VmImportProvider(stack, "Mine"))
+    import_image(stack, "Second", semantic_version="2.0.0")
+    VmImportDashboard(stack, "Imports")
+
+    assert len(resources_of(stack, "AWS::Lambda::Function")) == 2
+
+
+def test_a_provider_after_the_dashboard_that_needed_one_is_an_error(stack: cdk.Stack) -> None:
+    VmImportDashboard(stack, "Imports")
+
+    with pytest.raises(ValueError, match="an image, a task or a dashboard needed it before"):
+        VmImportProvider(stack, "VmImportProvider")
+
+
 def test_a_dashboard_uses_the_provider_that_the_images_share(
     stack: cdk.Stack, import_image: ImportImage, resources_of: ResourcesOf
 ) -> None:

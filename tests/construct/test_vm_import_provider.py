@@ -14,13 +14,17 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
+from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from cdk_vm_import import VmDisk, VmImportProvider, VmImportTask
 from contract import OwnTag, ResourceType
 
 if TYPE_CHECKING:
-    from tests.construct.conftest import ImportImage, Predecessors, ResourcesOf
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.construct.conftest import ImportImage, NewApp, Predecessors, ResourcesOf
 
 FUNCTION = "AWS::Lambda::Function"
 ROLE = "AWS::IAM::Role"
@@ -408,6 +412,19 @@ def test_the_function_runs_in_the_given_subnets_and_security_groups(
     }
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("count", [0, 1])
+def test_security_groups_can_be_any_sequence(
+    stack: cdk.Stack, kind: Callable[[list[Any]], Any], count: int
+) -> None:
+    own_vpc = vpc(stack)
+    groups = [ec2.SecurityGroup(stack, "Group", vpc=own_vpc)][:count]
+    VmImportProvider(stack, "Provider", vpc=own_vpc, security_groups=kind(groups))
+
+    found = function(stack)["VpcConfig"]["SecurityGroupIds"]
+    assert found == [stack.resolve(group.security_group_id) for group in groups] or not groups
+
+
 def test_subnets_without_a_vpc_are_refused(stack: cdk.Stack) -> None:
     subnets = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC)
 
@@ -452,6 +469,52 @@ def test_the_policy_of_a_key_of_this_app_allows_cloudwatch_logs_to_use_it(
             "ArnLike": {"kms:EncryptionContext:aws:logs:arn": arn("logs", "log-group:*")}
         },
     }
+
+
+def test_a_key_may_be_used_to_log_encrypted_executions_as_with_a_state_machine_of_cdk(
+    new_stack: Callable[[], cdk.Stack],
+) -> None:
+    ours, of_cdk = new_stack(), new_stack()
+    VmImportProvider(ours, "Provider", encryption_key=kms.Key(ours, "Key"), log_executions=True)
+    key = kms.Key(of_cdk, "Key")
+    sfn.StateMachine(
+        of_cdk,
+        "Machine",
+        definition_body=sfn.DefinitionBody.from_chainable(sfn.Pass(of_cdk, "Pass")),
+        encryption_configuration=sfn.CustomerManagedEncryptionConfiguration(key),
+        logs=sfn.LogOptions(destination=logs.LogGroup(of_cdk, "Logs"), level=sfn.LogLevel.ALL),
+    )
+
+    assert delivery_statements(ours) == delivery_statements(of_cdk)
+    assert len(delivery_statements(ours)) == 2
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_without_both_a_key_and_a_log_of_executions_no_delivery_may_use_a_key(
+    stack: cdk.Stack, *, has_key: bool
+) -> None:
+    key = kms.Key(stack, "Key") if has_key else None
+    VmImportProvider(stack, "Provider", encryption_key=key, log_executions=not has_key)
+
+    assert delivery_statements(stack) == []
+
+
+def delivery_statements(stack: cdk.Stack) -> list[dict[str, Any]]:
+    """The statements about keys and the delivery of logs, without their Sid."""
+    found: list[dict[str, Any]] = []
+    for resource in assertions.Template.from_stack(stack).to_json()["Resources"].values():
+        properties = resource["Properties"]
+        documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+        names = {"PolicyDocument", "KeyPolicy"} & properties.keys()
+        documents += [properties[name] for name in names]
+        found += [
+            {name: value for name, value in statement.items() if name != "Sid"}
+            for document in documents
+            for statement in document["Statement"]
+            if "kms:EncryptionContext:SourceArn" in str(statement)
+            or "delivery.logs" in str(statement)
+        ]
+    return sorted(found, key=str)
 
 
 def test_an_imported_key_is_used_without_a_change(stack: cdk.Stack) -> None:
@@ -510,6 +573,16 @@ def test_reserved_concurrency_name_and_runtime_are_those_of_the_function(stack: 
     assert found["ReservedConcurrentExecutions"] == 5
     assert found["FunctionName"] == "vm-import"
     assert found["Runtime"] == "python3.14"
+
+
+def test_memory_and_reserved_concurrency_can_be_parameters_of_the_stack(stack: cdk.Stack) -> None:
+    parameter: Any = cdk.CfnParameter(stack, "Number", type="Number").value_as_number
+    VmImportProvider(
+        stack, "Provider", memory_size=parameter, reserved_concurrent_executions=parameter
+    )
+
+    assert function(stack)["ReservedConcurrentExecutions"] == {"Ref": "Number"}
+    assert function(stack)["MemorySize"] == {"Ref": "Number"}
 
 
 def test_events_that_lambda_cannot_deliver_go_to_the_dead_letter_queue(stack: cdk.Stack) -> None:
@@ -655,6 +728,28 @@ def test_a_role_that_accepts_no_policies_is_a_warning_that_says_what_to_do(
         "/Stack/Provider", assertions.Match.string_like_regexp("docs/permissions.md lists")
     )
     assert resources_of(stack, "AWS::IAM::Policy") == {}
+
+
+def test_the_report_of_precreated_roles_lists_the_statements(
+    new_app: NewApp, tmp_path: Path, import_image: ImportImage
+) -> None:
+    app = new_app(outdir=str(tmp_path))
+    paths = ("VmImportProvider/Role", "VmImportProvider/EventStateMachine/Role", "VmImportTaskRole")
+    iam.Role.customize_roles(
+        app,
+        use_precreated_roles={f"Stack/{path}": f"own-{n}" for n, path in enumerate(paths)},
+    )
+    stack = cdk.Stack(app, "Stack")
+    image = import_image(stack)
+    bucket = s3.Bucket.from_bucket_name(stack, "Bucket", "disks")
+    VmImportTask(stack, "Import", disks=[VmDisk.from_bucket(bucket, "a.vmdk")])
+    template = app.synth().get_stack_by_name("Stack").template
+
+    assert image.node.path == "Stack/Image"
+    assert not [r for r in template["Resources"].values() if r["Type"] == ROLE]
+    report = (tmp_path / "iam-policy-report.json").read_text()
+    for sid in ("ImportImagesOfThisStack", "CheckDisks", "InvokeFunction", "ReadDisks"):
+        assert report.count(f'"{sid}"') == 1
 
 
 def test_the_policy_of_a_given_role_stays_below_the_limit_of_iam(

@@ -265,5 +265,5 @@ def test_a_provider_is_made_before_the_first_image() -> None:
     stack = cdk.Stack(cdk.App(), "Stack")
     ImportedVmImage(stack, "Image", **IMAGE)
 
-    with pytest.raises(ValueError, match="create the provider before the first image"):
+    with pytest.raises(ValueError, match="create the provider before them"):
         VmImportProvider(stack, "VmImportProvider")
