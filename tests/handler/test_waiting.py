@@ -148,6 +148,26 @@ def test_a_poll_that_aws_throttles_is_reported_with_its_problem(
     assert problems == ["GetImage failed: TooManyRequestsException: Rate exceeded"]
 
 
+def test_progress_is_not_logged_again_after_each_poll_that_aws_throttles(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.waiting()
+    account.fail_import(None, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID], at_progress=2)
+    execution = image.start(image.create_event(properties))
+    error = {"code": "TooManyRequestsException", "message": "Rate exceeded", "status": 429}
+    for _ in range(10):
+        aws.let_pass(240)
+        account.fault("imagebuilder", "GetImage", times=6, error=error)
+
+    aws.work(lambda: not execution.is_running)
+
+    assert [line["message"] for line in progress(log)] == [
+        "EC2's import is at 2 %, pending; the image is PENDING",
+        "EC2's import is at 2 %, validating; the image is PENDING",
+        "GetImage failed: TooManyRequestsException: Rate exceeded",
+    ]
+
+
 def test_an_outage_of_lambda_of_an_hour_does_not_end_the_wait(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
@@ -388,6 +408,42 @@ def test_an_ami_that_may_not_be_tagged_does_not_fail_the_image(
     assert response["Data"][ImageAttribute.IMAGE_ID]
 
 
+@pytest.mark.parametrize("operation", ["GetImage", "DescribeImportImageTasks", "CreateTags"])
+def test_the_follow_up_polls_on_while_calls_are_denied_for_hours(
+    aws: Aws, account: Account, image: CustomResource, log: Log, operation: str
+) -> None:
+    image.create(account.properties(Tags={"stage": "test"}))
+    account.advance(100)
+    for denied in (operation, "ListImageBuildVersions"):
+        aws.deny_for(2 * 3600, denied)
+
+    account.advance(4 * 3600)
+
+    (line,) = metrics(log)
+    assert (line["outcome"], line["Failed"]) == ("available", 0)
+    # The outcome does not wait for the tags.
+    assert (line["Duration"] < IMPORT) is (operation != "GetImage")
+    assert tags_of(account.ami_of(image.physical_id or ""))["stage"] == "test"
+    assert len([line for line in log() if "AccessDenied" in line["message"]]) == 1
+
+
+def test_an_import_whose_polls_stay_denied_has_an_outcome_after_12_hours(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    image.create(account.properties())
+    account.advance(100)
+    for denied in ("GetImage", "ListImageBuildVersions"):
+        aws.deny_for(100 * 3600, denied)
+
+    account.advance(MAX_TIMEOUT + 600)
+
+    (line,) = metrics(log)
+    assert (line["outcome"], line["Failed"]) == ("timeout", 1)
+    (follow_up,) = aws.step_functions.follow_ups()
+    assert follow_up.status == "SUCCEEDED"
+    assert follow_up.steps <= 520
+
+
 def test_the_follow_up_ends_when_its_image_is_deleted(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
@@ -486,6 +542,22 @@ def test_a_step_that_is_repeated_for_the_same_cause_has_one_line(
     assert lines == [
         "repeated, because it may succeed later: ImportVmImage failed: AccessDeniedException: No."
     ]
+
+
+def test_denials_that_differ_only_in_their_encoded_message_have_one_line(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    for number in range(100):
+        message = f"You are not authorized. Encoded authorization failure message: {number}"
+        denied = {"code": "UnauthorizedOperation", "message": message, "status": 403}
+        account.fault("ec2", "DescribeImportImageTasks", error=denied)
+
+    image.create(account.waiting())
+
+    (execution,) = aws.step_functions.executions
+    assert execution.steps > 5
+    (line,) = [line["message"] for line in log() if "repeated" in line["message"]]
+    assert line.endswith("You are not authorized. Encoded authorization failure message: 0")
 
 
 def test_the_metrics_come_once_when_the_image_is_available(

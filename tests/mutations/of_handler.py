@@ -637,14 +637,44 @@ MUTATIONS = (
         returns("Reason(self.failure or self.import_failure)"),
     ),
     # the log and the metrics
-    _fault("each poll is logged", "image.progress", "report", always("text", "reported")),
-    _fault("each repetition is logged", "index", "_log_repetition", always("cause", "reported")),
+    _fault("each poll is logged", "image.progress", "report", always("now", "state")),
+    _fault(
+        "progress is logged again after each problem",
+        "image.progress",
+        "report",
+        never("problem"),
+    ),
+    _fault("each repetition is logged", "index", "_log_repetition", always("summary", "problem")),
+    _fault(
+        "a denial is another one with each encoded message",
+        "errors",
+        "AwsError.summary",
+        returns("self.reason.cause"),
+    ),
+    _fault(
+        "the outcome of an import waits for the tags of its AMI",
+        "image.waiting",
+        "Wait.step",
+        never("follow_up", "waited"),
+    ),
+    _fault(
+        "the AMI has no tags if they are denied for minutes",
+        "cloudformation.step",
+        "State.may_pass",
+        assign("is_allowed_later", "False"),
+    ),
+    _fault(
+        "a denied call ends the follow-up",
+        "image.progress",
+        "poll",
+        never("is_denied", "continues_if_denied"),
+    ),
     _fault("a line of the log names no event", "log", "JsonFormatter.__init__", never("event")),
     _fault(
         "metrics come with each poll",
         "image.waiting",
         "Wait.step",
-        call("report", "end(ImportOutcome.AVAILABLE, '') or str(progress)"),
+        call("report", "end(ImportOutcome.AVAILABLE, '') or state"),
     ),
     _fault(
         "an image that was AVAILABLE before has metrics of an import",

@@ -20,7 +20,7 @@ import urllib3
 import log
 from aws import LambdaContext
 from cloudformation.step import Done, Pending, Response
-from errors import Reason, VmImportError
+from errors import Reason, VmImportError, without_end
 
 logger = logging.getLogger(__name__)
 
@@ -219,6 +219,7 @@ def encode(response: Mapping[str, Any], reason: Reason, log_group: str) -> bytes
         room = _MAX_RESPONSE - len(written(f"...{ids}"))
         if room >= 0:
             sizes = itertools.accumulate(len(json.dumps(c)) - 2 for c in reason.cause)
-            return written(f"{reason.cause[: bisect.bisect(list(sizes), room)]}...{ids}")
+            beginning = reason.cause[: bisect.bisect(list(sizes), room)]
+            return written(f"{without_end(beginning)}...{ids}")
     too_long = "the attributes are longer than CloudFormation accepts"
     return json.dumps({**response, "Status": "FAILED", "Reason": too_long, "Data": {}}).encode()

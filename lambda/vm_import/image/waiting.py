@@ -122,6 +122,10 @@ class Wait:
             end(ImportOutcome.FAILED, error.reason.cause)
             raise
         if progress.ami:
+            if state.follow_up and state.waited:
+                # The outcome does not wait for the tags, which may take hours if they are denied.
+                end(ImportOutcome.AVAILABLE, f"the image is AVAILABLE: {progress.ami}")
+                return Pending(replace(state, waited=False), 1)
             is_new = self._tag(progress, aws)
             # Otherwise it was AVAILABLE before, and no import has ended. If one ends just after a
             # resource of the chain has handed on, the first poll of the next link finds its end.
@@ -141,7 +145,7 @@ class Wait:
                 random.random(),  # noqa: S311 - not cryptography
                 is_first=elapsed < _SHORTEST,
             )
-            state = replace(state, waited=True, reported=report(progress, state.reported))
+            state = report(progress, replace(state, waited=True))
             return Pending(state, max(1, min(interval, round(remaining))))
         if self.event.continues:
             return Done(
@@ -158,9 +162,10 @@ class Wait:
 
     def _poll(self, aws: Aws) -> Progress:
         """Poll the image. The log names the resource of its tags, also when it is gone later."""
-        progress = poll(aws, self.state.image, self.task_id)
+        state = self.state
+        progress = poll(aws, state.image, self.task_id, continues_if_denied=state.follow_up)
         tags = progress.image.tags if progress.image else {}
-        return replace(progress, resource=tags.get(OwnTag.RESOURCE, self.state.resource))
+        return replace(progress, resource=tags.get(OwnTag.RESOURCE, state.resource))
 
     @property
     def _limit(self) -> int:
