@@ -8,6 +8,7 @@ import pytest
 
 from contract import MAX_TIMEOUT, ImageAttribute, ImageProperty, LogField, OwnTag
 from tests.support.account import IMPORT, tags_of
+from tests.support.aws import ROLLS_BACK
 from tests.support.lambda_function import LOG_GROUP
 
 if TYPE_CHECKING:
@@ -454,6 +455,117 @@ def test_the_follow_up_ends_when_its_image_is_deleted(
 
     assert aws.step_functions.running() == []
     assert account.images_of(image) == []
+
+
+@pytest.mark.parametrize("seconds", [0, 30, 300])
+def test_an_image_that_is_deleted_while_it_is_imported_has_no_outcome(
+    account: Account, image: CustomResource, log: Log, seconds: int
+) -> None:
+    image.create(account.properties())
+    account.advance(seconds)
+
+    image.delete()
+    account.advance(2 * IMPORT)
+
+    assert [line for line in log() if LogField.OUTCOME in line] == []
+
+
+def test_a_replacement_that_is_rolled_back_while_it_is_imported_has_no_outcome(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.properties()
+    image.create(properties)
+    account.advance(2 * IMPORT)
+    new = {**account.properties(Name=properties["Name"]), "SemanticVersion": "1.1.0"}
+    created = image.update(new)["PhysicalResourceId"]
+    account.advance(100)
+
+    back = image.send({**image.update_event(properties), **ROLLS_BACK})
+    image.physical_id = back["PhysicalResourceId"]
+    image.delete(created, new)
+    account.advance(2 * IMPORT)
+
+    assert [line["Failed"] for line in metrics(log)] == [0]
+
+
+def test_an_image_that_somebody_deletes_while_nobody_waits_is_no_failure_in_the_metrics(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    task_id = account.import_task()
+    arn = image.create(account.properties(VmImportTaskId=task_id))["PhysicalResourceId"]
+    account.advance(2)
+    account.aws.delete(arn)
+
+    account.advance(2 * IMPORT)
+
+    (line,) = [line for line in log() if LogField.OUTCOME in line]
+    assert (line["outcome"], line["level"]) == ("deleted", "INFO")
+    assert line["message"] == "the image is gone, so its import is not followed any more"
+    assert metrics(log) == []
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["no wait", "then waits"])
+@pytest.mark.parametrize("ends", ["available", "failed"])
+def test_an_import_whose_tags_change_twice_meanwhile_has_one_outcome(
+    account: Account, image: CustomResource, log: Log, ends: str, *, waits: bool
+) -> None:
+    task_id = account.import_task()
+    if ends == "failed":
+        account.fail_import(CLIENT_ERROR, task_id=task_id, at_progress=58)
+    properties = account.properties(VmImportTaskId=task_id)
+    image.create(properties)
+    for stage in ("test", "live"):
+        account.advance(200)
+        image.update({**properties, ImageProperty.TAGS: {"stage": stage}})
+    if waits:
+        image.update({**image.properties, ImageProperty.TIMEOUT_SECONDS: "3600"})
+
+    account.advance(2 * IMPORT)
+
+    (line,) = metrics(log)
+    assert line["outcome"] == ends
+    assert line["Duration"] > 400
+
+
+def test_an_update_that_is_rolled_back_during_an_import_leaves_one_outcome(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.properties()
+    image.create(properties)
+    account.advance(300)
+    image.update({**properties, ImageProperty.TAGS: {"stage": "live"}})
+    image.send({**image.update_event(properties), **ROLLS_BACK})
+
+    account.advance(2 * IMPORT)
+
+    assert [line["outcome"] for line in metrics(log)] == ["available"]
+
+
+def test_an_import_that_ends_before_the_first_poll_has_an_outcome(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    account.knobs(import_seconds=1, image_watch_seconds=1)
+    task_id = account.import_task()
+    account.advance(60)
+
+    image.create(account.waiting(VmImportTaskId=task_id))
+
+    assert [line["outcome"] for line in metrics(log)] == ["available"]
+
+
+def test_an_import_has_one_outcome_although_step_functions_fails_for_a_moment(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.properties()
+    image.create(properties)
+    account.advance(200)
+    unavailable = {"code": "ServiceUnavailable", "message": "no", "status": 503}
+    account.fault("stepfunctions", "StopExecution", times=12, error=unavailable)
+
+    image.update({**properties, ImageProperty.TAGS: {"stage": "live"}})
+    account.advance(2 * IMPORT)
+
+    assert [line["outcome"] for line in metrics(log)] == ["available"]
 
 
 def test_deleting_the_old_image_after_an_update_does_not_stop_the_follow_up_of_the_new_one(

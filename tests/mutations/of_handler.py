@@ -652,6 +652,36 @@ MUTATIONS = (
         returns("self.reason.cause"),
     ),
     _fault(
+        "the metrics of an image that a link never saw are those of the link",
+        "image.wait_link",
+        "step",
+        assign("resource", "''"),
+    ),
+    _fault(
+        "an import has an outcome for each follow-up",
+        "image.resource",
+        "step",
+        never("is_running", "created_by"),
+    ),
+    _fault(
+        "a deletion of the stack is a failed import",
+        "image.resource",
+        "Images.delete",
+        drop_statement("stop_follow_ups"),
+    ),
+    _fault(
+        "the follow-up of another image is stopped",
+        "cloudformation.executions",
+        "_prefix_of_follow_ups",
+        call("_hash", "_hash(event.owner.stack_id, event.owner.logical_id)"),
+    ),
+    _fault(
+        "an image that is gone is a failure though nobody waits",
+        "image.waiting",
+        "Wait.step",
+        never("follow_up", "ImageGoneError"),
+    ),
+    _fault(
         "the outcome of an import waits for the tags of its AMI",
         "image.waiting",
         "Wait.step",

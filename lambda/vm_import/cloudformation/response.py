@@ -20,6 +20,7 @@ import urllib3
 import log
 from aws import LambdaContext
 from cloudformation.step import Done, Pending, Response
+from contract import LogField
 from errors import Reason, VmImportError, without_end
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class CfnResource(crhelper.CfnResource):
             "Data": self.Data,
         }
         physical_id = response["PhysicalResourceId"]
-        fields = {"fields": {"response": response["Status"], "physical_id": physical_id}}
+        fields = {"fields": {LogField.RESPONSE: response["Status"], "physical_id": physical_id}}
         if response["Status"] == "SUCCESS":
             parts = [f"{self._event['RequestType']} succeeded: {physical_id}", str(why)]
             logger.info("; ".join(filter(None, parts)), extra=fields)

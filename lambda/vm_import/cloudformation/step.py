@@ -25,7 +25,7 @@ class State:
     image: str = ""
     """The ARN of the image that is waited for."""
     resource: str = ""
-    """The logical id of that image, once a poll found its tags."""
+    """The logical id of that image, once a poll found its tags, or from the template of a link."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What Fn::GetAtt returns for the resource."""
     record: str = ""

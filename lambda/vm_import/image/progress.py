@@ -3,7 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from aws import Aws
 from aws.ec2 import Ec2, ImportTask
@@ -13,6 +13,8 @@ from contract import METRIC_NAMESPACE, Dimension, ImportOutcome, LogField, Metri
 from errors import REPAIR, Reason, VmImportError
 
 logger = logging.getLogger(__name__)
+
+_UNITS: Final[dict[str, str]] = {Metric.DURATION: "Seconds", Metric.FAILED: "Count"}
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,20 @@ def report(progress: Progress, state: State) -> State:
     return now
 
 
+def report_deletion(progress: Progress) -> None:
+    """Log that an import ends for nobody: its image is gone. That is not a failure.
+
+    Args:
+        progress: What the last poll found.
+    """
+    fields = {**progress.fields, LogField.OUTCOME: ImportOutcome.DELETED}
+    logger.info(
+        "the image is gone, so its import is not followed any more", extra={"fields": fields}
+    )
+
+
 def report_end(
-    progress: Progress, outcome: ImportOutcome, message: str, duration: int, **line: str
+    progress: Progress, outcome: ImportOutcome, message: str, duration: int | None, **line: str
 ) -> None:
     """Log how an import ended, in a line that CloudWatch also reads as metrics.
 
@@ -144,23 +158,22 @@ def report_end(
         progress: What the last poll found.
         outcome: How the import ended.
         message: That in words.
-        duration: Seconds since the import began.
+        duration: Seconds since the import began; None if that is not known.
         **line: What else the line contains.
     """
+    has_failed = outcome is not ImportOutcome.AVAILABLE
+    metrics: dict[str, int] = {Metric.FAILED: int(has_failed)}
+    if duration is not None:
+        metrics = {Metric.DURATION: duration, **metrics}
     directive = {
         "Namespace": METRIC_NAMESPACE,
         "Dimensions": [list(Dimension)],
-        "Metrics": [
-            {"Name": Metric.DURATION, "Unit": "Seconds"},
-            {"Name": Metric.FAILED, "Unit": "Count"},
-        ],
+        "Metrics": [{"Name": name, "Unit": _UNITS[name]} for name in metrics],
     }
-    has_failed = outcome is not ImportOutcome.AVAILABLE
     fields: dict[str, Any] = {
         **progress.fields,
         LogField.OUTCOME: outcome,
-        Metric.DURATION: duration,
-        Metric.FAILED: int(has_failed),
+        **metrics,
         **line,
         "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
     }

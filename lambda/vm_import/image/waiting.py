@@ -24,7 +24,7 @@ from contract import (
 )
 from errors import ImageFailedError, ImageGoneError, Reason, VmImportError
 from identity import Owner
-from image.progress import Progress, poll, report, report_end
+from image.progress import Progress, poll, report, report_deletion, report_end
 
 logger = logging.getLogger(__name__)
 
@@ -107,18 +107,28 @@ class Wait:
         state, elapsed = self.state, self.state.elapsed
         remaining = self._limit - elapsed
         progress = self._poll(aws)
+        # A link does not know how long the chain has waited before.
+        has_duration = progress.image or self.event.raw["ResourceType"] != ResourceType.WAIT
         age = progress.image.age if progress.image else math.inf
         # Without a date, or with one in the future, it is at least as old as the wait. A link
         # continues a wait that began earlier.
         age = elapsed if math.isinf(age) else max(age, elapsed)
         end = partial(
-            report_end, progress, duration=round(age), image=state.image, task=self.task_id
+            report_end,
+            progress,
+            duration=round(age) if has_duration else None,
+            image=state.image,
+            task=self.task_id,
         )
         try:
             if progress.failure:
                 raise ImageFailedError.because(progress.failure)
             state = self._confirm(progress)
         except ImageFailedError as error:
+            if state.follow_up and isinstance(error, ImageGoneError):
+                # CloudFormation may have deleted it, and nobody waits for it.
+                report_deletion(progress)
+                return Done(Response(self.physical_id))
             end(ImportOutcome.FAILED, error.reason.cause)
             raise
         if progress.ami:
