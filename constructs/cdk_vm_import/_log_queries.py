@@ -14,20 +14,23 @@ from cdk_vm_import._handler import contract
 _STACK, _RESOURCE = contract.Dimension
 _MESSAGE, _STATE = contract.LogField.MESSAGE, contract.LogField.STATE
 _PROGRESS, _OUTCOME = contract.LogField.PROGRESS, contract.LogField.OUTCOME
+_RESPONSE: Final = contract.LogField.RESPONSE
 _IMPORT: Final = f"{_STACK}, {_RESOURCE}, {_OUTCOME}"
 _LATEST: Final = (
     f"latest({_PROGRESS}) as percent, latest({_MESSAGE}) as last_message, "
     "max(@timestamp) as last_change"
 )
+_ENDS: Final = (*contract.ImportOutcome, "SUCCESS", "FAILED")
 _FAILURES: Final = (contract.ImportOutcome.FAILED, contract.ImportOutcome.TIMEOUT)
 
 RUNNING_IMPORTS: Final = "\n| ".join(
     [
-        # The outcome is in the last line of an import only.
-        f"fields @timestamp, coalesce({_OUTCOME}, {_STATE}) as status",
-        f"filter ispresent({_STATE})",
+        # An import ends with its outcome. One that CloudFormation cancels or deletes has none, so
+        # it ends with the next response about its resource.
+        f"fields @timestamp, coalesce({_OUTCOME}, {_RESPONSE}, {_STATE}) as status",
+        f"filter ispresent({_STATE}) or ispresent({_RESPONSE})",
         f"stats latest(status) as current, {_LATEST} by {_STACK}, {_RESOURCE}",
-        "filter " + " and ".join(f"current != '{end}'" for end in contract.ImportOutcome),
+        "filter " + " and ".join(f"current != '{end}'" for end in _ENDS),
         "sort last_change desc",
     ]
 )

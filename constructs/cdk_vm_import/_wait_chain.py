@@ -6,6 +6,7 @@ on the previous one, and the consumers of the image depend on the last link.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import aws_cdk as cdk
 from constructs import Construct
@@ -45,6 +46,9 @@ def add_links(
         The resource that ends the chain: the last link, or the resource of an image without links.
     """
     names = contract.WaitProperty
+    logical_id = cdk.Stack.of(image).get_logical_id(
+        cast("cdk.CfnElement", resource.node.default_child)
+    )
     last = resource
     for hour, wait in enumerate(seconds, start=2):
         last = cdk.CustomResource(
@@ -56,6 +60,8 @@ def add_links(
             properties={
                 # From the previous resource of the chain, which sets the order.
                 names.IMAGE_ARN: last.get_att_string(contract.WaitAttribute.IMAGE_ARN.value),
+                # The metrics of the import have it, also if the image is gone.
+                names.IMAGE_LOGICAL_ID: logical_id,
                 names.VM_IMPORT_TASK_ID: resource.get_att_string(
                     contract.ImageAttribute.VM_IMPORT_TASK_ID.value
                 ),

@@ -88,6 +88,7 @@ class WaitProperty(StrEnum):
     """Properties of Custom::VmImageWait: one more hour of waiting for an image."""
 
     IMAGE_ARN = "ImageArn"
+    IMAGE_LOGICAL_ID = "ImageLogicalId"
     VM_IMPORT_TASK_ID = "VmImportTaskId"
     IMPORT_FAILED = "ImportFailed"
     STATE_MACHINE_ARN = "StateMachineArn"
@@ -182,6 +183,8 @@ class LogField(StrEnum):
     """The state of the image, in Image Builder's words."""
     PROGRESS = "progress"
     """The progress of EC2's import task, in percent."""
+    RESPONSE = "response"
+    """Only in the line of a response to CloudFormation: SUCCESS or FAILED."""
     OUTCOME = "outcome"
     """Only in the last line: a member of ImportOutcome."""
 
@@ -192,6 +195,8 @@ class ImportOutcome(StrEnum):
     AVAILABLE = "available"
     FAILED = "failed"
     TIMEOUT = "timeout"
+    DELETED = "deleted"
+    """Somebody deleted the image while nobody waited for it. The line contains no metrics."""
 
 
 # --- formats ---

@@ -1,6 +1,7 @@
 """What can go wrong, in words that a person reads in a stack event."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,15 @@ ANOTHER_IMPORT: Final = (
 REPAIR: Final = f"repair the disk image, then {ANOTHER_IMPORT}"
 
 
+def without_end(text: str) -> str:
+    """Return a text without the white space around it and the full stops at its end.
+
+    Args:
+        text: What AWS says, or the beginning of a text that is cut.
+    """
+    return re.sub(r"[\s.]+\Z", "", text).lstrip()
+
+
 @dataclass(frozen=True)
 class Reason:
     """The reason in a stack event: the cause, then what to do, then ids."""
@@ -30,7 +40,7 @@ class Reason:
 
     def __str__(self) -> str:
         """Write it as one text."""
-        cause, hint = self.cause.rstrip("."), self.hint.rstrip(".")
+        cause, hint = without_end(self.cause), without_end(self.hint)
         return (f"{cause}. Hint: {hint}." if hint else cause) + self.written_ids
 
     @property
@@ -44,6 +54,8 @@ class VmImportError(Exception):
 
     is_transient = False
     """Whether the same request may succeed later."""
+    is_denied = False
+    """Whether IAM or a key policy denies a call."""
     is_brief = False
     """Whether it may succeed within about 90 seconds: AWS may not have seen a change yet."""
     physical_id = ""
@@ -69,6 +81,11 @@ class VmImportError(Exception):
     def kind(self) -> str:
         """What kind of error it is, for the time that it may take to pass."""
         return type(self).__name__
+
+    @property
+    def summary(self) -> str:
+        """The cause, without what differs each time that the same call fails."""
+        return self.reason.cause
 
 
 class PropertyError(VmImportError):
@@ -140,7 +157,16 @@ class AwsError(VmImportError):
         ids = [f"request id {metadata['RequestId']}"] if "RequestId" in metadata else []
         hint = _HINTS.get(self.code, "deploy again" if self.is_transient else "")
         hint = _DENIED_HINT if self.is_denied and not is_about_role else hint
-        super().__init__(f"{operation} failed: {self.code}: {message}", hint, ids)
+        self._failed = f"{operation} failed: {self.code}"
+        super().__init__(f"{self._failed}: {message}", hint, ids)
+
+    @property
+    def summary(self) -> str:
+        """The operation and AWS's code. EC2 encodes each denial differently in its message.
+
+        https://docs.aws.amazon.com/STS/latest/APIReference/API_DecodeAuthorizationMessage.html
+        """
+        return self._failed
 
     @property
     def is_not_found(self) -> bool:

@@ -46,6 +46,7 @@ _ALONE: Final = 600
 # Between two steps that failed and may succeed later, in seconds.
 _SHORTEST_RETRY: Final = 5
 _LONGEST_RETRY: Final = 30
+_LONGEST_RETRY_OF_FOLLOW_UP: Final = 90
 
 
 def handler(payload: Mapping[str, Any], context: LambdaContext) -> dict[str, Any] | None:
@@ -95,7 +96,7 @@ def _start(event: Event) -> None:
 
 def _log_repetition(state: State, error: VmImportError) -> None:
     """Log that a step is repeated, unless it was repeated for the same cause before."""
-    if error.reason.cause != state.reported:
+    if error.summary != state.problem:
         logger.info("repeated, because it may succeed later: %s", error.reason.cause)
 
 
@@ -162,7 +163,8 @@ def _take(event: Event, state: State, context: LambdaContext, longest: float) ->
             )
             return Pending(failed, 1)
         _log_repetition(state, error)
-        pause = min(max(state.elapsed / 10, _SHORTEST_RETRY), _LONGEST_RETRY)
+        longest_retry = _LONGEST_RETRY_OF_FOLLOW_UP if state.follow_up else _LONGEST_RETRY
+        pause = min(max(state.elapsed / 10, _SHORTEST_RETRY), longest_retry)
         return Pending(state.after(error), round(pause))
     if isinstance(outcome, Pending):
         return replace(outcome, state=outcome.state.after_success())

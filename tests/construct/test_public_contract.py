@@ -198,6 +198,7 @@ def test_the_names_of_the_image_resource_are_pinned() -> None:
 def test_the_names_of_the_links_are_pinned() -> None:
     assert [str(name) for name in contract.WaitProperty] == [
         "ImageArn",
+        "ImageLogicalId",
         "VmImportTaskId",
         "ImportFailed",
         "StateMachineArn",
@@ -258,8 +259,19 @@ def test_the_metrics_and_the_fields_of_the_log_that_alarms_and_queries_use_are_p
     assert contract.METRIC_NAMESPACE == "CdkVmImport"
     assert [str(name) for name in contract.Metric] == ["Duration", "Failed"]
     assert [str(name) for name in contract.Dimension] == ["Stack", "Resource"]
-    assert [str(name) for name in contract.LogField] == ["message", "state", "progress", "outcome"]
-    assert [str(name) for name in contract.ImportOutcome] == ["available", "failed", "timeout"]
+    assert [str(name) for name in contract.LogField] == [
+        "message",
+        "state",
+        "progress",
+        "response",
+        "outcome",
+    ]
+    assert [str(name) for name in contract.ImportOutcome] == [
+        "available",
+        "failed",
+        "timeout",
+        "deleted",
+    ]
 
 
 def test_the_names_of_the_package_are_pinned() -> None:

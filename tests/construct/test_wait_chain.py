@@ -146,6 +146,7 @@ def test_a_link_has_these_properties(stack: cdk.Stack, import_image: ImportImage
         "ServiceTimeout": "3600",
         WaitProperty.STATE_MACHINE_ARN: image[ImageProperty.STATE_MACHINE_ARN],
         WaitProperty.IMAGE_ARN: {"Fn::GetAtt": ["Image9D742C96", ImageAttribute.IMAGE_ARN]},
+        WaitProperty.IMAGE_LOGICAL_ID: "Image9D742C96",
         WaitProperty.VM_IMPORT_TASK_ID: {
             "Fn::GetAtt": ["Image9D742C96", ImageAttribute.VM_IMPORT_TASK_ID]
         },

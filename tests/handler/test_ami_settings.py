@@ -24,6 +24,7 @@ from tests.support.properties import checked
 from tests.support.step_functions import STATE_MACHINE
 
 if TYPE_CHECKING:
+    from tests.handler.conftest import Log
     from tests.support.account import Account
     from tests.support.aws import Aws
 
@@ -846,3 +847,21 @@ def test_a_fault_while_the_settings_are_taken_over_changes_nothing_of_the_result
     renamed.delete()
     assert shared_with(account, ami_id) == set()
     assert deprecation(account, ami_id) == ""
+
+
+def test_the_log_has_the_changes_of_an_ami_in_words(
+    account: Account, image: CustomResource, settings: CustomResource, log: Log
+) -> None:
+    ami_id = imported(account, image)
+    date = in_days(account, 10)
+    settings.create(of(ami_id, A, DeprecateAt=date, ImdsSupport="v2.0"))
+    settings.delete()
+
+    messages = [line["message"] for line in log() if line["Resource"] == settings.logical_id]
+    assert [m for m in messages if "Tags" not in m and "succeeded" not in m] == [
+        f"ModifyImageAttribute shares {ami_id} with {A}",
+        f"EnableImageDeprecation deprecates {ami_id} at {date.replace('Z', '+00:00')}",
+        f"ModifyImageAttribute sets the IMDS support of {ami_id} to v2.0",
+        f"ModifyImageAttribute no longer shares {ami_id} with {A}",
+        f"DisableImageDeprecation ends the deprecation of {ami_id}",
+    ]

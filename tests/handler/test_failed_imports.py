@@ -89,6 +89,28 @@ def test_a_delete_succeeds_while_step_functions_cannot_be_reached(
     assert account.images_of(image) == []
 
 
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ("Bad disk. ", "Bad disk"),
+        ("Bad disk.\n", "Bad disk"),
+        ("  Bad disk . .", "Bad disk"),
+        ("", "AWS gives no reason"),
+        (" . ", "AWS gives no reason"),
+    ],
+)
+def test_the_reason_has_one_full_stop_after_ec2s_message(
+    account: Account, image: CustomResource, message: str, cause: str
+) -> None:
+    account.knobs(image_watch_seconds=100_000.0)
+    properties = account.waiting()
+    account.fail_import(message, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID])
+
+    response = image.create(properties)
+
+    assert response["Reason"].startswith(f"VM import failed: {cause}. Hint: repair")
+
+
 @pytest.mark.parametrize("delay", [0, 60, 125, 200])
 def test_the_response_comes_in_time_even_if_lambda_delivers_the_event_late(
     aws: Aws, account: Account, image: CustomResource, delay: int

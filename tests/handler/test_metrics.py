@@ -218,8 +218,30 @@ def test_an_alarm_sees_an_image_that_is_deleted_by_hand_while_a_link_waits(
     deployment.create(delete)
 
     found = values(log)
-    assert found.keys() == deployment.alarms()
+    assert found.keys() <= deployment.alarms()
     assert [found[key] for key in sorted(found) if key[1] == "Failed"] == [[1]]
+
+
+def test_an_alarm_sees_an_image_that_is_gone_before_a_link_polls_it(
+    aws: Aws, account: Account, log: Log
+) -> None:
+    account.knobs(import_seconds=3 * HOURS)
+    deployment = Deployment(aws, account.import_task(), 4)
+
+    def delete_before_the_link(waiting: CustomResource) -> None:
+        if waiting.resource_type == ResourceType.IMAGE:
+            aws.work(lambda: bool(waiting.responses()))
+            (arn,) = aws.images
+            account.cancel(arn)
+            account.delete(arn)
+
+    deployment.create(delete_before_the_link)
+
+    # How long the import took is not known, so there is no Duration.
+    (failed,) = (alarm for alarm in deployment.alarms() if "Failed" in alarm)
+    assert values(log) == {failed: [1]}
+    (row,) = run(deployment.query("Failed imports"), log())
+    assert row["Resource"] == deployment.logical_id
 
 
 def test_an_import_that_ends_between_two_hours_of_a_chain_is_counted_once(
@@ -293,6 +315,29 @@ def test_the_query_for_running_imports_shows_one_that_nobody_waits_for(
 
     (row,) = run(deployment.query("Running imports"), log())
     assert row["Resource"] == deployment.logical_id
+
+
+@pytest.mark.parametrize("end", ["deletes", "denied"])
+def test_an_import_without_an_outcome_is_not_running_after_the_response_about_its_resource(
+    aws: Aws, account: Account, log: Log, end: str
+) -> None:
+    deployment = Deployment(aws, account.import_task(), 1)
+    shown: list[list[dict[str, Any]]] = []
+
+    def end_it(waiting: CustomResource) -> None:
+        account.advance(300)
+        shown.append(run(deployment.query("Running imports"), log()))
+        if end == "denied":
+            aws.deny_for(400, "DescribeImportImageTasks")
+            return
+        # Another resource fails, and CloudFormation deletes what it has created.
+        (waiting.physical_id,) = aws.images
+        waiting.delete()
+
+    deployment.create(end_it)
+
+    assert [len(rows) for rows in shown] == [1]
+    assert run(deployment.query("Running imports"), log()) == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from contract import MAX_TIMEOUT, ImageAttribute, ImageProperty, LogField, OwnTag
 from tests.support.account import IMPORT, tags_of
+from tests.support.aws import ROLLS_BACK
 from tests.support.lambda_function import LOG_GROUP
 
 if TYPE_CHECKING:
@@ -146,6 +147,26 @@ def test_a_poll_that_aws_throttles_is_reported_with_its_problem(
 
     problems = [line["message"] for line in progress(log) if "TooMany" in line["message"]]
     assert problems == ["GetImage failed: TooManyRequestsException: Rate exceeded"]
+
+
+def test_progress_is_not_logged_again_after_each_poll_that_aws_throttles(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.waiting()
+    account.fail_import(None, task_id=properties[ImageProperty.VM_IMPORT_TASK_ID], at_progress=2)
+    execution = image.start(image.create_event(properties))
+    error = {"code": "TooManyRequestsException", "message": "Rate exceeded", "status": 429}
+    for _ in range(10):
+        aws.let_pass(240)
+        account.fault("imagebuilder", "GetImage", times=6, error=error)
+
+    aws.work(lambda: not execution.is_running)
+
+    assert [line["message"] for line in progress(log)] == [
+        "EC2's import is at 2 %, pending; the image is PENDING",
+        "EC2's import is at 2 %, validating; the image is PENDING",
+        "GetImage failed: TooManyRequestsException: Rate exceeded",
+    ]
 
 
 def test_an_outage_of_lambda_of_an_hour_does_not_end_the_wait(
@@ -388,6 +409,42 @@ def test_an_ami_that_may_not_be_tagged_does_not_fail_the_image(
     assert response["Data"][ImageAttribute.IMAGE_ID]
 
 
+@pytest.mark.parametrize("operation", ["GetImage", "DescribeImportImageTasks", "CreateTags"])
+def test_the_follow_up_polls_on_while_calls_are_denied_for_hours(
+    aws: Aws, account: Account, image: CustomResource, log: Log, operation: str
+) -> None:
+    image.create(account.properties(Tags={"stage": "test"}))
+    account.advance(100)
+    for denied in (operation, "ListImageBuildVersions"):
+        aws.deny_for(2 * 3600, denied)
+
+    account.advance(4 * 3600)
+
+    (line,) = metrics(log)
+    assert (line["outcome"], line["Failed"]) == ("available", 0)
+    # The outcome does not wait for the tags.
+    assert (line["Duration"] < IMPORT) is (operation != "GetImage")
+    assert tags_of(account.ami_of(image.physical_id or ""))["stage"] == "test"
+    assert len([line for line in log() if "AccessDenied" in line["message"]]) == 1
+
+
+def test_an_import_whose_polls_stay_denied_has_an_outcome_after_12_hours(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    image.create(account.properties())
+    account.advance(100)
+    for denied in ("GetImage", "ListImageBuildVersions"):
+        aws.deny_for(100 * 3600, denied)
+
+    account.advance(MAX_TIMEOUT + 600)
+
+    (line,) = metrics(log)
+    assert (line["outcome"], line["Failed"]) == ("timeout", 1)
+    (follow_up,) = aws.step_functions.follow_ups()
+    assert follow_up.status == "SUCCEEDED"
+    assert follow_up.steps <= 520
+
+
 def test_the_follow_up_ends_when_its_image_is_deleted(
     aws: Aws, account: Account, image: CustomResource
 ) -> None:
@@ -398,6 +455,117 @@ def test_the_follow_up_ends_when_its_image_is_deleted(
 
     assert aws.step_functions.running() == []
     assert account.images_of(image) == []
+
+
+@pytest.mark.parametrize("seconds", [0, 30, 300])
+def test_an_image_that_is_deleted_while_it_is_imported_has_no_outcome(
+    account: Account, image: CustomResource, log: Log, seconds: int
+) -> None:
+    image.create(account.properties())
+    account.advance(seconds)
+
+    image.delete()
+    account.advance(2 * IMPORT)
+
+    assert [line for line in log() if LogField.OUTCOME in line] == []
+
+
+def test_a_replacement_that_is_rolled_back_while_it_is_imported_has_no_outcome(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.properties()
+    image.create(properties)
+    account.advance(2 * IMPORT)
+    new = {**account.properties(Name=properties["Name"]), "SemanticVersion": "1.1.0"}
+    created = image.update(new)["PhysicalResourceId"]
+    account.advance(100)
+
+    back = image.send({**image.update_event(properties), **ROLLS_BACK})
+    image.physical_id = back["PhysicalResourceId"]
+    image.delete(created, new)
+    account.advance(2 * IMPORT)
+
+    assert [line["Failed"] for line in metrics(log)] == [0]
+
+
+def test_an_image_that_somebody_deletes_while_nobody_waits_is_no_failure_in_the_metrics(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    task_id = account.import_task()
+    arn = image.create(account.properties(VmImportTaskId=task_id))["PhysicalResourceId"]
+    account.advance(2)
+    account.aws.delete(arn)
+
+    account.advance(2 * IMPORT)
+
+    (line,) = [line for line in log() if LogField.OUTCOME in line]
+    assert (line["outcome"], line["level"]) == ("deleted", "INFO")
+    assert line["message"] == "the image is gone, so its import is not followed any more"
+    assert metrics(log) == []
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["no wait", "then waits"])
+@pytest.mark.parametrize("ends", ["available", "failed"])
+def test_an_import_whose_tags_change_twice_meanwhile_has_one_outcome(
+    account: Account, image: CustomResource, log: Log, ends: str, *, waits: bool
+) -> None:
+    task_id = account.import_task()
+    if ends == "failed":
+        account.fail_import(CLIENT_ERROR, task_id=task_id, at_progress=58)
+    properties = account.properties(VmImportTaskId=task_id)
+    image.create(properties)
+    for stage in ("test", "live"):
+        account.advance(200)
+        image.update({**properties, ImageProperty.TAGS: {"stage": stage}})
+    if waits:
+        image.update({**image.properties, ImageProperty.TIMEOUT_SECONDS: "3600"})
+
+    account.advance(2 * IMPORT)
+
+    (line,) = metrics(log)
+    assert line["outcome"] == ends
+    assert line["Duration"] > 400
+
+
+def test_an_update_that_is_rolled_back_during_an_import_leaves_one_outcome(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.properties()
+    image.create(properties)
+    account.advance(300)
+    image.update({**properties, ImageProperty.TAGS: {"stage": "live"}})
+    image.send({**image.update_event(properties), **ROLLS_BACK})
+
+    account.advance(2 * IMPORT)
+
+    assert [line["outcome"] for line in metrics(log)] == ["available"]
+
+
+def test_an_import_that_ends_before_the_first_poll_has_an_outcome(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    account.knobs(import_seconds=1, image_watch_seconds=1)
+    task_id = account.import_task()
+    account.advance(60)
+
+    image.create(account.waiting(VmImportTaskId=task_id))
+
+    assert [line["outcome"] for line in metrics(log)] == ["available"]
+
+
+def test_an_import_has_one_outcome_although_step_functions_fails_for_a_moment(
+    account: Account, image: CustomResource, log: Log
+) -> None:
+    properties = account.properties()
+    image.create(properties)
+    account.advance(200)
+    unavailable = {"code": "ServiceUnavailable", "message": "no", "status": 503}
+    account.fault("stepfunctions", "StopExecution", times=12, error=unavailable)
+
+    image.update({**properties, ImageProperty.TAGS: {"stage": "live"}})
+    account.advance(2 * IMPORT)
+
+    assert [line["outcome"] for line in metrics(log)] == ["available"]
 
 
 def test_deleting_the_old_image_after_an_update_does_not_stop_the_follow_up_of_the_new_one(
@@ -486,6 +654,22 @@ def test_a_step_that_is_repeated_for_the_same_cause_has_one_line(
     assert lines == [
         "repeated, because it may succeed later: ImportVmImage failed: AccessDeniedException: No."
     ]
+
+
+def test_denials_that_differ_only_in_their_encoded_message_have_one_line(
+    aws: Aws, account: Account, image: CustomResource, log: Log
+) -> None:
+    for number in range(100):
+        message = f"You are not authorized. Encoded authorization failure message: {number}"
+        denied = {"code": "UnauthorizedOperation", "message": message, "status": 403}
+        account.fault("ec2", "DescribeImportImageTasks", error=denied)
+
+    image.create(account.waiting())
+
+    (execution,) = aws.step_functions.executions
+    assert execution.steps > 5
+    (line,) = [line["message"] for line in log() if "repeated" in line["message"]]
+    assert line.endswith("You are not authorized. Encoded authorization failure message: 0")
 
 
 def test_the_metrics_come_once_when_the_image_is_available(

@@ -35,17 +35,17 @@ def fields_of(query: str) -> set[str]:
 
 def _fields(text: str, rows: list[Row]) -> list[Row]:
     # It adds fields, and only says which ones a table shows.
-    for first, second, alias in re.findall(r"coalesce\((\w+), (\w+)\) as (\w+)", text):
+    for names, alias in re.findall(r"coalesce\(([\w, ]+)\) as (\w+)", text):
         for row in rows:
-            value = row.get(first, row.get(second))
-            if value is not None:
-                row[alias] = value
+            values = [row[name] for name in names.split(", ") if name in row]
+            if values:
+                row[alias] = values[0]
     return rows
 
 
 def _filter(text: str, rows: list[Row]) -> list[Row]:
-    if match := re.fullmatch(r"ispresent\((\w+)\)", text):
-        return [row for row in rows if match[1] in row]
+    if names := re.findall(r"ispresent\((\w+)\)", text):
+        return [row for row in rows if any(name in row for name in names)]
     conditions = re.findall(r"(\w+) (!?=) '([^']*)'", text)
     assert conditions, text
     decide = any if " or " in text else all

@@ -40,15 +40,27 @@ def test_every_response_fits_and_keeps_the_beginning_of_its_cause(
     assert len(body) <= MAX
     if written["Data"]:
         kept, cut, _ = written["Reason"].partition("... (the log)")
-        assert written["Reason"] == str(reason) or cause.startswith(kept.removesuffix(" (the log)"))
-        assert cut or kept in {str(reason), f"{cause.rstrip('.')} (the log)"}
+        beginning = kept.removesuffix(" (the log)")
+        assert written["Reason"] == str(reason) or cause.lstrip().startswith(beginning)
+        assert cut or kept in {str(reason), f"{Reason(cause)} (the log)"}
 
 
-@pytest.mark.parametrize("character", ["a", "é", "\U0001f4a5", "\n"])
+@pytest.mark.parametrize("character", ["a", "é", "\U0001f4a5", "\na"])
 def test_a_long_cause_uses_the_space_that_there_is(character: str) -> None:
     body = encode(response(), Reason(character * MAX), "the log")
 
     assert MAX - 12 < len(body) <= MAX
+
+
+@pytest.mark.parametrize("offset", range(len("Sentence. ")))
+def test_a_cause_that_is_cut_after_a_sentence_ends_in_three_full_stops(offset: int) -> None:
+    cause = "Sentence. " * MAX
+
+    body = encode(response(), Reason(cause[offset:]), "the log")
+
+    kept = json.loads(body)["Reason"].removesuffix("... (the log)")
+    assert len(kept) > MAX / 2
+    assert kept[-1].isalpha()
 
 
 def test_the_reason_of_a_failure_ends_with_the_ids_and_the_log() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
 from aws.session import READS, AwsApi, aws_client, read_until_found
-from errors import AwsError
+from errors import AwsError, without_end
 from identity import Existing
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class ImportTask(Existing):
         return cls(
             id=described["ImportTaskId"],
             status=described.get("Status", ""),
-            message=described.get("StatusMessage", ""),
+            message=without_end(described.get("StatusMessage", "")),
             progress=described.get("Progress", ""),
             ami=described.get("ImageId", ""),
             tags=read_tags(described),
@@ -193,26 +193,30 @@ class Ec2(AwsApi):
         self, ami_id: str, add: Iterable[Permission], remove: Iterable[Permission]
     ) -> None:
         """Add and remove launch permissions of an AMI."""
-        changes = {
-            name: [{member: value} for member, value in sorted(permissions)]
-            for name, permissions in (("Add", add), ("Remove", remove))
-            if permissions
-        }
+        changes = {}
+        for name, words, permissions in (
+            ("Add", "shares", add),
+            ("Remove", "no longer shares", remove),
+        ):
+            if items := sorted(permissions):
+                changes[name] = [{member: value} for member, value in items]
+                whom = ", ".join(value for _, value in items)
+                logger.info("ModifyImageAttribute %s %s with %s", words, ami_id, whom)
         if changes:
-            logger.info({"action": "ModifyImageAttribute", "ami": ami_id, **changes})
             self._call("modify_image_attribute", ImageId=ami_id, LaunchPermission=changes)
 
     def set_imds_support(self, ami_id: str, value: str) -> None:
         """Have instances of the AMI require IMDSv2. EC2 cannot undo this."""
-        logger.info({"action": "ModifyImageAttribute", "ami": ami_id, "imds_support": value})
+        logger.info("ModifyImageAttribute sets the IMDS support of %s to %s", ami_id, value)
         self._call("modify_image_attribute", ImageId=ami_id, ImdsSupport={"Value": value})
 
     def deprecate(self, ami_id: str, deprecate_at: str) -> None:
         """Deprecate the AMI from a time on; never if that is empty."""
-        logger.info({"action": "ImageDeprecation", "ami": ami_id, "deprecate_at": deprecate_at})
         if deprecate_at:
+            logger.info("EnableImageDeprecation deprecates %s at %s", ami_id, deprecate_at)
             self._call("enable_image_deprecation", ImageId=ami_id, DeprecateAt=deprecate_at)
         else:
+            logger.info("DisableImageDeprecation ends the deprecation of %s", ami_id)
             self._call("disable_image_deprecation", ImageId=ami_id)
 
     def deregister(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Self
 
 from aws.session import AwsApi
 from contract import LOG_GROUP_NAME, ImageProperty
-from errors import AwsError
+from errors import AwsError, without_end
 from identity import Existing
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Image(Existing):
         return cls(
             id=described["arn"],
             status=state.get("status", ""),
-            reason=state.get("reason", ""),
+            reason=without_end(state.get("reason", "")),
             tags=described.get("tags", {}),
             request_id=request_id,
             ami=here[0] if here else "",

@@ -1,6 +1,7 @@
 """The executions of events: one for each event, and in the order in which events were sent."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -48,13 +49,32 @@ def start(event: Event) -> None:
 def start_follow_up(event: Event, state: State) -> None:
     """Start the execution that follows an import which the deployment does not wait for.
 
-    It has no ResponseURL, and later events of the resource do not stop it.
+    It has no ResponseURL. Later events of the resource stop it only with `stop_follow_ups`.
 
     Raises:
         AwsError: Step Functions did not start it.
     """
     rest = {name: value for name, value in event.raw.items() if name != "ResponseURL"}
-    _state_machine(event).start(f"follow-{execution_name(event)}", data(Event(rest), state))
+    name = _name_of_follow_up(event, state.image)
+    _state_machine(event).start(name, data(Event(rest), state))
+
+
+def stop_follow_ups(event: Event, image: str) -> None:
+    """Stop the executions with which earlier events of the resource follow an import.
+
+    Args:
+        event: CloudFormation's event. Its own execution that follows the import is not stopped.
+        image: The ARN of the image that is imported.
+
+    Raises:
+        AwsError: Step Functions did not list the executions, or did not stop them.
+    """
+    state_machine, own = _state_machine(event), _name_of_follow_up(event, image)
+    for other in state_machine.running():
+        name = other["name"]
+        is_later = (seconds_of(name) or 0) > (event.sent or math.inf)
+        if name.startswith(_prefix_of_follow_ups(event, image)) and name != own and not is_later:
+            state_machine.stop(other["executionArn"], f"superseded by {execution_name(event)}")
 
 
 def put_in_order(event: Event, started: float, *, is_first: bool = True) -> None:
@@ -109,7 +129,15 @@ def last_before(event: Event, started: float) -> float | None:
 
 def execution_name(event: Event) -> str:
     """Return the name of an event's execution: the same when Lambda delivers the event again."""
-    return f"{_prefix(event)}{event.id}-{event.request_type[0]}"
+    return f"{_prefix(event)}{_suffix(event)}"
+
+
+def _name_of_follow_up(event: Event, image: str) -> str:
+    return f"{_prefix_of_follow_ups(event, image)}{_suffix(event)}"
+
+
+def _suffix(event: Event) -> str:
+    return f"{event.id}-{event.request_type[0]}"
 
 
 def _state_machine(event: Event) -> StateMachine:
@@ -124,8 +152,16 @@ def _of(event: Event, executions: Iterable[dict[str, Any]]) -> dict[str, dict[st
 
 def _prefix(event: Event) -> str:
     """Return what the names of all executions of the event's resource begin with."""
-    resource = f"{event.owner.stack_id}/{event.owner.logical_id}"
-    return f"{hashlib.sha256(resource.encode()).hexdigest()[:16]}-"
+    return f"{_hash(event.owner.stack_id, event.owner.logical_id)}-"
+
+
+def _prefix_of_follow_ups(event: Event, image: str) -> str:
+    """Return what the names of all executions begin with that follow an import for a resource."""
+    return f"follow-{_hash(event.owner.stack_id, event.owner.logical_id, image)}-"
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:16]
 
 
 def _is_later(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

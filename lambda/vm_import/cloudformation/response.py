@@ -20,7 +20,8 @@ import urllib3
 import log
 from aws import LambdaContext
 from cloudformation.step import Done, Pending, Response
-from errors import Reason, VmImportError
+from contract import LogField
+from errors import Reason, VmImportError, without_end
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class CfnResource(crhelper.CfnResource):
             "Data": self.Data,
         }
         physical_id = response["PhysicalResourceId"]
-        fields = {"fields": {"response": response["Status"], "physical_id": physical_id}}
+        fields = {"fields": {LogField.RESPONSE: response["Status"], "physical_id": physical_id}}
         if response["Status"] == "SUCCESS":
             parts = [f"{self._event['RequestType']} succeeded: {physical_id}", str(why)]
             logger.info("; ".join(filter(None, parts)), extra=fields)
@@ -219,6 +220,7 @@ def encode(response: Mapping[str, Any], reason: Reason, log_group: str) -> bytes
         room = _MAX_RESPONSE - len(written(f"...{ids}"))
         if room >= 0:
             sizes = itertools.accumulate(len(json.dumps(c)) - 2 for c in reason.cause)
-            return written(f"{reason.cause[: bisect.bisect(list(sizes), room)]}...{ids}")
+            beginning = reason.cause[: bisect.bisect(list(sizes), room)]
+            return written(f"{without_end(beginning)}...{ids}")
     too_long = "the attributes are longer than CloudFormation accepts"
     return json.dumps({**response, "Status": "FAILED", "Reason": too_long, "Data": {}}).encode()

@@ -25,7 +25,7 @@ class State:
     image: str = ""
     """The ARN of the image that is waited for."""
     resource: str = ""
-    """The logical id of that image, once a poll found its tags."""
+    """The logical id of that image, once a poll found its tags, or from the template of a link."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What Fn::GetAtt returns for the resource."""
     record: str = ""
@@ -55,7 +55,9 @@ class State:
     waited: bool = False
     """Whether a poll found that the import had not ended."""
     reported: str = ""
-    """What the log says last. It has a line only for what changes."""
+    """The progress that the log says last. It has a line only for what changes."""
+    problem: str = ""
+    """The problem that the log says last, without what differs each time."""
 
     @classmethod
     def read(cls, state: Mapping[str, Any]) -> Self:
@@ -87,7 +89,9 @@ class State:
         if self.failing and now - self.failing >= limit:
             return False
         is_new = self.delayed_by != error.kind or now - self.delayed < _DELAY
-        return error.is_transient or (error.is_brief and is_new)
+        # Nobody waits for a follow-up, so it has the time until somebody allows the call again.
+        is_allowed_later = error.is_denied and self.follow_up
+        return error.is_transient or is_allowed_later or (error.is_brief and is_new)
 
     def after(self, error: VmImportError) -> Self:
         """Return the state in which the step is repeated that an error ended."""
@@ -99,7 +103,7 @@ class State:
             failing=self.failing or now,
             delayed=self.delayed if error.kind == self.delayed_by else now,
             delayed_by=error.kind if error.is_brief else "",
-            reported=error.reason.cause,
+            problem=error.summary,
         )
 
     def after_success(self) -> Self:

@@ -32,6 +32,8 @@ from reconciler import Reconciler, ResourceType
 
 # How long a stack operation takes at most, in seconds.
 _LONGEST_OPERATION: Final = 24 * 3600
+# For how many seconds the steps of an event are repeated until Step Functions stops an execution.
+_STOP_LIMIT: Final = 60
 
 
 def step(event: Event, state: State, aws: Aws) -> Pending | Done:
@@ -54,7 +56,10 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
         else:
             image = reconciler.update(properties, old)
         attributes = _attributes(image, properties, event.owner)
-        state = replace(state, image=image.id, attributes=attributes)
+        state = replace(state, image=image.id, attributes=attributes, waited=image.is_running)
+        if image.is_running and image.record.created_by:
+            # From here on this event waits for the import, or follows it.
+            images.stop_follow_ups(image)
         # A rollback to an image that had already failed must succeed. Any other event must not.
         if not image.is_usable and (
             not event.timeout or ((stack := images.stack()) and stack.is_rolling_back)
@@ -208,6 +213,7 @@ class Images(ResourceType[ImageProperties, Image]):
         if properties and properties.is_retained and self._was_retained(existing):
             return [f"{existing.id} is retained: it existed before the stack operation"]
         if existing.is_running:
+            self.stop_follow_ups(existing)
             with tolerated("the import is not cancelled", unless=self.repeats):
                 self.aws.image_builder.cancel(existing)
             if not read_until_found(
@@ -233,6 +239,14 @@ class Images(ResourceType[ImageProperties, Image]):
             # The next deployment may import another image from the same task.
             return [f"{existing.ami} is retained: the deployment of its image failed"]
         return ()
+
+    def stop_follow_ups(self, existing: Image) -> None:
+        """Stop what follows the import for earlier events: an import has at most one outcome."""
+        with tolerated(
+            "the log may have another outcome of the import",
+            unless=lambda error: self.state.may_pass(error, _STOP_LIMIT),
+        ):
+            executions.stop_follow_ups(self.event, existing.id)
 
     def _is_running(self, existing: Image) -> bool:
         image = self.get(existing.id)

@@ -35,7 +35,8 @@ def step(event: Event, state: State, aws: Aws) -> Pending | Done:
         check(properties, _REQUIRED, dict.fromkeys(_REQUIRED, str))
         arn = properties[P.IMAGE_ARN]
         data: dict[str, str] = {WaitAttribute.IMAGE_ARN: arn, WaitAttribute.IMAGE_ID: ""}
-        state = replace(state, image=arn, attributes=data)
+        resource = state.resource or properties.get(P.IMAGE_LOGICAL_ID, "")
+        state = replace(state, image=arn, resource=resource, attributes=data)
         task_id = properties[P.VM_IMPORT_TASK_ID]
         # The image resource knows: a rollback returned to an image that had already failed.
         has_failed = is_true(properties.get(P.IMPORT_FAILED))

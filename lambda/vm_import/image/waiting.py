@@ -24,7 +24,7 @@ from contract import (
 )
 from errors import ImageFailedError, ImageGoneError, Reason, VmImportError
 from identity import Owner
-from image.progress import Progress, poll, report, report_end
+from image.progress import Progress, poll, report, report_deletion, report_end
 
 logger = logging.getLogger(__name__)
 
@@ -107,21 +107,35 @@ class Wait:
         state, elapsed = self.state, self.state.elapsed
         remaining = self._limit - elapsed
         progress = self._poll(aws)
+        # A link does not know how long the chain has waited before.
+        has_duration = progress.image or self.event.raw["ResourceType"] != ResourceType.WAIT
         age = progress.image.age if progress.image else math.inf
         # Without a date, or with one in the future, it is at least as old as the wait. A link
         # continues a wait that began earlier.
         age = elapsed if math.isinf(age) else max(age, elapsed)
         end = partial(
-            report_end, progress, duration=round(age), image=state.image, task=self.task_id
+            report_end,
+            progress,
+            duration=round(age) if has_duration else None,
+            image=state.image,
+            task=self.task_id,
         )
         try:
             if progress.failure:
                 raise ImageFailedError.because(progress.failure)
             state = self._confirm(progress)
         except ImageFailedError as error:
+            if state.follow_up and isinstance(error, ImageGoneError):
+                # CloudFormation may have deleted it, and nobody waits for it.
+                report_deletion(progress)
+                return Done(Response(self.physical_id))
             end(ImportOutcome.FAILED, error.reason.cause)
             raise
         if progress.ami:
+            if state.follow_up and state.waited:
+                # The outcome does not wait for the tags, which may take hours if they are denied.
+                end(ImportOutcome.AVAILABLE, f"the image is AVAILABLE: {progress.ami}")
+                return Pending(replace(state, waited=False), 1)
             is_new = self._tag(progress, aws)
             # Otherwise it was AVAILABLE before, and no import has ended. If one ends just after a
             # resource of the chain has handed on, the first poll of the next link finds its end.
@@ -141,7 +155,7 @@ class Wait:
                 random.random(),  # noqa: S311 - not cryptography
                 is_first=elapsed < _SHORTEST,
             )
-            state = replace(state, waited=True, reported=report(progress, state.reported))
+            state = report(progress, replace(state, waited=True))
             return Pending(state, max(1, min(interval, round(remaining))))
         if self.event.continues:
             return Done(
@@ -158,9 +172,10 @@ class Wait:
 
     def _poll(self, aws: Aws) -> Progress:
         """Poll the image. The log names the resource of its tags, also when it is gone later."""
-        progress = poll(aws, self.state.image, self.task_id)
+        state = self.state
+        progress = poll(aws, state.image, self.task_id, continues_if_denied=state.follow_up)
         tags = progress.image.tags if progress.image else {}
-        return replace(progress, resource=tags.get(OwnTag.RESOURCE, self.state.resource))
+        return replace(progress, resource=tags.get(OwnTag.RESOURCE, state.resource))
 
     @property
     def _limit(self) -> int:
