@@ -710,7 +710,7 @@ MUTATIONS = (
         "an image that was AVAILABLE before has metrics of an import",
         "image.waiting",
         "Wait.step",
-        always("waited"),
+        always("waited", "is_new"),
     ),
     _fault(
         "a failure is no failure in the metrics",
