@@ -414,6 +414,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert marked_processes() == []
 
 
+@pytest.mark.slow  # it waits for real programs
 def test_ctrl_c_in_the_terminal_does_not_end_the_simulated_aws_before_the_clean_up(
     tmp_path: Path,
 ) -> None:
